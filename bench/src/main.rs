@@ -1,0 +1,2 @@
+//! Load generator; see the package description.
+fn main() {}

@@ -1,0 +1,96 @@
+//! Everything that can happen to a broker.
+//!
+//! Inputs come in the order they happened on this shard. Foreign bytes have been decoded before; what is here is
+//! well-formed, though a peer may still break the protocol.
+
+use std::net::IpAddr;
+
+use super::route::MeshMessage;
+use crate::ids::{ConnectionId, Lsn, ShardId};
+use crate::record::{Body, Record};
+use crate::wire::{Connect, Packet, ReasonCode};
+
+/// An event. Handled by `Broker::handle`, which yields at most a constant number of effects for each.
+#[derive(Debug)]
+pub enum Input<'a> {
+    /// A connection that belongs to this shard sent a valid CONNECT.
+    Connect {
+        /// Its id, valid until `Effect::Close` or `Input::Closed`.
+        connection: ConnectionId,
+        /// The packet.
+        connect: &'a Connect<'a>,
+        /// The client id to use: the packet's, or the one assigned if that was empty.
+        client_id: &'a str,
+        /// Whether the id was assigned.
+        assigned: bool,
+        /// The account, from the setting; empty where it is the client id.
+        account: &'a str,
+        /// For the log and for limits.
+        peer: IpAddr,
+    },
+    /// A packet on an accepted connection.
+    Packet {
+        /// From whom.
+        connection: ConnectionId,
+        /// What.
+        packet: &'a Packet<'a>,
+    },
+    /// The bytes of a connection are not MQTT: answer with that reason (v5) and close.
+    Malformed {
+        /// From whom.
+        connection: ConnectionId,
+        /// Why.
+        reason: ReasonCode,
+    },
+    /// The connection ended without `Effect::Close`: end of stream, reset, or a write that failed.
+    Closed {
+        /// Which.
+        connection: ConnectionId,
+    },
+    /// A connection that had no `room` has some again.
+    Drained {
+        /// Which.
+        connection: ConnectionId,
+    },
+    /// Every record up to and including that one is on disk.
+    Durable {
+        /// The mark; never goes back.
+        lsn: Lsn,
+    },
+    /// Answer to `Effect::Fetch`.
+    Fetched {
+        /// From the effect.
+        lsn: Lsn,
+        /// The body in that record.
+        body: Body<'a>,
+    },
+    /// The journal's reserve is reached (or free again): refuse (or take) what would need more disk.
+    DiskReserve {
+        /// Whether to refuse.
+        reached: bool,
+    },
+    /// From another shard.
+    Mesh {
+        /// Who.
+        from: ShardId,
+        /// What.
+        message: MeshMessage,
+    },
+    /// The ring to that shard, found full before, has room.
+    MeshRoom {
+        /// Which.
+        to: ShardId,
+    },
+    /// Recovery: a record of this shard's journal, in LSN order, before anything else.
+    Replay {
+        /// Its number.
+        lsn: Lsn,
+        /// The record.
+        record: Record<'a>,
+    },
+    /// Recovery: that was the last record. Interest is announced to the other shards and inbound messages that were
+    /// not routed are routed again (both pulled by `advance`).
+    Replayed,
+    /// The process is stopping: tell every client and refuse new ones (pulled by `advance`).
+    Drain,
+}

@@ -1,0 +1,1 @@
+//! The append log of one shard: everything that must survive, in one sequence.

@@ -1,0 +1,27 @@
+//! Ironpost: a store-and-forward message broker.
+//!
+//! ```text
+//!    socket bytes                                                             socket bytes
+//!         |                                                                        ^
+//!         v                                                                        |
+//!    reactor/  --completion-->  shard/inbound  --Input-->  broker/  --Effect-->  shard/outbound
+//!    uring | epoll | sim         (uses wire/)              decides                 |    |    |
+//!         ^                                                 only                   |    |    +--> reactor/ (send, close)
+//!         |                                                                        |    +-------> shard/mesh (other shards)
+//!         +----------------- completion of sync = Input::Durable ------------------+------------> journal/ (append, sync)
+//! ```
+//!
+//! Only `broker/` decides, only `shard/` acts, only `reactor/` and the journal's storage touch the kernel. The
+//! modules follow the data.
+
+pub mod ids;
+pub mod limits;
+pub mod placement;
+pub mod reactor;
+pub mod record;
+pub mod time;
+pub mod wire;
+
+pub mod broker;
+pub mod journal;
+pub mod shard;

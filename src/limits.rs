@@ -1,0 +1,88 @@
+//! Every bound in the program: what it is, why that number, what a peer sees when it is reached.
+//!
+//! A bound that an operator may change is a field of the configuration whose default stands here.
+
+/// Connections of one shard. 2 M on one host is the goal; one shard alone may hold them all.
+pub const CONNECTIONS_PER_SHARD_MAX: usize = 1 << 22;
+
+/// Sessions of one shard, connected or not. Beyond: CONNACK 0x97.
+pub const SESSIONS_PER_SHARD_MAX: usize = 1 << 22;
+
+/// Connections that have not sent a whole CONNECT yet, per shard. Beyond: the new one is closed at once.
+pub const HANDSHAKES_PENDING_MAX: usize = 4_096;
+
+/// Time from accept to a whole CONNECT. Beyond: closed. Long enough for a phone on a bad network.
+pub const HANDSHAKE_TIME_MS: u64 = 10_000;
+
+/// Default of the largest packet we take, fixed header included. Beyond: DISCONNECT 0x95. Announced in CONNACK.
+pub const PACKET_BYTES_DEFAULT: u32 = 1 << 20;
+
+/// Hard ceiling of that setting: a record must fit a journal segment with room to spare.
+pub const PACKET_BYTES_MAX: u32 = 16 << 20;
+
+/// Packet size before CONNECT is accepted: client id, will and credentials fit; a stranger gets no more memory.
+pub const CONNECT_BYTES_MAX: u32 = 64 << 10;
+
+/// Bytes of a topic name or filter. The protocol allows 65,535; nobody addresses devices that way. Beyond: 0x90 on
+/// PUBLISH, 0x8F in SUBACK.
+pub const TOPIC_BYTES_MAX: usize = 1_024;
+
+/// Levels of a topic name or filter: bounds the depth of every walk over the subscription tree. Same answers.
+pub const TOPIC_LEVELS_MAX: usize = 32;
+
+/// Subscriptions of one session. Beyond: SUBACK 0x97.
+pub const SUBSCRIPTIONS_PER_SESSION_MAX: usize = 1_024;
+
+/// Filters whose owner cannot be told (wildcard in the placement key), per shard: each is known to every shard.
+/// Beyond: SUBACK 0x97.
+pub const BROAD_FILTERS_PER_SHARD_MAX: usize = 4_096;
+
+/// QoS 1 and 2 publishes we take from one client before the first is acknowledged; the receive maximum in CONNACK.
+/// Beyond: DISCONNECT 0x93 (v5), reader paused (v3).
+pub const RECEIVE_MAXIMUM: u16 = 1_024;
+
+/// Unacknowledged deliveries to one v3 client, which cannot state its own, and ceiling for v5 clients.
+pub const SEND_WINDOW_DEFAULT: u16 = 128;
+
+/// Default of messages queued for one session. Beyond: refused (0x97) or a gap; see the README.
+pub const QUEUE_MESSAGES_DEFAULT: u32 = 100_000;
+
+/// Default of bytes queued for one session, counted as topic + properties + payload.
+pub const QUEUE_BYTES_DEFAULT: u64 = 64 << 20;
+
+/// Default of message bodies kept in memory per shard; beyond it durable bodies are read back from the journal.
+pub const RESIDENT_BYTES_DEFAULT: u64 = 256 << 20;
+
+/// Retained messages per shard. Beyond: PUBACK 0x97.
+pub const RETAINED_MESSAGES_MAX: usize = 1 << 20;
+
+/// Bytes of retained messages per shard.
+pub const RETAINED_BYTES_MAX: u64 = 1 << 30;
+
+/// Topic aliases we accept from a client; the topic alias maximum in CONNACK. Beyond: DISCONNECT 0x94.
+pub const TOPIC_ALIASES_IN_MAX: u16 = 32;
+
+/// Topic aliases we use towards a client, at most what it allows.
+pub const TOPIC_ALIASES_OUT_MAX: u16 = 16;
+
+/// Output of one connection that waits for the peer to read. Beyond: deliveries stop being pulled for it.
+pub const OUTPUT_BYTES_MAX: usize = 256 << 10;
+
+/// How long output may make no progress before the connection is closed as a slow reader.
+pub const OUTPUT_STALL_MS: u64 = 30_000;
+
+/// Publishes parked of a paused connection whose acknowledgements are still parsed. Beyond: closed.
+pub const PARKED_BYTES_MAX: usize = 64 << 10;
+
+/// Credits of one shard towards another: requests that may wait there unplaced.
+pub const MESH_CREDITS: u32 = 1_024;
+
+/// Shards of one data directory. Bounds the mesh, which is N² rings.
+pub const SHARDS_MAX: usize = 64;
+
+/// Segments of one journal: 4 TiB at 64 MiB each; bounds the table at open.
+pub const SEGMENTS_MAX: usize = 65_536;
+
+const _: () = assert!(CONNECT_BYTES_MAX < PACKET_BYTES_DEFAULT && PACKET_BYTES_DEFAULT <= PACKET_BYTES_MAX);
+const _: () = assert!(TOPIC_LEVELS_MAX <= TOPIC_BYTES_MAX);
+const _: () = assert!(SESSIONS_PER_SHARD_MAX >= CONNECTIONS_PER_SHARD_MAX);

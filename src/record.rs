@@ -1,0 +1,199 @@
+//! What the journal of a shard can say: the durable events of the broker, as values that borrow.
+//!
+//! The broker writes them (`Effect::Append`) and reads them back at start (`Input::Replay`); the journal only gives
+//! each a frame and a place. A record's type number is frozen: another shape is another type. Every table that must
+//! survive is rebuilt from these alone, so the doc of each variant says what replaying it does.
+
+use crate::ids::{Lsn, OriginKey, SessionKey};
+use crate::time::UnixMs;
+use crate::wire::{PacketId, QoS, SubscribeOptions, Version};
+
+/// One durable recipient of a message. 16 bytes on disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Recipient {
+    /// The session, in the shard whose journal this is.
+    pub session: SessionKey,
+    /// The QoS to deliver at: min(published, granted); never 0.
+    pub qos: QoS,
+    /// The retain flag to deliver with.
+    pub retain: bool,
+    /// The entry came through a shared subscription: when the session ends it goes to another member.
+    pub shared: bool,
+    /// The single matching subscription identifier, or 0 for none. Several: the entry's identifiers follow in
+    /// further recipients of the same session, marked `more`.
+    pub subscription_id: u32,
+    /// This only adds a subscription identifier to the recipient before it.
+    pub more: bool,
+}
+
+/// The body of a message: what does not depend on who receives it.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Body<'a> {
+    /// A valid topic name.
+    pub topic: &'a str,
+    /// v5 properties that pass through.
+    pub forward: &'a [u8],
+    /// Opaque.
+    pub payload: &'a [u8],
+    /// The QoS it was published at.
+    pub qos: QoS,
+    /// The retain flag it was published with.
+    pub retain: bool,
+    /// When it was accepted.
+    pub accepted_at: UnixMs,
+    /// When it expires, `NEVER` if it does not.
+    pub expires_at: UnixMs,
+}
+
+/// A will as it is kept.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct WillRecord<'a> {
+    /// Topic, properties, payload, QoS and retain flag; `expires_at` unused.
+    pub body: Body<'a>,
+    /// Seconds between the end of the connection and publication.
+    pub delay_s: u32,
+    /// Message expiry in seconds from publication; `u32::MAX` for none.
+    pub message_expiry_s: u32,
+}
+
+/// A durable event.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Record<'a> {
+    /// A session exists, connected. Replay: create it, or replace what is known of it (subscriptions stay).
+    Session {
+        /// Its name in all later records.
+        key: SessionKey,
+        /// Empty where the account is the client id.
+        account: &'a str,
+        /// Client identifier.
+        client_id: &'a str,
+        /// Protocol of its latest connection.
+        version: Version,
+        /// Seconds it outlives its connection; `u32::MAX` for ever.
+        expiry_s: u32,
+        /// Set while it is connected.
+        will: Option<WillRecord<'a>>,
+    },
+    /// The connection ended. Replay: the session expires `expiry_s` after `at`, the will is due as said.
+    Disconnected {
+        /// Which session.
+        key: SessionKey,
+        /// When.
+        at: UnixMs,
+        /// Possibly changed by DISCONNECT.
+        expiry_s: u32,
+        /// When the will is to be published; `NEVER` if there is none any more.
+        will_due: UnixMs,
+    },
+    /// The will was published or withdrawn.
+    WillGone {
+        /// Which session.
+        key: SessionKey,
+    },
+    /// The session and everything queued for it is gone.
+    SessionEnded {
+        /// Which session.
+        key: SessionKey,
+    },
+    /// A subscription exists. Replay: add or replace.
+    Subscribed {
+        /// Which session.
+        key: SessionKey,
+        /// With its `$share/` prefix, if any.
+        filter: &'a str,
+        /// As granted.
+        options: SubscribeOptions,
+        /// 0 for none.
+        subscription_id: u32,
+    },
+    /// A subscription is gone.
+    Unsubscribed {
+        /// Which session.
+        key: SessionKey,
+        /// As in `Subscribed`.
+        filter: &'a str,
+    },
+    /// A message and who has to get it here. Replay: queue it for each recipient, in LSN order.
+    Message {
+        /// What is sent.
+        body: Body<'a>,
+        /// Set if it came by QoS 2 from another shard: replay remembers the key.
+        origin: Option<OriginKey>,
+        /// Who still had to acknowledge it when the record was built.
+        recipients: &'a [Recipient],
+    },
+    /// More recipients of a message recorded earlier (or of an `Inbound`). Replay: queue it for each.
+    Deliver {
+        /// The `Message` or `Inbound` record.
+        message: Lsn,
+        /// Who.
+        recipients: &'a [Recipient],
+    },
+    /// A recipient acknowledged a recorded message (PUBACK, PUBCOMP), or the entry expired or was refused.
+    Acknowledged {
+        /// Who.
+        key: SessionKey,
+        /// What.
+        message: Lsn,
+    },
+    /// A QoS 2 PUBLISH arrived. Replay: the packet id is taken; without `Routed` the message is routed again under
+    /// the key (this shard, this LSN).
+    Inbound {
+        /// The publisher's session; `SessionKey(0)` if that session does not outlive its connection.
+        key: SessionKey,
+        /// Packet id in that session.
+        packet_id: PacketId,
+        /// What was published.
+        body: Body<'a>,
+    },
+    /// Every recipient shard has the inbound message: it need not be routed again.
+    Routed {
+        /// The `Inbound` record.
+        inbound: Lsn,
+    },
+    /// PUBREL arrived: the packet id is free.
+    Released {
+        /// The publisher's session.
+        key: SessionKey,
+        /// Packet id in that session.
+        packet_id: PacketId,
+    },
+    /// A QoS 2 message to a client got its packet id. Replay: the entry is in flight under that id.
+    Sent {
+        /// The recipient.
+        key: SessionKey,
+        /// The message.
+        message: Lsn,
+        /// Packet id in that session.
+        packet_id: PacketId,
+    },
+    /// PUBREC arrived for it: from here on only PUBREL may be sent.
+    Received {
+        /// The recipient.
+        key: SessionKey,
+        /// Packet id in that session.
+        packet_id: PacketId,
+    },
+    /// The retained message of its topic is the body of that record. Replay: replace.
+    Retained {
+        /// A `Message` or `Inbound` record of this shard.
+        message: Lsn,
+    },
+    /// The topic has no retained message any more.
+    RetainedCleared {
+        /// Which topic.
+        topic: &'a str,
+    },
+    /// Messages for that session were refused because its queue was full.
+    Gap {
+        /// Which session.
+        key: SessionKey,
+        /// How many since the last one told.
+        skipped: u64,
+    },
+    /// No key of that origin shard below that LSN will be routed here again.
+    OriginReleased {
+        /// Origin shard and the LSN below which keys may be forgotten.
+        mark: OriginKey,
+    },
+}

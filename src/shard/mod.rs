@@ -1,0 +1,1 @@
+//! Acts on what the broker decides: sockets, mesh, journal, in one loop per pinned thread.
