@@ -5,3 +5,4 @@ pub mod effect;
 pub mod input;
 pub mod route;
 pub mod settings;
+pub mod subscriptions;
