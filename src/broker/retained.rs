@@ -137,7 +137,7 @@ impl Ranges {
         // `0` is the character after `/`: `path/` up to `path0` is what begins with `path/`.
         let inside = (Edge::At(format!("{path}/").into()), Edge::Beyond(format!("{path}0").into()));
         if &filter[wildcard..] == "#" {
-            // `path` itself matches too [MQTT-4.7.1-2], and texts like `path!` lie between.
+            // `path` itself matches too (section 4.7.1.2), and texts like `path!` lie between.
             return Ranges([Some((Edge::At(path.into()), Edge::At(path.into()))), Some(inside)]);
         }
         Ranges([Some(inside), None])
