@@ -80,6 +80,15 @@ pub const MESH_CREDITS: u32 = 1_024;
 /// Shards of one data directory. Bounds the mesh, which is N² rings.
 pub const SHARDS_MAX: usize = 64;
 
+/// Default of the time a graceful stop may take; afterwards the process ends with what it has.
+pub const DRAIN_MS_DEFAULT: u32 = 10_000;
+
+/// Ceiling of that setting: systemd kills a unit that takes 90 s to stop.
+pub const DRAIN_MS_MAX: u32 = 80_000;
+
+/// Ceiling of the hold setting: a sender that waits longer for its acknowledgement sends again.
+pub const HOLD_MS_MAX: u32 = 10_000;
+
 /// Segments of one journal: 4 TiB at 64 MiB each; bounds the table at open.
 pub const SEGMENTS_MAX: usize = 65_536;
 
@@ -114,5 +123,6 @@ const _: () = assert!(2 * BLOCK_BYTES_MAX as u64 <= SEGMENT_BYTES_FIRST);
 const _: () = assert!(2 * PACKET_BYTES_MAX as u64 <= SEGMENT_BYTES_DEFAULT);
 const _: () = assert!(SEGMENT_MAPS_MAX * SHARDS_MAX < 32_768);
 const _: () = assert!(CONNECT_BYTES_MAX < PACKET_BYTES_DEFAULT && PACKET_BYTES_DEFAULT <= PACKET_BYTES_MAX);
+const _: () = assert!(DRAIN_MS_DEFAULT <= DRAIN_MS_MAX);
 const _: () = assert!(TOPIC_LEVELS_MAX <= TOPIC_BYTES_MAX);
 const _: () = assert!(SESSIONS_PER_SHARD_MAX >= CONNECTIONS_PER_SHARD_MAX);
