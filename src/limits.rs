@@ -77,6 +77,13 @@ pub const PARKED_BYTES_MAX: usize = 64 << 10;
 /// Credits of one shard towards another: requests that may wait there unplaced.
 pub const MESH_CREDITS: u32 = 1_024;
 
+/// Messages in one batch between two shards before what takes no credit (interest, counters) has to wait. Invisible to
+/// a peer.
+pub const MESH_BATCH_MESSAGES_MAX: usize = 4_096;
+
+/// Batches in the ring of an ordered pair: a receiver that falls this many turns behind makes its senders batch more.
+pub const MESH_RING_BATCHES: usize = 8;
+
 /// Shards of one data directory. Bounds the mesh, which is N² rings.
 pub const SHARDS_MAX: usize = 64;
 
