@@ -71,11 +71,46 @@ pub const OUTPUT_BYTES_MAX: usize = 256 << 10;
 /// How long output may make no progress before the connection is closed as a slow reader.
 pub const OUTPUT_STALL_MS: u64 = 30_000;
 
-/// Publishes parked of a paused connection whose acknowledgements are still parsed. Beyond: closed.
+/// Publishes parked of a paused connection whose acknowledgements are still parsed. Beyond: nothing more is read from
+/// it, and if that lasts `PARKED_STALL_MS`, closed.
 pub const PARKED_BYTES_MAX: usize = 64 << 10;
+
+/// Bytes read from one connection in one turn: a hot socket gets this much, then everyone else's turn comes. Two of
+/// the largest common device messages, and small enough that what is read stays in the cache until it is parsed.
+pub const RECEIVE_BYTES: usize = 16 << 10;
+
+/// Connections read from in one turn: with `RECEIVE_BYTES` the receive memory of a shard (4 MiB).
+pub const RECEIVES_PER_TURN_MAX: usize = 256;
+
+/// How long a paused connection whose parked bytes have reached `PARKED_BYTES_MAX` may stay so before it is closed.
+/// Acknowledgements sit behind publishes in one stream: if it is these that the pause waits for, no one can go on.
+pub const PARKED_STALL_MS: u64 = 30_000;
+
+/// Time for the last output of a connection to leave once it is to be closed. Beyond: closed without it.
+pub const CLOSE_TIME_MS: u64 = 5_000;
+
+/// Buffers of each kind that a shard keeps for the next connection that needs one.
+pub const BUFFERS_KEPT_MAX: usize = 1_024;
+
+/// Larger buffers are not kept: with the number above, 16 MiB per shard at most.
+pub const BUFFER_BYTES_KEPT_MAX: usize = 16 << 10;
+
+/// Work units for the broker in one turn: bounds how long inputs wait while backlogs are delivered.
+pub const ADVANCE_BUDGET: u32 = 1_024;
+
+/// How long the process may take to stop once it was told to. Beyond: it exits without telling the rest; nothing that
+/// was acknowledged is lost.
+pub const DRAIN_TIME_MS: u64 = 20_000;
 
 /// Credits of one shard towards another: requests that may wait there unplaced.
 pub const MESH_CREDITS: u32 = 1_024;
+
+/// Messages in one batch between two shards before what takes no credit (interest, counters) has to wait. Invisible to
+/// a peer.
+pub const MESH_BATCH_MESSAGES_MAX: usize = 4_096;
+
+/// Batches in the ring of an ordered pair: a receiver that falls this many turns behind makes its senders batch more.
+pub const MESH_RING_BATCHES: usize = 8;
 
 /// Shards of one data directory. Bounds the mesh, which is N² rings.
 pub const SHARDS_MAX: usize = 64;
@@ -125,4 +160,5 @@ const _: () = assert!(SEGMENT_MAPS_MAX * SHARDS_MAX < 32_768);
 const _: () = assert!(CONNECT_BYTES_MAX < PACKET_BYTES_DEFAULT && PACKET_BYTES_DEFAULT <= PACKET_BYTES_MAX);
 const _: () = assert!(DRAIN_MS_DEFAULT <= DRAIN_MS_MAX);
 const _: () = assert!(TOPIC_LEVELS_MAX <= TOPIC_BYTES_MAX);
+const _: () = assert!(PARKED_BYTES_MAX >= RECEIVE_BYTES && OUTPUT_BYTES_MAX >= RECEIVE_BYTES);
 const _: () = assert!(SESSIONS_PER_SHARD_MAX >= CONNECTIONS_PER_SHARD_MAX);
