@@ -37,7 +37,7 @@ pub use entry::Entry;
 pub use members::Locals;
 
 use crate::ids::ShardId;
-use crate::wire::SubscribeOptions;
+use crate::wire::{SubscribeOptions, topic};
 use trie::Trie;
 
 /// The name of a filter in this shard while anyone wants it.
@@ -277,10 +277,7 @@ impl Subscriptions {
 
 /// The filter of a shared subscription without `$share/NAME/` `[MQTT-4.8.2-1]`; any other filter as it is.
 fn matched_part(filter: &str) -> &str {
-    match filter.strip_prefix("$share/").and_then(|rest| rest.split_once('/')) {
-        Some((_, matched)) => matched,
-        None => filter,
-    }
+    topic::split_shared(filter).map_or(filter, |(_, matched)| matched)
 }
 
 fn needs_matching(filter: &str) -> bool {

@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use crate::broker::{Broker, clock};
-use crate::bytes::{self, Connect, PINGREQ, Packet, Properties, Publish, Value};
+use crate::bytes::{self, Connect, PINGREQ, Packet, Properties, Publish, Value, property};
 
 /// How long an expected packet may take before the test fails.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -15,6 +15,8 @@ const PATIENCE: Duration = Duration::from_secs(15);
 pub struct Client {
     stream: TcpStream,
     level: u8,
+    /// Maximum packet size that the CONNECT stated; every packet is held against it.
+    packet_bytes_max: usize,
     next_id: u16,
     /// Publishes that came while something else was waited for.
     early: VecDeque<Publish>,
@@ -25,18 +27,22 @@ pub struct Client {
 }
 
 impl Client {
-    /// A connection on which nothing was said yet.
+    /// A connection on which nothing was said yet. All tests run over TCP, the ordered, lossless stream that
+    /// [MQTT-4.2-1] asks for.
     pub fn open(broker: &Broker, level: u8) -> Client {
         let stream = TcpStream::connect(broker.address()).expect("the broker takes connections");
         stream.set_nodelay(true).expect("a socket option");
         stream.set_read_timeout(Some(PATIENCE)).expect("a socket option");
         let (early, connack) = (VecDeque::new(), Properties::new());
-        Client { stream, level, next_id: 1, early, connack, present: false }
+        Client { stream, level, packet_bytes_max: usize::MAX, next_id: 1, early, connack, present: false }
     }
 
     /// A connection whose CONNECT was accepted.
     pub fn connect(broker: &Broker, connect: &Connect) -> Client {
         let mut client = Client::open(broker, connect.level);
+        if let Some(Value::Four(maximum)) = bytes::find(&connect.properties, property::PACKET_SIZE) {
+            client.packet_bytes_max = *maximum as usize;
+        }
         client.send(&connect.bytes());
         client.expect_accepted();
         client
@@ -265,13 +271,6 @@ impl Client {
         clock()
     }
 
-    /// Size of the next packet, which is a PUBLISH, with its fixed header.
-    pub fn receive_sized(&mut self) -> (usize, Packet) {
-        let (first, body) = self.receive_bytes().expect("a packet, not the end of the connection");
-        let size = bytes::packet(first, &body).len();
-        (size, bytes::decode(self.level, first, &body))
-    }
-
     fn receive_new(&mut self) -> Option<Packet> {
         self.receive_bytes().map(|(first, body)| bytes::decode(self.level, first, &body))
     }
@@ -293,6 +292,8 @@ impl Client {
             if byte[0] & 0x80 == 0 {
                 let mut body = vec![0; length];
                 self.stream.read_exact(&mut body).expect("a whole packet");
+                let size = bytes::packet(first, &body).len();
+                assert!(size <= self.packet_bytes_max, "packet {first:#04x} of {size} bytes is too large");
                 return Some((first, body));
             }
         }

@@ -109,7 +109,7 @@ fn a_connect_without_a_client_identifier_is_malformed() {
     opened(&broker, &connect).expect_refused(0x81);
 }
 
-/// [MQTT-3.1.3-4] [MQTT-3.1.3-11] [MQTT-3.1.3-12] [MQTT-1.5.4-1] [MQTT-1.5.4-2]
+/// [MQTT-3.1.3-4] [MQTT-3.1.3-8] [MQTT-3.1.3-11] [MQTT-3.1.3-12] [MQTT-1.5.4-1] [MQTT-1.5.4-2]
 #[test]
 fn strings_of_a_connect_have_to_be_utf_8_without_null() {
     let broker = Broker::start();
@@ -207,7 +207,7 @@ fn a_connect_in_single_bytes_is_taken() {
     client.expect_nothing();
 }
 
-/// [MQTT-4.12.0-1] [MQTT-3.1.4-2] [MQTT-3.1.4-6]
+/// [MQTT-4.12.0-1] [MQTT-4.12.0-4] [MQTT-3.1.4-2] [MQTT-3.1.4-6]
 #[test]
 fn an_unknown_authentication_method_is_refused_and_what_follows_is_ignored() {
     let broker = Broker::start();

@@ -1,4 +1,4 @@
-//! MQTT 3.1.1 where it differs from 5: CONNECT, no reasons, no session expiry. Statements as `[MQTT-3.1.1 …]`.
+//! MQTT 3.1.1 where it differs from 5: CONNECT, no reasons, no session expiry. Statements are cited with the version in front.
 
 use crate::broker::Broker;
 use crate::bytes::{self, Connect, PINGREQ, Publish, Will, ack, packet, success, text};
@@ -49,7 +49,7 @@ fn the_older_protocol_name_and_level_are_taken() {
     assert_eq!(client.receive(), success(4, 7));
 }
 
-/// [MQTT-3.1.1 3.1.2-3] [MQTT-3.1.1 3.1.2-11] [MQTT-3.1.1 3.1.2-13] [MQTT-3.1.1 3.1.2-14] [MQTT-3.1.1 3.1.2-15]
+/// [MQTT-3.1.1 3.2.2-6] [MQTT-3.1.1 3.1.2-3] [MQTT-3.1.1 3.1.2-11] [MQTT-3.1.1 3.1.2-13] [MQTT-3.1.1 3.1.2-14] [MQTT-3.1.1 3.1.2-15]
 /// [MQTT-3.1.1 3.1.2-18] [MQTT-3.1.1 3.1.2-19] [MQTT-3.1.1 3.1.2-20] [MQTT-3.1.1 3.1.2-21] [MQTT-3.1.1 3.1.2-22]
 /// [MQTT-3.1.1 3.1.4-1]
 #[test]
@@ -190,7 +190,7 @@ fn a_will_is_published_unless_the_client_said_goodbye() {
     assert_eq!(observer.take("last words").qos, 1);
 }
 
-/// [MQTT-3.1.1 3.3.1-6] [MQTT-3.1.1 3.3.1-8] [MQTT-3.1.1 3.3.1-9] [MQTT-3.1.1 3.3.1-10] [MQTT-3.1.1 3.8.4-3]
+/// [MQTT-3.1.1 3.1.2-7] [MQTT-3.1.1 3.3.1-6] [MQTT-3.1.1 3.3.1-8] [MQTT-3.1.1 3.3.1-9] [MQTT-3.1.1 3.3.1-10] [MQTT-3.1.1 3.8.4-3]
 #[test]
 fn retained_messages_meet_every_subscribe_with_the_flag_and_others_come_without() {
     let broker = Broker::start();
@@ -202,6 +202,11 @@ fn retained_messages_meet_every_subscribe_with_the_flag_and_others_come_without(
         client.subscribe("r", 0);
         assert!(client.expect("x").retain);
     }
+    // They outlive the session of their publisher.
+    client.disconnect();
+    let mut client = Client::connect(&broker, &Connect::v3("retained"));
+    client.subscribe("r", 0);
+    assert!(client.expect("x").retain);
     client.publish(&Publish::new("r", "").retain());
     assert!(!client.expect("").retain);
     client.subscribe("r", 0);

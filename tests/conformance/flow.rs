@@ -87,19 +87,41 @@ fn a_message_too_large_for_a_client_counts_as_delivered() {
     other.publish_acknowledged(Publish::new("s", &exceeds));
     other.publish_exactly_once(Publish::new("s", &exceeds));
     other.publish_acknowledged(Publish::new("s", &fits));
-    let (size, packet) = client.receive_sized();
-    assert_eq!(size, 64);
-    match packet {
-        Packet::Publish(publish) => {
-            assert_eq!(publish.text(), fits);
-            client.acknowledge(&publish);
-        }
-        other => panic!("a PUBLISH expected, not {other:?}"),
-    }
+    // The client itself holds every packet against the size that it stated.
+    let largest = client.take(&fits);
+    assert_eq!(largest.bytes(5).len(), 64);
     client.expect_nothing();
     for payload in [&exceeds, &exceeds, &fits] {
         large.take(payload);
     }
+}
+
+/// [MQTT-3.4.2-2] [MQTT-3.4.2-3] [MQTT-3.5.2-2] [MQTT-3.5.2-3] [MQTT-3.6.2-2] [MQTT-3.6.2-3] [MQTT-3.7.2-2]
+/// [MQTT-3.7.2-3] [MQTT-3.9.2-1] [MQTT-3.9.2-2] [MQTT-3.11.2-1] [MQTT-3.11.2-2] [MQTT-3.14.2-3] [MQTT-3.14.2-4]
+/// [MQTT-3.2.2-19] [MQTT-3.2.2-20]
+#[test]
+fn no_explanation_makes_an_answer_larger_than_the_client_takes() {
+    let broker = Broker::start();
+    // What is left when every optional string is left out: a CONNACK without them has room, nothing larger has.
+    let connack = Client::v5(&broker, "tiny").connack;
+    let maximum = 4 + bytes::properties(&connack).len();
+    let stated = Value::Four(u32::try_from(maximum).expect("a short CONNACK"));
+    let mut client = Client::connect(&broker, &Connect::v5("tiny").with(property::PACKET_SIZE, stated));
+    assert_eq!(client.subscribe_all(0, &[("a/#/b", 0), ("a", 1)]), [0x8f, 1]);
+    assert_eq!(client.unsubscribe(&["nothing"]), [0x11]);
+    assert_eq!(client.publish_acknowledged(Publish::new("nobody", "x")), 0x10);
+    client.publish_exactly_once(Publish::new("nobody", "x"));
+    client.send(&[ack(6, 400), ack(5, 500)].concat());
+    for (kind, id) in [(7, 400), (6, 500)] {
+        let answer = client.receive();
+        assert!(
+            matches!(&answer, Packet::Ack { kind: k, id: i, .. } if (*k, *i) == (kind, id)),
+            "{answer:?}"
+        );
+    }
+    client.send(&Publish::new("a/+", "x").bytes(5));
+    assert!(matches!(client.receive(), Packet::Disconnect { .. }));
+    client.expect_close();
 }
 
 /// [MQTT-3.2.2-15]: with 0x95, and a packet of exactly the announced size passes.

@@ -24,6 +24,7 @@ mod redelivery;
 mod retained;
 mod session;
 mod shared;
+mod statements_3;
 mod subscribe;
 mod topics;
 mod will;

@@ -115,6 +115,29 @@ fn a_pubrec_is_answered_by_pubrel_and_a_failure_is_not() {
     client.expect_nothing();
 }
 
+/// [MQTT-4.3.3-9]: a full queue refuses, and the identifier is free again.
+#[test]
+fn an_identifier_that_was_refused_by_pubrec_is_free() {
+    let Some(broker) = Broker::configured("[broker]\nqueue_messages_max = 2\n") else { return };
+    let mut away = Client::connect(&broker, &Connect::durable("full"));
+    away.subscribe("full", 2);
+    away.disconnect();
+    let mut client = Client::v5(&broker, "publisher");
+    for payload in ["first", "second"] {
+        client.publish_exactly_once(Publish::new("full", payload));
+    }
+    client.publish(&Publish::new("full", "refused").qos(2, 50));
+    assert!(matches!(client.receive(), Packet::Ack { kind: 5, id: 50, reason: 0x97, .. }));
+    let mut back = Client::connect(&broker, &Connect::durable("full"));
+    back.take("first");
+    back.take("second");
+    client.publish(&Publish::new("full", "taken").qos(2, 50));
+    assert_eq!(client.receive(), success(5, 50));
+    client.send(&ack(6, 50));
+    assert_eq!(client.receive(), success(7, 50));
+    back.take("taken");
+}
+
 /// A PUBACK for a message of QoS 2 (or PUBREC for one of QoS 1) does not fit; whatever the broker makes of it, the
 /// message is not lost for others and the broker lives.
 #[test]
