@@ -1,0 +1,1 @@
+//! Exact bytes in, values out.
