@@ -34,6 +34,9 @@ use crate::time::{Nanos, Now};
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Token(pub u64);
 
+/// Tokens from here on are used by the reactors themselves.
+pub const TOKEN_RESERVED: Token = Token(u64::MAX - 0xFFFF);
+
 /// A socket of this world: a descriptor in the kernel's, an index in the simulated one. Closing is by [`Op::Close`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Socket(pub i32);

@@ -294,3 +294,6 @@ fn next<'a>(run: &mut Reader<'a>) -> Option<Property<'a>> {
     *run = ahead;
     Some(property)
 }
+
+#[cfg(test)]
+mod tests;

@@ -216,3 +216,6 @@ impl std::fmt::Debug for Reasons<'_> {
         f.debug_list().entries(self.iter()).finish()
     }
 }
+
+#[cfg(test)]
+mod tests;
