@@ -162,3 +162,6 @@ const _: () = assert!(DRAIN_MS_DEFAULT <= DRAIN_MS_MAX);
 const _: () = assert!(TOPIC_LEVELS_MAX <= TOPIC_BYTES_MAX);
 const _: () = assert!(PARKED_BYTES_MAX >= RECEIVE_BYTES && OUTPUT_BYTES_MAX >= RECEIVE_BYTES);
 const _: () = assert!(SESSIONS_PER_SHARD_MAX >= CONNECTIONS_PER_SHARD_MAX);
+
+/// Bytes of a client id. The protocol asks for 23 at least; device ids and UUIDs fit many times. Beyond: CONNACK 0x85.
+pub const CLIENT_ID_BYTES_MAX: usize = 256;
