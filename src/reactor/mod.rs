@@ -22,6 +22,7 @@
 //!    before the `Sync` was submitted. There is no order between operations in flight at once.
 //! 7. `turn(deadline)` performs what was submitted, waits until there is a completion, a ring of the doorbell or the
 //!    deadline, and appends completions. With the doorbell already rung or completions at hand it does not wait.
+//!    It may return early with nothing to say; it does not do so over and over.
 //! 8. Time is read once per turn, when its wait ends; `now` returns that reading.
 //! 9. No idle connection costs the reactor memory of its own beyond its entry in the kernel's epoll set.
 //!
@@ -41,6 +42,7 @@ mod files;
 mod listeners;
 mod random;
 mod readiness;
+pub mod sim;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
