@@ -12,10 +12,12 @@ use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
 use crate::Environment;
+use crate::connections::{self, ConnectionSettings};
 use crate::flow::{self, FlowSettings};
 use crate::report::{self, Outcome, readable};
 use crate::server::{Broker, Server};
 use crate::slope::spread;
+use crate::store_drain::{self, StoreDrainSettings};
 
 /// What to compare, and how often.
 #[derive(Args)]
@@ -35,6 +37,10 @@ pub struct CompareSettings {
     #[command(flatten)]
     flow: FlowSettings,
     #[command(flatten)]
+    connections: ConnectionSettings,
+    #[command(flatten)]
+    store_drain: StoreDrainSettings,
+    #[command(flatten)]
     environment: Environment,
 }
 
@@ -53,6 +59,8 @@ enum Scenario {
     FlowQos2Durable,
     #[value(name = "ping-pong")]
     PingPong,
+    Connections,
+    StoreDrain,
 }
 
 impl Scenario {
@@ -62,7 +70,7 @@ impl Scenario {
 
     /// The floor has no sessions to keep messages in.
     fn needs_sessions(self) -> bool {
-        false
+        self == Scenario::StoreDrain
     }
 
     fn run(self, server: &Server, settings: &CompareSettings) -> Result<Outcome> {
@@ -73,9 +81,9 @@ impl Scenario {
             Scenario::FlowQos2 => flow::run(server, &flow(2, false)),
             Scenario::FlowQos1Durable => flow::run(server, &flow(1, true)),
             Scenario::FlowQos2Durable => flow::run(server, &flow(2, true)),
-            Scenario::PingPong => {
-                flow::run(server, &FlowSettings { pairs: 1, window: 1, ..flow(1, false) })
-            }
+            Scenario::Connections => connections::run(server, &settings.connections),
+            Scenario::StoreDrain => store_drain::run(server, &settings.store_drain),
+            Scenario::PingPong => flow::run(server, &FlowSettings { pairs: 1, window: 1, ..flow(1, false) }),
         }
     }
 }
@@ -91,7 +99,11 @@ struct Run {
 pub fn run(settings: &CompareSettings) -> Result<bool> {
     let brokers = &settings.brokers;
     for (index, broker) in brokers.iter().enumerate() {
-        ensure!(!brokers[..index].iter().any(|other| other.name == broker.name), "{} is given twice", broker.name);
+        ensure!(
+            !brokers[..index].iter().any(|other| other.name == broker.name),
+            "{} is given twice",
+            broker.name
+        );
     }
     let baselines = baselines(settings)?;
     let mut document = report::head();
@@ -133,7 +145,13 @@ fn runs_of(scenario: Scenario, settings: &CompareSettings) -> Vec<Run> {
             if scenario.needs_sessions() && !broker.keeps_sessions() {
                 continue;
             }
-            report::progress(&format!("{} round {}/{}: {}", scenario.name(), round + 1, settings.rounds, broker.name));
+            report::progress(&format!(
+                "{} round {}/{}: {}",
+                scenario.name(),
+                round + 1,
+                settings.rounds,
+                broker.name
+            ));
             let outcome = Server::start(broker, &settings.environment.data_root, placement)
                 .and_then(|server| scenario.run(&server, settings))
                 .unwrap_or_else(|error| Outcome::failed(&error));
@@ -164,14 +182,16 @@ impl Table {
     fn new(brokers: &[Broker], baselines: &[usize], runs: &[Run]) -> Table {
         let mut rows = Vec::new();
         for broker in 0..brokers.len() {
-            let Some(first) = runs.iter().find(|run| run.broker == broker && !run.outcome.figures.is_empty()) else {
+            let Some(first) = runs.iter().find(|run| run.broker == broker && !run.outcome.figures.is_empty())
+            else {
                 continue;
             };
             for figure in &first.outcome.figures {
                 let own = |run: &&Run| run.broker == broker;
                 let values: Vec<f64> =
                     runs.iter().filter(own).filter_map(|run| run.outcome.figure(figure.name)).collect();
-                let ratios = baselines.iter().map(|&baseline| ratio(runs, figure.name, broker, baseline)).collect();
+                let ratios =
+                    baselines.iter().map(|&baseline| ratio(runs, figure.name, broker, baseline)).collect();
                 if let Some(value) = spread(&values) {
                     rows.push(Row { broker, name: figure.name, unit: figure.unit, value, ratios });
                 }
@@ -181,7 +201,8 @@ impl Table {
     }
 
     fn to_json(&self, scenario: Scenario, brokers: &[Broker], baselines: &[usize], runs: &[Run]) -> Value {
-        let spread = |(median, least, greatest): Spread| json!({ "median": median, "min": least, "max": greatest });
+        let spread =
+            |(median, least, greatest): Spread| json!({ "median": median, "min": least, "max": greatest });
         let row = |row: &Row| {
             let ratios: serde_json::Map<String, Value> = baselines
                 .iter()
@@ -205,10 +226,12 @@ impl Table {
     }
 
     fn to_text(&self, scenario: &str, brokers: &[Broker], baselines: &[usize], runs: &[Run]) -> String {
-        let mut lines = vec![vec![scenario.to_owned(), String::new(), "median (min..max)".to_owned(), String::new()]];
+        let mut lines =
+            vec![vec![scenario.to_owned(), String::new(), "median (min..max)".to_owned(), String::new()]];
         lines[0].extend(baselines.iter().map(|&baseline| format!("/ {}", brokers[baseline].name)));
         for row in &self.0 {
-            let mut line = vec![brokers[row.broker].name.clone(), row.name.to_owned(), spread_text(row.value)];
+            let mut line =
+                vec![brokers[row.broker].name.clone(), row.name.to_owned(), spread_text(row.value)];
             line.push(row.unit.to_owned());
             let ratios = row.ratios.iter().zip(baselines);
             line.extend(ratios.map(|(ratio, &baseline)| match ratio {
@@ -220,7 +243,8 @@ impl Table {
         let mut text = align(&lines);
         for run in runs {
             for failure in &run.outcome.failures {
-                let _ = writeln!(text, "FAILED: {} round {}: {failure}", brokers[run.broker].name, run.round + 1);
+                let _ =
+                    writeln!(text, "FAILED: {} round {}: {failure}", brokers[run.broker].name, run.round + 1);
             }
         }
         text.push('\n');
@@ -235,7 +259,9 @@ fn ratio(runs: &[Run], name: &str, broker: usize, baseline: usize) -> Option<Spr
     };
     let rounds = runs.iter().filter(|run| run.broker == broker).map(|run| run.round);
     let ratios: Vec<f64> = rounds
-        .filter_map(|round| Some(value(round, broker)? / value(round, baseline).filter(|value| *value > 0.0)?))
+        .filter_map(|round| {
+            Some(value(round, broker)? / value(round, baseline).filter(|value| *value > 0.0)?)
+        })
         .collect();
     spread(&ratios)
 }
@@ -247,11 +273,14 @@ fn spread_text((median, least, greatest): Spread) -> String {
 /// Columns of equal width, two spaces apart.
 fn align(lines: &[Vec<String>]) -> String {
     let columns = lines.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |column: usize| lines.iter().filter_map(|line| line.get(column)).map(|cell| cell.chars().count()).max();
+    let width = |column: usize| {
+        lines.iter().filter_map(|line| line.get(column)).map(|cell| cell.chars().count()).max()
+    };
     let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
     let mut text = String::new();
     for line in lines {
-        let cells: Vec<String> = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        let cells: Vec<String> =
+            line.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
         text.push_str(cells.join("  ").trim_end());
         text.push('\n');
     }
@@ -280,7 +309,12 @@ mod tests {
     fn a_failed_run_has_no_part_in_a_ratio_but_is_named() {
         let brokers = ["floor".parse::<Broker>().unwrap(), "mosquitto".parse::<Broker>().unwrap()];
         let failed = Outcome::failed(&anyhow::anyhow!("it lost one"));
-        let runs = [run_of(0, 0, 100.0), Run { broker: 1, round: 0, outcome: failed }, run_of(0, 1, 50.0), run_of(1, 1, 25.0)];
+        let runs = [
+            run_of(0, 0, 100.0),
+            Run { broker: 1, round: 0, outcome: failed },
+            run_of(0, 1, 50.0),
+            run_of(1, 1, 25.0),
+        ];
         let table = Table::new(&brokers, &[0], &runs);
         let text = table.to_text("flow", &brokers, &[0], &runs);
         assert!(text.contains("FAILED: mosquitto round 1: it lost one"), "{text}");

@@ -54,8 +54,14 @@ pub fn serve(listen: SocketAddr) -> Result<()> {
     eprintln!("floor relay on {}", listener.local_addr()?);
     let poller = Poller::new()?;
     poller.add(&listener, LISTENER, Interest::Read)?;
-    let mut relay =
-        Relay { poller, peers: Vec::new(), vacant: Vec::new(), dirty: Vec::new(), subscribers: BTreeMap::new(), epoch: 1 };
+    let mut relay = Relay {
+        poller,
+        peers: Vec::new(),
+        vacant: Vec::new(),
+        dirty: Vec::new(),
+        subscribers: BTreeMap::new(),
+        epoch: 1,
+    };
     let mut scratch = vec![0; SCRATCH_BYTES];
     loop {
         let count = relay.poller.wait(-1)?;
@@ -136,8 +142,12 @@ impl Relay {
         match frame.kind() {
             kind::PUBLISH => return self.publish(index, frame),
             kind::PUBACK | kind::PUBCOMP => return Ok(()),
-            kind::PUBREC => codec::encode_ack(self.outbound(index)?, kind::PUBREL, codec::parse_ack(frame)?.0),
-            kind::PUBREL => codec::encode_ack(self.outbound(index)?, kind::PUBCOMP, codec::parse_ack(frame)?.0),
+            kind::PUBREC => {
+                codec::encode_ack(self.outbound(index)?, kind::PUBREL, codec::parse_ack(frame)?.0)
+            }
+            kind::PUBREL => {
+                codec::encode_ack(self.outbound(index)?, kind::PUBCOMP, codec::parse_ack(frame)?.0)
+            }
             kind::PINGREQ => codec::encode_empty(self.outbound(index)?, kind::PINGRESP),
             kind::SUBSCRIBE => return self.subscribe(index, frame),
             kind::CONNECT => {

@@ -115,7 +115,11 @@ pub fn run(server: &Server, settings: &FlowSettings) -> Result<Outcome> {
     let interval = last.since(&first);
 
     let mut outcome = Outcome::default();
-    interval.report(&mut outcome, &Names { rate: "rate", cost: "server CPU per message", what: "msg/s" }, arrived);
+    interval.report(
+        &mut outcome,
+        &Names { rate: "rate", cost: "server CPU per message", what: "msg/s" },
+        arrived,
+    );
     interval.report_shares(&mut outcome);
     flow.report_latency(&mut outcome);
     let totals = Totals::of(flow.pairs.iter().map(|pair| &pair.ledger));
@@ -299,8 +303,17 @@ impl Flow {
     fn on_message(&mut self, links: &mut Links, pair: usize, publish: &Publish<'_>) -> Result<()> {
         let (stream, sequence, sent_ns) = ledger::read_stamp(publish.payload)?;
         let settings = &self.settings;
-        ensure!(publish.qos == settings.qos, "a message of QoS {}, sent with QoS {}", publish.qos, settings.qos);
-        ensure!(publish.payload.len() == settings.payload as usize, "a payload of {} bytes", publish.payload.len());
+        ensure!(
+            publish.qos == settings.qos,
+            "a message of QoS {}, sent with QoS {}",
+            publish.qos,
+            settings.qos
+        );
+        ensure!(
+            publish.payload.len() == settings.payload as usize,
+            "a payload of {} bytes",
+            publish.payload.len()
+        );
         ensure!(publish.topic == self.pairs[pair].topic.as_bytes(), "a message for another topic");
         ensure!(stream == pair as u32, "a message of pair {stream}");
         match publish.qos {

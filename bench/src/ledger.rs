@@ -24,7 +24,8 @@ pub fn stamp(payload: &mut [u8], stream: u32, sequence: u64, sent_ns: u64) {
 /// The stream, sequence number and send time in a payload.
 pub fn read_stamp(payload: &[u8]) -> Result<(u32, u64, u64)> {
     ensure!(payload.len() >= STAMP_BYTES, "a payload of {} bytes, which was never sent", payload.len());
-    let word = |at: usize| u64::from_le_bytes(payload[at..at + 8].try_into().expect("eight bytes were sliced"));
+    let word =
+        |at: usize| u64::from_le_bytes(payload[at..at + 8].try_into().expect("eight bytes were sliced"));
     let stream = u32::from_le_bytes(payload[16..STAMP_BYTES].try_into().expect("four bytes were sliced"));
     Ok((stream, word(0), word(8)))
 }

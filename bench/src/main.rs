@@ -1,12 +1,13 @@
 //! `ironpost-bench`: drives any MQTT broker and reports what it costs, beside a peer and the floor.
 //!
 //! Reading order: this file names the commands; `compare` runs scenarios over brokers in turn; each scenario is a file
-//! (`flow`, ...); `client` is the load's own MQTT client; `floor` is the limit that everything is compared with.
+//! (`flow`, `connections`, `store_drain`); `client` is the load's own MQTT client; `floor` is the limit that everything is compared with.
 //! Results go to standard output, as one JSON document or with `--text` as a table; progress goes to standard error.
 
 mod client;
 mod clock;
 mod compare;
+mod connections;
 mod floor;
 mod flow;
 mod ledger;
@@ -16,6 +17,7 @@ mod process;
 mod report;
 mod server;
 mod slope;
+mod store_drain;
 
 use std::fs;
 use std::net::SocketAddr;
@@ -26,9 +28,11 @@ use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand};
 use serde_json::{Value, json};
 
+use crate::connections::ConnectionSettings;
 use crate::flow::FlowSettings;
 use crate::report::Outcome;
 use crate::server::{Broker, Placement, Server};
+use crate::store_drain::StoreDrainSettings;
 
 #[derive(Parser)]
 #[command(version, about = "Drives any MQTT broker and reports what it costs, beside a peer and the floor")]
@@ -43,6 +47,10 @@ enum Action {
     Flow(Single<FlowSettings>),
     /// One message at a time through one pair: latency
     PingPong(Single<FlowSettings>),
+    /// Idle subscribed connections: bytes and CPU for each
+    Connections(Single<ConnectionSettings>),
+    /// Messages for durable sessions that are away, and their return
+    StoreDrain(Single<StoreDrainSettings>),
     /// The same scenarios on several brokers in turn, with ratios
     Compare(compare::CompareSettings),
     /// The floor relay: the least an MQTT-shaped relay can do (keeps nothing; only for comparison)
@@ -115,7 +123,8 @@ fn parse_pin(text: &str) -> Result<Pin, String> {
         "off" => return Ok(Pin::Off),
         _ => {}
     }
-    let cpus = text.split_once(',').and_then(|(server, load)| Some((server.parse().ok()?, load.parse().ok()?)));
+    let cpus =
+        text.split_once(',').and_then(|(server, load)| Some((server.parse().ok()?, load.parse().ok()?)));
     let (server_cpu, load_cpu) = cpus.ok_or_else(|| format!("`{text}` is not auto, off or SERVER,LOAD"))?;
     Ok(Pin::To(Placement { server_cpu, load_cpu }))
 }
@@ -152,6 +161,8 @@ fn main() -> ExitCode {
             single.settings.window = 1;
             measure(&single, "ping-pong", flow::run)
         }
+        Action::Connections(single) => measure(&single, "connections", connections::run),
+        Action::StoreDrain(single) => measure(&single, "store-drain", store_drain::run),
         Action::Compare(settings) => compare::run(&settings),
         Action::Floor { listen } => floor::serve(listen).map(|()| true),
     };
@@ -181,7 +192,10 @@ fn measure<Settings: Args>(
             if let Some(placement) = placement {
                 process::pin_to(placement.load_cpu)?;
             }
-            (Server::running(address, target.pid), json!({ "address": address.to_string(), "pid": target.pid }))
+            (
+                Server::running(address, target.pid),
+                json!({ "address": address.to_string(), "pid": target.pid }),
+            )
         }
     };
     let outcome = run(&server, settings).unwrap_or_else(|error| Outcome::failed(&error));

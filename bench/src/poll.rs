@@ -85,6 +85,10 @@ impl Poller {
         let event = self.events[index];
         let readable = (libc::EPOLLIN | libc::EPOLLERR | libc::EPOLLHUP | libc::EPOLLRDHUP) as u32;
         let token = event.u64;
-        Ready { token, readable: event.events & readable != 0, writable: event.events & libc::EPOLLOUT as u32 != 0 }
+        Ready {
+            token,
+            readable: event.events & readable != 0,
+            writable: event.events & libc::EPOLLOUT as u32 != 0,
+        }
     }
 }

@@ -24,8 +24,10 @@ pub struct CpuTime {
 
 /// The CPU time of process `pid`, all its threads together.
 pub fn cpu_time(pid: u32) -> Result<CpuTime> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).with_context(|| format!("process {pid} is gone"))?;
-    let (user_us, system_us) = parse_stat(&stat).with_context(|| format!("/proc/{pid}/stat is not understood"))?;
+    let stat =
+        fs::read_to_string(format!("/proc/{pid}/stat")).with_context(|| format!("process {pid} is gone"))?;
+    let (user_us, system_us) =
+        parse_stat(&stat).with_context(|| format!("/proc/{pid}/stat is not understood"))?;
     let mut clock: libc::clockid_t = 0;
     // SAFETY: `clock` lives across the call, which writes one clockid_t; an unknown process is an error code.
     let found = unsafe { libc::clock_getcpuclockid(pid as libc::pid_t, &mut clock) };
@@ -106,7 +108,8 @@ pub struct Slab {
 /// Reads the kernel's slab memory.
 pub fn slab() -> Result<Slab> {
     let meminfo = fs::read_to_string("/proc/meminfo")?;
-    let total = kilobytes_or_count(&meminfo, "Slab:").context("/proc/meminfo has no Slab line")? as f64 * 1024.0;
+    let total =
+        kilobytes_or_count(&meminfo, "Slab:").context("/proc/meminfo has no Slab line")? as f64 * 1024.0;
     // Only root may read it; without it the total still stands.
     let caches = fs::read_to_string("/proc/slabinfo").map(|text| parse_slabinfo(&text)).unwrap_or_default();
     Ok(Slab { total, caches })

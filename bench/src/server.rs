@@ -43,9 +43,13 @@ impl FromStr for Broker {
             "mosquitto" => Kind::Mosquitto,
             "floor" => Kind::Floor,
             _ if !text.contains('=') => {
-                return Err(format!("`{text}` is not built in: write {text}=COMMAND, or use mosquitto or floor"));
+                return Err(format!(
+                    "`{text}` is not built in: write {text}=COMMAND, or use mosquitto or floor"
+                ));
             }
-            _ if !command.contains("{port}") => return Err(format!("the command of `{name}` has no {{port}}")),
+            _ if !command.contains("{port}") => {
+                return Err(format!("the command of `{name}` has no {{port}}"));
+            }
             _ => Kind::Command(command.split_whitespace().map(str::to_owned).collect()),
         };
         Ok(Broker { name: name.to_owned(), kind })
@@ -84,7 +88,9 @@ impl Broker {
             }
             Kind::Command(words) => {
                 let data = data.to_str().context("the data directory is not UTF-8")?;
-                let filled = words.iter().map(|word| word.replace("{port}", &port.to_string()).replace("{data}", data));
+                let filled = words
+                    .iter()
+                    .map(|word| word.replace("{port}", &port.to_string()).replace("{data}", data));
                 let filled: Vec<String> = filled.collect();
                 let (program, arguments) = filled.split_first().context("an empty command")?;
                 let mut command = Command::new(program);
@@ -98,8 +104,12 @@ impl Broker {
     pub fn describe(&self) -> Value {
         let (command, version) = match &self.kind {
             Kind::Mosquitto => {
-                let configuration = mosquitto_configuration(0, Path::new("DATA")).replace("listener 0", "listener PORT");
-                (json!({ "program": mosquitto_program(), "configuration": configuration }), mosquitto_version())
+                let configuration =
+                    mosquitto_configuration(0, Path::new("DATA")).replace("listener 0", "listener PORT");
+                (
+                    json!({ "program": mosquitto_program(), "configuration": configuration }),
+                    mosquitto_version(),
+                )
             }
             Kind::Floor => (json!("ironpost-bench floor"), Some(env!("CARGO_PKG_VERSION").to_owned())),
             Kind::Command(words) => (json!(words.join(" ")), None),
@@ -161,7 +171,8 @@ impl Server {
         if let Some(placement) = placement {
             process::pin_to(placement.load_cpu)?;
         }
-        let child = spawned.with_context(|| format!("starting {}: {:?}", broker.name, command.get_program()))?;
+        let child =
+            spawned.with_context(|| format!("starting {}: {:?}", broker.name, command.get_program()))?;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let pid = Some(child.id());
         let mut server = Server { address, pid, child: Some((child, data)) };

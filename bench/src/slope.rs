@@ -32,7 +32,8 @@ pub fn spread(values: &[f64]) -> Option<(f64, f64, f64)> {
     sorted.sort_by(f64::total_cmp);
     let (first, last) = (*sorted.first()?, *sorted.last()?);
     let middle = sorted.len() / 2;
-    let median = if sorted.len() % 2 == 1 { sorted[middle] } else { (sorted[middle - 1] + sorted[middle]) / 2.0 };
+    let median =
+        if sorted.len() % 2 == 1 { sorted[middle] } else { (sorted[middle - 1] + sorted[middle]) / 2.0 };
     Some((median, first, last))
 }
 
@@ -42,7 +43,8 @@ mod tests {
 
     #[test]
     fn points_on_a_line_give_that_line() {
-        let points: Vec<(f64, f64)> = (1..=5).map(|x| (f64::from(x) * 2_000.0, f64::from(x) * 600_000.0 + 5e6)).collect();
+        let points: Vec<(f64, f64)> =
+            (1..=5).map(|x| (f64::from(x) * 2_000.0, f64::from(x) * 600_000.0 + 5e6)).collect();
         let line = least_squares(&points).unwrap();
         assert!((line.slope - 300.0).abs() < 1e-6, "{line:?}");
         assert!((line.intercept - 5e6).abs() < 1e-3 && (line.fit - 1.0).abs() < 1e-9, "{line:?}");

@@ -72,7 +72,8 @@ pub struct Links {
 impl Links {
     /// The outgoing bytes of client `index`; whatever is appended is written at the end of the turn.
     pub fn outbound(&mut self, index: usize) -> &mut Vec<u8> {
-        let client = self.clients[index].as_mut().expect("a scenario writes only to clients it has not closed");
+        let client =
+            self.clients[index].as_mut().expect("a scenario writes only to clients it has not closed");
         if !client.dirty {
             client.dirty = true;
             self.dirty.push(index as u32);
@@ -207,7 +208,8 @@ impl Fleet {
         on_frame: &mut impl FnMut(&mut Links, usize, &Frame<'_>) -> Result<()>,
     ) -> Result<()> {
         let Some(client) = &mut self.links.clients[index] else { return Ok(()) };
-        let arrived = client.link.read(&mut self.scratch).with_context(|| format!("reading client {index}"))?;
+        let arrived =
+            client.link.read(&mut self.scratch).with_context(|| format!("reading client {index}"))?;
         let end = match arrived {
             Arrived::Nothing => return Ok(()),
             Arrived::Bytes(end) => end,
@@ -259,7 +261,8 @@ impl Fleet {
         let Some(client) = &mut self.links.clients[index] else { return Ok(()) };
         match (client.stage, frame.kind()) {
             (Stage::AwaitsConnack, kind::CONNACK) => {
-                let Connack { session_present, reason, receive_maximum } = codec::parse_connack(frame, version)?;
+                let Connack { session_present, reason, receive_maximum } =
+                    codec::parse_connack(frame, version)?;
                 ensure!(reason == 0, "the server refused client {index} with CONNACK reason {reason:#04x}");
                 client.session_present = session_present;
                 client.receive_maximum = receive_maximum.max(1);

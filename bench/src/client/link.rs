@@ -105,9 +105,4 @@ impl Link {
         }
         Ok(())
     }
-
-    /// Everything queued is with the kernel.
-    pub fn is_flushed(&self) -> bool {
-        self.outbound.is_empty()
-    }
 }

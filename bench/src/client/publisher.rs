@@ -47,7 +47,9 @@ impl Window {
         let kind = frame.kind();
         ensure!(reason < 0x80, "packet type {kind} refuses message {packet_id} with reason {reason:#04x}");
         let flight = usize::from(packet_id).checked_sub(1).and_then(|index| self.flights.get_mut(index));
-        let Some((stage, sent_ns)) = flight else { bail!("packet type {kind} names {packet_id}, which was never sent") };
+        let Some((stage, sent_ns)) = flight else {
+            bail!("packet type {kind} names {packet_id}, which was never sent")
+        };
         match (*stage, kind) {
             (Stage::AwaitsPubrec, kind::PUBREC) => {
                 *stage = Stage::AwaitsPubcomp;
@@ -61,11 +63,6 @@ impl Window {
             }
             (stage, kind) => bail!("message {packet_id} ({stage:?}) got packet type {kind}"),
         }
-    }
-
-    /// Nothing is in flight.
-    pub fn is_idle(&self) -> bool {
-        self.free.len() == self.flights.len()
     }
 }
 
@@ -84,9 +81,9 @@ mod tests {
         let (mut window, mut out) = (Window::new(2), Vec::new());
         assert_eq!((window.take(1, 5), window.take(1, 6), window.take(1, 7)), (Some(1), Some(2), None));
         assert_eq!(acknowledge(&mut window, kind::PUBACK, 2, &mut out).unwrap(), Some(6));
-        assert!(!window.is_idle());
+        assert_eq!((window.take(1, 7), window.take(1, 8)), (Some(2), None));
         assert_eq!(acknowledge(&mut window, kind::PUBACK, 1, &mut out).unwrap(), Some(5));
-        assert!(window.is_idle() && out.is_empty());
+        assert_eq!((window.take(1, 9), window.take(1, 9), out.len()), (Some(1), None, 0));
     }
 
     #[test]

@@ -11,8 +11,13 @@ fn only_frame(bytes: &[u8]) -> Frame<'_> {
 #[test]
 fn a_connect_has_the_bytes_of_the_specification() {
     let mut out = Vec::new();
-    let connect =
-        Connect { version: Version::V311, client_id: b"ab", clean: true, keep_alive_s: 60, session_expiry_s: 0 };
+    let connect = Connect {
+        version: Version::V311,
+        client_id: b"ab",
+        clean: true,
+        keep_alive_s: 60,
+        session_expiry_s: 0,
+    };
     encode_connect(&mut out, &connect);
     assert_eq!(out, [0x10, 14, 0, 4, b'M', b'Q', b'T', b'T', 4, 2, 0, 60, 0, 2, b'a', b'b']);
 
@@ -35,13 +40,11 @@ fn a_connack_gives_the_receive_maximum_wherever_it_stands() {
     let expected = Connack { session_present: true, reason: 0, receive_maximum: u16::MAX };
     assert_eq!(parse_connack(&only_frame(&plain), Version::V311), Ok(expected));
 
-    let with_properties =
-        [0x20, 17, 0, 0, 14, 0x22, 0, 10, 0x12, 0, 1, b'x', 0x21, 0, 20, 0x27, 0, 1, 0, 0];
+    let with_properties = [0x20, 17, 0, 0, 14, 0x22, 0, 10, 0x12, 0, 1, b'x', 0x21, 0, 20, 0x27, 0, 1, 0, 0];
     // The property length must match what stands there: 3 + 4 + 3 + 5 is 15, so 14 cuts the last one short.
     assert!(parse_connack(&split_frame(&with_properties).unwrap().unwrap(), Version::V5).is_err());
 
-    let with_properties =
-        [0x20, 18, 0, 0, 15, 0x22, 0, 10, 0x12, 0, 1, b'x', 0x21, 0, 20, 0x27, 0, 1, 0, 0];
+    let with_properties = [0x20, 18, 0, 0, 15, 0x22, 0, 10, 0x12, 0, 1, b'x', 0x21, 0, 20, 0x27, 0, 1, 0, 0];
     let expected = Connack { session_present: false, reason: 0, receive_maximum: 20 };
     assert_eq!(parse_connack(&only_frame(&with_properties), Version::V5), Ok(expected));
 
