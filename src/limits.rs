@@ -118,6 +118,29 @@ pub const SHARDS_MAX: usize = 64;
 /// Segments of one journal: 4 TiB at 64 MiB each; bounds the table at open.
 pub const SEGMENTS_MAX: usize = 65_536;
 
+/// Operations submitted to a reactor between two turns. A turn's receives and sends are batched into one system call
+/// by this many at most; the owner keeps the rest. Invisible to a peer.
+pub const REACTOR_OPERATIONS_MAX: usize = 4_096;
+
+/// Readiness events taken from the kernel in one turn; the rest wait there. Invisible to a peer.
+pub const REACTOR_EVENTS_MAX: usize = 1_024;
+
+/// Connections accepted from one listening socket in one turn, so that a login storm does not starve those who are
+/// connected. The rest wait in the backlog.
+pub const ACCEPTS_PER_TURN_MAX: usize = 128;
+
+/// Pause after accepting failed for want of descriptors or memory: long enough to cost nothing while it lasts, short
+/// enough that a waiting client does not time out.
+pub const ACCEPT_RETRY_MS: u64 = 100;
+
+/// Connections that the kernel completes and holds before we accept them. The kernel's own ceiling
+/// (`net.core.somaxconn`, 4,096 by default) applies on top; a shard drains 128 per turn. Beyond: SYNs are dropped and
+/// the client's kernel repeats them.
+pub const LISTEN_BACKLOG: i32 = 16_384;
+
+/// Journal writes and syncs handed to the thread that performs them. The journal keeps one block in flight.
+pub const FILE_OPERATIONS_MAX: usize = 64;
+
 const _: () = assert!(CONNECT_BYTES_MAX < PACKET_BYTES_DEFAULT && PACKET_BYTES_DEFAULT <= PACKET_BYTES_MAX);
 const _: () = assert!(TOPIC_LEVELS_MAX <= TOPIC_BYTES_MAX);
 const _: () = assert!(PARKED_BYTES_MAX >= RECEIVE_BYTES && OUTPUT_BYTES_MAX >= RECEIVE_BYTES);

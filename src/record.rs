@@ -26,6 +26,145 @@ pub struct Recipient {
     pub more: bool,
 }
 
+impl Recipient {
+    /// Size of one recipient in a record: session u64, subscription id u32, QoS u8, flags u8, two zero bytes; little
+    /// endian.
+    pub const WIRE_BYTES: usize = 16;
+
+    /// The form in a record.
+    pub fn to_wire(&self) -> [u8; Recipient::WIRE_BYTES] {
+        let mut bytes = [0; Recipient::WIRE_BYTES];
+        bytes[..8].copy_from_slice(&self.session.0.to_le_bytes());
+        bytes[8..12].copy_from_slice(&self.subscription_id.to_le_bytes());
+        bytes[12] = self.qos as u8;
+        bytes[13] = u8::from(self.retain) | u8::from(self.shared) << 1 | u8::from(self.more) << 2;
+        bytes
+    }
+
+    /// `None` if the bytes are not what `to_wire` makes. The journal's checksum has passed before, so that means a
+    /// record of a version that this program does not know.
+    fn from_wire(bytes: &[u8; Recipient::WIRE_BYTES]) -> Option<Recipient> {
+        let [s0, s1, s2, s3, s4, s5, s6, s7, i0, i1, i2, i3, qos, flags, 0, 0] = *bytes else { return None };
+        let qos = QoS::from_bits(qos).filter(|qos| *qos != QoS::AtMostOnce)?;
+        if flags > 0b111 {
+            return None;
+        }
+        Some(Recipient {
+            session: SessionKey(u64::from_le_bytes([s0, s1, s2, s3, s4, s5, s6, s7])),
+            qos,
+            retain: flags & 1 != 0,
+            shared: flags & 2 != 0,
+            subscription_id: u32::from_le_bytes([i0, i1, i2, i3]),
+            more: flags & 4 != 0,
+        })
+    }
+}
+
+/// The recipients of a record: the broker's slice when it is written, the record's own bytes when it is read back.
+///
+/// Compares by content, so a record read back equals the one written.
+#[derive(Clone, Copy)]
+pub struct Recipients<'a>(Form<'a>);
+
+#[derive(Clone, Copy)]
+enum Form<'a> {
+    Slice(&'a [Recipient]),
+    /// Whole recipients, each of which decodes.
+    Wire(&'a [u8]),
+}
+
+impl<'a> Recipients<'a> {
+    /// Nobody.
+    pub const EMPTY: Recipients<'static> = Recipients(Form::Slice(&[]));
+
+    /// The recipients in those bytes; `None` if they are not whole, valid ones.
+    pub fn from_wire(bytes: &'a [u8]) -> Option<Recipients<'a>> {
+        let (recipients, rest) = bytes.as_chunks();
+        let valid = rest.is_empty() && recipients.iter().all(|one| Recipient::from_wire(one).is_some());
+        valid.then_some(Recipients(Form::Wire(bytes)))
+    }
+
+    /// How many.
+    pub fn len(&self) -> usize {
+        match self.0 {
+            Form::Slice(slice) => slice.len(),
+            Form::Wire(bytes) => bytes.len() / Recipient::WIRE_BYTES,
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Each of them, in order.
+    pub fn iter(&self) -> RecipientsIter<'a> {
+        match self.0 {
+            Form::Slice(slice) => RecipientsIter(Remaining::Slice(slice.iter())),
+            Form::Wire(bytes) => RecipientsIter(Remaining::Wire(bytes.as_chunks().0.iter())),
+        }
+    }
+}
+
+impl<'a> From<&'a [Recipient]> for Recipients<'a> {
+    fn from(slice: &'a [Recipient]) -> Recipients<'a> {
+        Recipients(Form::Slice(slice))
+    }
+}
+
+impl<'a> IntoIterator for Recipients<'a> {
+    type Item = Recipient;
+    type IntoIter = RecipientsIter<'a>;
+
+    fn into_iter(self) -> RecipientsIter<'a> {
+        self.iter()
+    }
+}
+
+impl PartialEq for Recipients<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.iter().eq(other.iter())
+    }
+}
+
+impl std::fmt::Debug for Recipients<'_> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_list().entries(self.iter()).finish()
+    }
+}
+
+/// Iterator over [`Recipients`].
+#[derive(Clone, Debug)]
+pub struct RecipientsIter<'a>(Remaining<'a>);
+
+#[derive(Clone, Debug)]
+enum Remaining<'a> {
+    Slice(std::slice::Iter<'a, Recipient>),
+    Wire(std::slice::Iter<'a, [u8; Recipient::WIRE_BYTES]>),
+}
+
+impl Iterator for RecipientsIter<'_> {
+    type Item = Recipient;
+
+    fn next(&mut self) -> Option<Recipient> {
+        match &mut self.0 {
+            Remaining::Slice(slice) => slice.next().copied(),
+            Remaining::Wire(wire) => Some(
+                Recipient::from_wire(wire.next()?).expect("`Recipients::from_wire` has validated every one"),
+            ),
+        }
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        match &self.0 {
+            Remaining::Slice(slice) => slice.size_hint(),
+            Remaining::Wire(wire) => wire.size_hint(),
+        }
+    }
+}
+
+impl ExactSizeIterator for RecipientsIter<'_> {}
+
 /// The body of a message: what does not depend on who receives it.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Body<'a> {
@@ -120,14 +259,14 @@ pub enum Record<'a> {
         /// Set if it came by QoS 2 from another shard: replay remembers the key.
         origin: Option<OriginKey>,
         /// Who still had to acknowledge it when the record was built.
-        recipients: &'a [Recipient],
+        recipients: Recipients<'a>,
     },
     /// More recipients of a message recorded earlier (or of an `Inbound`). Replay: queue it for each.
     Deliver {
         /// The `Message` or `Inbound` record.
         message: Lsn,
         /// Who.
-        recipients: &'a [Recipient],
+        recipients: Recipients<'a>,
     },
     /// A recipient acknowledged a recorded message (PUBACK, PUBCOMP), or the entry expired or was refused.
     Acknowledged {

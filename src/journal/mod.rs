@@ -1,1 +1,3 @@
 //! The append log of one shard: everything that must survive, in one sequence.
+
+pub mod storage;

@@ -1,0 +1,294 @@
+//! Where a journal keeps its files: a narrow trait, and the real directory behind it.
+//!
+//! Decides nothing. `open`, recovery, growing the pool and reading back go through here and block; appending does not:
+//! its writes and syncs are [`super::Io`] values that the shard submits to its reactor. The simulator implements the
+//! trait for a disk that forgets what was not synced.
+//!
+//! What an implementation promises:
+//!
+//! 1. `create` returns after `bytes` zeros, the length and the directory entry are durable; so a file that exists
+//!    under a journal's name without being whole was never used. If it fails, nothing of that name is left, as far as
+//!    the disk allows, and `ENOSPC` and `EDQUOT` are reported as such.
+//! 2. `write_at` and `read_at` transfer the whole buffer or fail. A write may be lost or torn, in units of at least
+//!    512 bytes, until a `sync` of that file that began after it returned.
+//! 3. `sync` has made everything durable that was written to the file before, by whatever process, or fails; after a
+//!    failure nothing may be assumed about the file.
+//! 4. A [`File`] stays usable until the storage is dropped.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use crate::reactor::File;
+
+/// Zeros are written in pieces of this size when a segment is created.
+const ZERO_BYTES: usize = 1 << 20;
+
+/// The files of one journal: one directory, flat names.
+pub trait Storage {
+    /// Every name that is there, in any order.
+    fn list(&self) -> io::Result<Vec<String>>;
+
+    /// Open an existing file for reading and writing.
+    fn open(&self, name: &str) -> io::Result<File>;
+
+    /// Make a new file of that many zeros: written, not allocated, and durable with its directory entry.
+    fn create(&self, name: &str, bytes: u64) -> io::Result<File>;
+
+    /// Length in bytes.
+    fn len(&self, file: File) -> io::Result<u64>;
+
+    /// Fill the whole buffer from there.
+    fn read_at(&self, file: File, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
+
+    /// Write the whole buffer there; not durable before `sync`.
+    fn write_at(&self, file: File, offset: u64, buffer: &[u8]) -> io::Result<()>;
+
+    /// fdatasync.
+    fn sync(&self, file: File) -> io::Result<()>;
+
+    /// Make creations and removals durable.
+    fn sync_directory(&self) -> io::Result<()>;
+
+    /// Remove a file; durable after `sync_directory`.
+    fn remove(&self, name: &str) -> io::Result<()>;
+
+    /// Take the storage for this process alone, until it is dropped. `ErrorKind::WouldBlock` if another has it.
+    fn lock(&self) -> io::Result<()>;
+
+    /// Map the whole of a file, all of which was written, for reading. `None`: `read_at` is used instead.
+    fn map(&self, file: File) -> Option<memmap2::Mmap> {
+        let _ = file;
+        None
+    }
+
+    /// What to call a file in a message to the operator.
+    fn describe(&self, name: &str) -> String {
+        name.to_owned()
+    }
+}
+
+/// A directory of the file system. Clones share the open files and the lock, also across threads; both end with the
+/// last clone.
+#[derive(Clone, Debug)]
+pub struct Directory {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    path: PathBuf,
+    /// For syncing entries.
+    descriptor: fs::File,
+    /// Every file handed out as a [`File`].
+    files: Mutex<Vec<OwnedFd>>,
+    /// Present while locked.
+    lock: Mutex<Option<fs::File>>,
+}
+
+impl Directory {
+    /// Name of the file whose lock stands for the directory.
+    pub const LOCK: &'static str = "lock";
+
+    /// Open an existing directory. Takes no lock.
+    pub fn open(path: impl AsRef<Path>) -> io::Result<Directory> {
+        let path = path.as_ref().to_owned();
+        let descriptor = fs::OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open(&path)?;
+        let (files, lock) = (Mutex::default(), Mutex::default());
+        Ok(Directory { shared: Arc::new(Shared { path, descriptor, files, lock }) })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.shared.path
+    }
+
+    /// Replace a small file as a whole: after a crash its content is the old or the new, never a mixture.
+    pub fn replace(&self, name: &str, content: &[u8]) -> io::Result<()> {
+        use std::io::Write;
+        let (temporary, target) = (self.shared.path.join(format!("{name}.new")), self.shared.path.join(name));
+        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).open(&temporary)?;
+        file.write_all(content)?;
+        file.sync_all()?;
+        drop(file);
+        fs::rename(temporary, target)?;
+        self.sync_directory()
+    }
+
+    /// The content of a small file; `None` if there is no such file.
+    pub fn content(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
+        match fs::read(self.shared.path.join(name)) {
+            Ok(content) => Ok(Some(content)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Open a directory inside this one, made durable first if it is new.
+    pub fn subdirectory(&self, name: &str) -> io::Result<Directory> {
+        let path = self.shared.path.join(name);
+        match fs::create_dir(&path) {
+            Ok(()) => self.sync_directory()?,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+        Directory::open(path)
+    }
+
+    fn keep(&self, file: fs::File) -> File {
+        let handle = File(file.as_raw_fd());
+        self.shared.files.lock().expect("no code panics while it holds this lock").push(file.into());
+        handle
+    }
+}
+
+impl Storage for Directory {
+    fn list(&self) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.shared.path)? {
+            // A name that is not UTF-8 is none of ours.
+            if let Ok(name) = entry?.file_name().into_string() {
+                names.push(name);
+            }
+        }
+        Ok(names)
+    }
+
+    fn open(&self, name: &str) -> io::Result<File> {
+        Ok(self.keep(fs::OpenOptions::new().read(true).write(true).open(self.shared.path.join(name))?))
+    }
+
+    fn create(&self, name: &str, bytes: u64) -> io::Result<File> {
+        let path = self.shared.path.join(name);
+        let file = fs::OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
+        let filled = fill_with_zeros(&file, bytes).and_then(|()| file.sync_all());
+        match filled.and_then(|()| self.sync_directory()) {
+            Ok(()) => Ok(self.keep(file)),
+            Err(error) => {
+                // Gives the blocks back on a full disk. That this may fail too changes nothing for the caller: a
+                // file that is not whole is recognised and removed at the next start.
+                drop(file);
+                let _ = fs::remove_file(&path);
+                let _ = self.sync_directory();
+                Err(error)
+            }
+        }
+    }
+
+    fn len(&self, file: File) -> io::Result<u64> {
+        // SAFETY: `stat` is plain old data for which all zeros is a value; `fstat` writes to that one valid object.
+        let (result, status) = unsafe {
+            let mut status: libc::stat = std::mem::zeroed();
+            (libc::fstat(file.0, &raw mut status), status)
+        };
+        check(result)?;
+        u64::try_from(status.st_size).map_err(io::Error::other)
+    }
+
+    fn read_at(&self, file: File, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        let mut done = 0;
+        while done < buffer.len() {
+            let rest = &mut buffer[done..];
+            let position = position(offset, done)?;
+            // SAFETY: `rest` is valid for writes of its length, and the kernel keeps no reference to it.
+            let count = unsafe { libc::pread(file.0, rest.as_mut_ptr().cast(), rest.len(), position) };
+            match transferred(count) {
+                Some(Ok(0)) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Some(Ok(count)) => done += count,
+                Some(Err(error)) => return Err(error),
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn write_at(&self, file: File, offset: u64, buffer: &[u8]) -> io::Result<()> {
+        write_all_at(file.0, offset, buffer)
+    }
+
+    fn sync(&self, file: File) -> io::Result<()> {
+        // SAFETY: takes a descriptor by value and touches no memory of ours.
+        check(unsafe { libc::fdatasync(file.0) })
+    }
+
+    fn sync_directory(&self) -> io::Result<()> {
+        self.shared.descriptor.sync_all()
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        fs::remove_file(self.shared.path.join(name))
+    }
+
+    fn lock(&self) -> io::Result<()> {
+        let path = self.shared.path.join(Directory::LOCK);
+        let file = fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        // SAFETY: takes a descriptor by value and touches no memory of ours.
+        check(unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) })?;
+        *self.shared.lock.lock().expect("no code panics while it holds this lock") = Some(file);
+        Ok(())
+    }
+
+    fn map(&self, file: File) -> Option<memmap2::Mmap> {
+        // SAFETY: the file is as long as it was made (segments are neither truncated nor extended) and has no holes,
+        // so no access faults for want of a block; the directory is locked against other journals; the journal maps
+        // a segment only while nothing writes to it and drops the map before the segment is written again. Checked
+        // reads instead cost a system call and a copy for each message that comes back from disk.
+        unsafe { memmap2::MmapOptions::new().map(file.0).ok() }
+    }
+
+    fn describe(&self, name: &str) -> String {
+        self.shared.path.join(name).display().to_string()
+    }
+}
+
+/// Zeros are written, because a first write to an allocated but unwritten block costs a journal commit of the file
+/// system in the sync of every block (0.29 ms against 0.11 ms at the median on ext4).
+fn fill_with_zeros(file: &fs::File, bytes: u64) -> io::Result<()> {
+    let zeros = vec![0; ZERO_BYTES];
+    let mut offset = 0;
+    while offset < bytes {
+        let count = usize::try_from(bytes - offset).map_or(ZERO_BYTES, |rest| rest.min(ZERO_BYTES));
+        write_all_at(file.as_raw_fd(), offset, &zeros[..count])?;
+        offset += count as u64;
+    }
+    Ok(())
+}
+
+fn write_all_at(descriptor: RawFd, offset: u64, buffer: &[u8]) -> io::Result<()> {
+    let mut done = 0;
+    while done < buffer.len() {
+        let rest = &buffer[done..];
+        let position = position(offset, done)?;
+        // SAFETY: `rest` is valid for reads of its length, and the kernel keeps no reference to it.
+        let count = unsafe { libc::pwrite(descriptor, rest.as_ptr().cast(), rest.len(), position) };
+        match transferred(count) {
+            Some(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
+            Some(Ok(count)) => done += count,
+            Some(Err(error)) => return Err(error),
+            None => {}
+        }
+    }
+    Ok(())
+}
+
+fn position(offset: u64, done: usize) -> io::Result<libc::off_t> {
+    libc::off_t::try_from(offset + done as u64).map_err(io::Error::other)
+}
+
+/// `None`: interrupted before anything was transferred, to be tried again.
+fn transferred(count: isize) -> Option<io::Result<usize>> {
+    match usize::try_from(count) {
+        Ok(count) => Some(Ok(count)),
+        Err(_) => {
+            let error = io::Error::last_os_error();
+            (error.kind() != io::ErrorKind::Interrupted).then_some(Err(error))
+        }
+    }
+}
+
+fn check(result: libc::c_int) -> io::Result<()> {
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
