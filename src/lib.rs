@@ -25,3 +25,5 @@ pub mod wire;
 pub mod broker;
 pub mod journal;
 pub mod shard;
+
+pub mod config;

@@ -98,10 +98,6 @@ pub const BUFFER_BYTES_KEPT_MAX: usize = 16 << 10;
 /// Work units for the broker in one turn: bounds how long inputs wait while backlogs are delivered.
 pub const ADVANCE_BUDGET: u32 = 1_024;
 
-/// How long the process may take to stop once it was told to. Beyond: it exits without telling the rest; nothing that
-/// was acknowledged is lost.
-pub const DRAIN_TIME_MS: u64 = 20_000;
-
 /// Credits of one shard towards another: requests that may wait there unplaced.
 pub const MESH_CREDITS: u32 = 1_024;
 
@@ -114,6 +110,15 @@ pub const MESH_RING_BATCHES: usize = 8;
 
 /// Shards of one data directory. Bounds the mesh, which is N² rings.
 pub const SHARDS_MAX: usize = 64;
+
+/// Default of the time a graceful stop may take; afterwards the process ends with what it has.
+pub const DRAIN_MS_DEFAULT: u32 = 10_000;
+
+/// Ceiling of that setting: systemd kills a unit that takes 90 s to stop.
+pub const DRAIN_MS_MAX: u32 = 80_000;
+
+/// Ceiling of the hold setting: a sender that waits longer for its acknowledgement sends again.
+pub const HOLD_MS_MAX: u32 = 10_000;
 
 /// Segments of one journal: 4 TiB at 64 MiB each; bounds the table at open.
 pub const SEGMENTS_MAX: usize = 65_536;
@@ -141,7 +146,38 @@ pub const LISTEN_BACKLOG: i32 = 16_384;
 /// Journal writes and syncs handed to the thread that performs them. The journal keeps one block in flight.
 pub const FILE_OPERATIONS_MAX: usize = 64;
 
+/// Size of a journal segment once the pool grows. Large enough that switching (one extra sync) is rare, small enough
+/// that one live record does not pin much.
+pub const SEGMENT_BYTES_DEFAULT: u64 = 64 << 20;
+
+/// Segments that a new journal starts with, and their size: what a first start writes per shard, within a second.
+pub const SEGMENTS_FIRST: usize = 4;
+/// See `SEGMENTS_FIRST`.
+pub const SEGMENT_BYTES_FIRST: u64 = 8 << 20;
+
+/// Free segments kept for acknowledgements and sessions. Below, when no more can be made: publishes are refused.
+pub const SEGMENTS_RESERVE: usize = 2;
+
+/// Records of one commit block, in bytes: what arrives while a block syncs. More bytes make the next sync longer than
+/// its latency gain; a single larger record still gets a block of its own.
+pub const BLOCK_BYTES_MAX: usize = 1 << 20;
+
+/// Idle time after which the last commit block is covered by an empty one.
+pub const WITNESS_MS: u64 = 100;
+
+/// Wait before growing a journal is tried again after the disk was full.
+pub const GROW_RETRY_MS: u64 = 1_000;
+
+/// Sealed segments of one journal that are mapped at once. The kernel allows 65,530 maps per process by default.
+pub const SEGMENT_MAPS_MAX: usize = 256;
+
+const _: () = assert!(SEGMENTS_FIRST as u64 * SEGMENT_BYTES_FIRST <= 32 << 20);
+const _: () = assert!(SEGMENTS_RESERVE < SEGMENTS_FIRST && SEGMENTS_FIRST <= SEGMENTS_MAX);
+const _: () = assert!(2 * BLOCK_BYTES_MAX as u64 <= SEGMENT_BYTES_FIRST);
+const _: () = assert!(2 * PACKET_BYTES_MAX as u64 <= SEGMENT_BYTES_DEFAULT);
+const _: () = assert!(SEGMENT_MAPS_MAX * SHARDS_MAX < 32_768);
 const _: () = assert!(CONNECT_BYTES_MAX < PACKET_BYTES_DEFAULT && PACKET_BYTES_DEFAULT <= PACKET_BYTES_MAX);
+const _: () = assert!(DRAIN_MS_DEFAULT <= DRAIN_MS_MAX);
 const _: () = assert!(TOPIC_LEVELS_MAX <= TOPIC_BYTES_MAX);
 const _: () = assert!(PARKED_BYTES_MAX >= RECEIVE_BYTES && OUTPUT_BYTES_MAX >= RECEIVE_BYTES);
 const _: () = assert!(SESSIONS_PER_SHARD_MAX >= CONNECTIONS_PER_SHARD_MAX);

@@ -3,5 +3,7 @@
 
 pub mod effect;
 pub mod input;
+pub mod retained;
 pub mod route;
 pub mod settings;
+pub mod subscriptions;

@@ -1,0 +1,157 @@
+//! The data directory: one `meta` file, and a directory per shard.
+//!
+//! Decides how many shards a data directory has, once, when it is made: sessions are found by hashing with the key
+//! recorded here, so another count or key would find nothing. Called at start, before any shard runs. Holds the lock
+//! of the whole directory while it lives; each journal locks its own besides.
+//!
+//! | meta | offset | size | |
+//! |---|---|---|---|
+//! | magic | 0 | 8 | `IRONMETA` |
+//! | format version | 8 | 4 | that of the segments |
+//! | shards | 12 | 2 | |
+//! | zeros | 14 | 2 | |
+//! | hash key | 16 | 16 | |
+//! | zeros | 32 | 28 | |
+//! | CRC | 60 | 4 | CRC32C of everything before it |
+//!
+//! The file is replaced as a whole (written beside, synced, renamed, directory synced) and before the first shard
+//! directory is made, so shard directories without it mean that it was lost.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use super::error::{JournalError, Problem};
+use super::format::{VERSION, get, put};
+use super::segment::mix;
+use super::storage::{Directory, Storage};
+use crate::ids::ShardId;
+use crate::limits;
+
+const META: &str = "meta";
+const META_BYTES: usize = 64;
+const MAGIC: [u8; 8] = *b"IRONMETA";
+const CRC_AT: usize = META_BYTES - 4;
+
+/// An open data directory.
+#[derive(Debug)]
+pub struct DataDirectory {
+    /// How many shards it has.
+    pub shards: u16,
+    /// Key of every hash that decides where something is.
+    pub hash_key: [u8; 16],
+    /// Whether it was made just now.
+    pub is_new: bool,
+    root: Directory,
+}
+
+impl DataDirectory {
+    /// The directory of one shard's journal, made if need be.
+    pub fn shard(&self, shard: ShardId) -> Result<Directory, JournalError> {
+        assert!(shard.0 < self.shards, "shards are numbered from 0");
+        let name = shard_name(shard.0);
+        self.root
+            .subdirectory(&name)
+            .map_err(|error| JournalError::kernel("make the directory", self.root.describe(&name), &error))
+    }
+}
+
+fn shard_name(shard: u16) -> String {
+    format!("shard-{shard:03}")
+}
+
+/// Open the data directory at `path`, or make one with `shards_wanted` shards (one per core if `None`).
+///
+/// `seed` makes the hash key of a new directory; it should be as random as can be had.
+pub fn open_or_create(
+    path: &Path,
+    shards_wanted: Option<u16>,
+    seed: u64,
+) -> Result<DataDirectory, JournalError> {
+    let display = path.display().to_string();
+    let failed = |operation| {
+        let display = display.clone();
+        move |error: io::Error| JournalError::kernel(operation, display, &error)
+    };
+    let allowed = 1..=u16::try_from(limits::SHARDS_MAX).expect("SHARDS_MAX is a small number");
+    if shards_wanted.is_some_and(|shards| !allowed.contains(&shards)) {
+        let problem = Problem::Setting { bounds: "the number of shards is 1 to 64" };
+        return Err(JournalError::new("open", display, problem));
+    }
+    make_directories(path).map_err(failed("make the directory"))?;
+    let root = Directory::open(path).map_err(failed("open"))?;
+    root.lock().map_err(failed("lock"))?;
+    let meta =
+        root.content(META).map_err(|error| JournalError::kernel("read", root.describe(META), &error))?;
+    if let Some(content) = meta {
+        let (shards, hash_key) = decode(&root, &content)?;
+        return match shards_wanted {
+            Some(requested) if requested != shards => {
+                let problem = Problem::ShardCount { recorded: shards, requested };
+                Err(JournalError::new("open the data directory", display, problem))
+            }
+            _ => Ok(DataDirectory { shards, hash_key, is_new: false, root }),
+        };
+    }
+    let names = root.list().map_err(failed("list"))?;
+    if names.iter().any(|name| name.starts_with("shard-")) {
+        return Err(JournalError::new("open", root.describe(META), Problem::MetaMissing));
+    }
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let shards = shards_wanted.unwrap_or_else(|| {
+        u16::try_from(cores.min(limits::SHARDS_MAX)).expect("SHARDS_MAX is a small number")
+    });
+    let mut hash_key = [0; 16];
+    put(&mut hash_key, 0, mix(seed).to_le_bytes());
+    put(&mut hash_key, 8, mix(mix(seed)).to_le_bytes());
+    root.replace(META, &encode(shards, &hash_key))
+        .map_err(|error| JournalError::kernel("write", root.describe(META), &error))?;
+    Ok(DataDirectory { shards, hash_key, is_new: true, root })
+}
+
+/// With the entries of those that are new made durable.
+fn make_directories(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let parent = match path.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+        Some(parent) => parent,
+        None => Path::new("/"),
+    };
+    make_directories(parent)?;
+    match fs::create_dir(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Directory::open(parent)?.sync_directory(),
+    }
+}
+
+fn encode(shards: u16, hash_key: &[u8; 16]) -> [u8; META_BYTES] {
+    let mut meta = [0; META_BYTES];
+    put(&mut meta, 0, MAGIC);
+    put(&mut meta, 8, VERSION.to_le_bytes());
+    put(&mut meta, 12, shards.to_le_bytes());
+    put(&mut meta, 16, *hash_key);
+    let crc = crc32c::crc32c(&meta[..CRC_AT]);
+    put(&mut meta, CRC_AT, crc.to_le_bytes());
+    meta
+}
+
+fn decode(root: &Directory, content: &[u8]) -> Result<(u16, [u8; 16]), JournalError> {
+    let refuse = |problem| Err(JournalError::new("validate", root.describe(META), problem));
+    let corrupt = |what, expected: String, found: String| {
+        refuse(Problem::Corrupt { what, expected: expected.into(), found: found.into() })
+    };
+    if content.len() != META_BYTES {
+        return corrupt("the length of the file", META_BYTES.to_string(), content.len().to_string());
+    }
+    let (expected, found) = (crc32c::crc32c(&content[..CRC_AT]), u32::from_le_bytes(get(content, CRC_AT)));
+    if get(content, 0) != MAGIC || expected != found {
+        return corrupt("the checksum", format!("{expected:08x}"), format!("{found:08x}"));
+    }
+    let version = u32::from_le_bytes(get(content, 8));
+    if version != VERSION {
+        return refuse(Problem::Version { supported: VERSION, found: version });
+    }
+    Ok((u16::from_le_bytes(get(content, 12)), get(content, 16)))
+}

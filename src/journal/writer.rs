@@ -1,0 +1,434 @@
+//! Blocks and group commit: what is appended while a block syncs becomes the next block.
+//!
+//! Decides what is written where and when it counts as durable. Does no I/O: `commit` yields one operation at a time
+//! and `completed` takes its outcome.
+//!
+//! ```text
+//!          commit            completed           commit           completed
+//!  none ------------> Write ------------> Written ------> Sync ------------> none, durable mark moves
+//! ```
+//!
+//! The same steps put the header of a new segment in place before its first block. Because there is one `Flight`,
+//! neither a block nor a header is submitted before its predecessor's sync returned (I3).
+//!
+//! A record is copied once into the block being built, where its CRC is taken; the block is copied once more when it
+//! is submitted, so that its records can be read back while the reactor has the buffer.
+
+use std::collections::VecDeque;
+
+use super::encode;
+use super::error::{JournalError, Problem};
+use super::format::{self, BLOCK_HEADER_BYTES, BlockHeader, KIND_RECORDS, PAGE_BYTES, SegmentHeader};
+use super::segment::{Pool, Segment};
+use super::storage::Storage;
+use super::{Io, IoDone, Options, Statistics};
+use crate::ids::{Lsn, ShardId};
+use crate::limits;
+use crate::reactor::{Errno, File};
+use crate::record::Record;
+use crate::time::Nanos;
+
+/// Buffers kept for the next blocks: one being built, one in flight, one with the reactor.
+const SPARE_BUFFERS_MAX: usize = 3;
+
+/// Records that will be one block.
+#[derive(Debug, Default)]
+struct Block {
+    /// Empty, or room for the header and the records' frames.
+    bytes: Vec<u8>,
+    first_lsn: Lsn,
+    records: u32,
+}
+
+impl Block {
+    fn record_bytes(&self) -> u32 {
+        let bytes = self.bytes.len().saturating_sub(BLOCK_HEADER_BYTES);
+        u32::try_from(bytes).expect("a block fits a segment, and a segment's size fits 32 bits")
+    }
+
+    fn extent(&self) -> usize {
+        format::extent(self.record_bytes())
+    }
+
+    fn holds(&self, lsn: Lsn) -> bool {
+        lsn >= self.first_lsn && lsn.0 - self.first_lsn.0 < u64::from(self.records)
+    }
+}
+
+/// What is on its way to the disk.
+#[derive(Debug)]
+struct Flight {
+    stage: Stage,
+    file: File,
+    cargo: Cargo,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stage {
+    Write,
+    Written,
+    Sync,
+}
+
+#[derive(Debug)]
+enum Cargo {
+    /// The header of a segment that is taken into use.
+    Header(Box<Segment>),
+    /// A block at the end of the open segment. `bytes` is the whole of it, `record_bytes` of that are records.
+    Block { block: Block, record_bytes: u32, oldest_live: Lsn },
+}
+
+/// What recovery knows of the log's end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct End {
+    pub last_lsn: Lsn,
+    pub next_block: u64,
+    pub previous_crc: u32,
+    pub oldest_live: Lsn,
+    /// No block follows the last one that has records.
+    pub uncovered: bool,
+}
+
+/// The end of the log.
+#[derive(Debug)]
+pub(super) struct Writer {
+    shard: ShardId,
+    shards: u16,
+    record_bytes_max: usize,
+    block_bytes_max: usize,
+    /// Full, waiting for their turn; oldest first.
+    waiting: VecDeque<Block>,
+    building: Block,
+    flight: Option<Flight>,
+    spare: Vec<Vec<u8>>,
+    last_lsn: Lsn,
+    durable: Lsn,
+    next_block: u64,
+    previous_crc: u32,
+    /// Asked for by `release`; goes into the next block.
+    oldest_live: Lsn,
+    /// In a durable block.
+    oldest_live_durable: Lsn,
+    uncovered: bool,
+    witness_now: bool,
+    idle_since: Nanos,
+    failed: bool,
+}
+
+impl Writer {
+    pub fn new(options: &Options, end: End, now: Nanos) -> Writer {
+        let capacity = |bytes: u64| {
+            usize::try_from(bytes).expect("a segment's size fits 32 bits") - PAGE_BYTES - BLOCK_HEADER_BYTES
+        };
+        let record_bytes_max = capacity(options.segment_bytes);
+        Writer {
+            shard: options.shard,
+            shards: options.shards,
+            record_bytes_max,
+            block_bytes_max: limits::BLOCK_BYTES_MAX.min(capacity(options.segment_bytes_first)),
+            waiting: VecDeque::new(),
+            building: Block::default(),
+            flight: None,
+            spare: Vec::new(),
+            last_lsn: end.last_lsn,
+            durable: end.last_lsn,
+            next_block: end.next_block,
+            previous_crc: end.previous_crc,
+            oldest_live: end.oldest_live,
+            oldest_live_durable: end.oldest_live,
+            uncovered: end.uncovered,
+            witness_now: false,
+            idle_since: now,
+            failed: false,
+        }
+    }
+
+    pub fn last_lsn(&self) -> Lsn {
+        self.last_lsn
+    }
+
+    pub fn durable(&self) -> Lsn {
+        self.durable
+    }
+
+    pub fn record_bytes_max(&self) -> usize {
+        self.record_bytes_max
+    }
+
+    /// Returns the bytes that the record takes.
+    pub fn append(&mut self, lsn: Lsn, record: &Record<'_>) -> usize {
+        assert!(lsn == self.last_lsn.next(), "I13: record {} after {}", lsn.0, self.last_lsn.0);
+        if self.building.records == 0 {
+            self.begin_block(lsn);
+        }
+        let start = self.building.bytes.len();
+        encode::encode(lsn, record, &mut self.building.bytes);
+        let bytes = self.building.bytes.len() - start;
+        assert!(bytes <= self.record_bytes_max, "a record of {bytes} bytes does not fit a segment");
+        self.last_lsn = lsn;
+        if self.building.records > 0 && start + bytes - BLOCK_HEADER_BYTES > self.block_bytes_max {
+            self.split_block(start, lsn);
+        }
+        self.building.records += 1;
+        bytes
+    }
+
+    fn begin_block(&mut self, first_lsn: Lsn) {
+        let mut bytes = self.spare.pop().unwrap_or_default();
+        bytes.clear();
+        bytes.resize(BLOCK_HEADER_BYTES, 0);
+        self.building = Block { bytes, first_lsn, records: 0 };
+    }
+
+    /// The record that begins at `start` did not fit any more: it begins the next block.
+    fn split_block(&mut self, start: usize, lsn: Lsn) {
+        let mut full = std::mem::take(&mut self.building);
+        self.begin_block(lsn);
+        self.building.bytes.extend_from_slice(&full.bytes[start..]);
+        full.bytes.truncate(start);
+        self.waiting.push_back(full);
+    }
+
+    pub fn pending_bytes(&self) -> usize {
+        let flight = match &self.flight {
+            Some(Flight { cargo: Cargo::Block { record_bytes, .. }, .. }) => *record_bytes as usize,
+            _ => 0,
+        };
+        let waiting: usize = self.waiting.iter().map(|block| block.record_bytes() as usize).sum();
+        flight + waiting + self.building.record_bytes() as usize
+    }
+
+    pub fn witness_now(&mut self) {
+        // With nothing to cover, now or when what is pending has landed, there is nothing to ask for.
+        self.witness_now = self.uncovered || self.flight.is_some() || !self.is_empty();
+    }
+
+    pub fn release(&mut self, oldest_live: Lsn) {
+        assert!(oldest_live <= self.last_lsn.next(), "what was not written cannot be released");
+        self.oldest_live = self.oldest_live.max(oldest_live);
+    }
+
+    /// The frames of the block in memory that holds that record.
+    pub fn in_memory(&self, lsn: Lsn) -> Option<&[u8]> {
+        if let Some(Flight { cargo: Cargo::Block { block, record_bytes, .. }, .. }) = &self.flight
+            && block.holds(lsn)
+        {
+            return Some(&block.bytes[BLOCK_HEADER_BYTES..][..*record_bytes as usize]);
+        }
+        let index = self.waiting.partition_point(|block| block.first_lsn <= lsn);
+        let block = index.checked_sub(1).and_then(|index| self.waiting.get(index));
+        [block, Some(&self.building)]
+            .into_iter()
+            .flatten()
+            .find(|block| block.holds(lsn))
+            .map(|block| &block.bytes[BLOCK_HEADER_BYTES..])
+    }
+
+    /// Size of the block that waits to be placed, or of a witness.
+    pub fn block_bytes_wanted(&self) -> u64 {
+        self.waiting.front().unwrap_or(&self.building).extent() as u64
+    }
+
+    fn wants_witness(&self, pool: &Pool) -> bool {
+        let frees = self.oldest_live > self.oldest_live_durable && pool.would_free(self.oldest_live);
+        self.waiting.is_empty() && self.building.records == 0 && (self.uncovered || frees)
+    }
+
+    pub fn next_deadline(&self, pool: &Pool) -> Option<Nanos> {
+        let due = !self.failed && self.flight.is_none() && self.wants_witness(pool);
+        (due && pool.has_room(PAGE_BYTES as u64)).then(|| self.witness_due())
+    }
+
+    fn witness_due(&self) -> Nanos {
+        if self.witness_now { self.idle_since } else { self.idle_since.plus_ms(limits::WITNESS_MS) }
+    }
+
+    pub fn commit(
+        &mut self,
+        now: Nanos,
+        pool: &mut Pool,
+        hash_key: &[u8; 16],
+        statistics: &mut Statistics,
+    ) -> Option<Io> {
+        if self.failed {
+            return None;
+        }
+        if let Some(flight) = &mut self.flight {
+            if flight.stage != Stage::Written {
+                return None;
+            }
+            flight.stage = Stage::Sync;
+            return Some(Io::Sync { file: flight.file });
+        }
+        let witness = self.wants_witness(pool);
+        let due = if witness { now >= self.witness_due() } else { !self.is_empty() };
+        if !due {
+            return None;
+        }
+        let bytes = self.block_bytes_wanted();
+        match pool.open() {
+            Some(open) if open.room() >= bytes => Some(self.submit_block(pool, hash_key, statistics)),
+            _ => self.submit_header(bytes, pool, hash_key, statistics),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.waiting.is_empty() && self.building.records == 0
+    }
+
+    /// `None` if there is no segment to take: everything waits until one was made or freed.
+    fn submit_header(
+        &mut self,
+        block_bytes: u64,
+        pool: &mut Pool,
+        hash_key: &[u8; 16],
+        statistics: &mut Statistics,
+    ) -> Option<Io> {
+        let sequence = pool.open().map_or(1, |open| open.header.sequence + 1);
+        let (vacant, epoch) = pool.take(block_bytes, sequence)?;
+        let header = SegmentHeader {
+            shard: self.shard,
+            shards: self.shards,
+            previous_crc: self.previous_crc,
+            sequence,
+            epoch,
+            bytes: vacant.bytes,
+            first_block: self.next_block,
+            first_lsn: self.waiting.front().unwrap_or(&self.building).first_lsn_or(self.last_lsn.next()),
+            oldest_live: self.oldest_live_durable,
+            hash_key: *hash_key,
+        };
+        statistics.segments_used += 1;
+        let segment = Segment::new(vacant.file, vacant.name, header);
+        let file = segment.file;
+        let buffer = self.copy_for_reactor(&header.encode());
+        self.take_off(Flight { stage: Stage::Write, file, cargo: Cargo::Header(Box::new(segment)) });
+        Some(Io::Write { file, offset: 0, buffer })
+    }
+
+    fn submit_block(&mut self, pool: &mut Pool, hash_key: &[u8; 16], statistics: &mut Statistics) -> Io {
+        let mut block = match self.waiting.pop_front() {
+            Some(block) => block,
+            None => std::mem::take(&mut self.building),
+        };
+        if block.records == 0 {
+            // A witness: nothing but a header.
+            block.first_lsn = self.last_lsn.next();
+            block.bytes = self.spare.pop().unwrap_or_default();
+            block.bytes.clear();
+            block.bytes.resize(BLOCK_HEADER_BYTES, 0);
+            statistics.witness_blocks += 1;
+            self.witness_now = false;
+        }
+        statistics.blocks += 1;
+        let record_bytes = block.record_bytes();
+        block.bytes.resize(format::extent(record_bytes), 0);
+        let open = pool.open_mut();
+        let header = BlockHeader {
+            epoch: open.header.epoch,
+            sequence: open.header.sequence,
+            number: self.next_block,
+            first_lsn: block.first_lsn,
+            durable: self.durable,
+            oldest_live: self.oldest_live,
+            record_bytes,
+            record_count: block.records,
+            previous_crc: self.previous_crc,
+            kind: KIND_RECORDS,
+        };
+        assert!(block.first_lsn == self.durable.next(), "I3: the block before this one is durable");
+        self.previous_crc = header.seal(&mut block.bytes, hash_key);
+        self.next_block += 1;
+        let (file, offset) = (open.file, open.end);
+        let buffer = self.copy_for_reactor(&block.bytes);
+        let cargo = Cargo::Block { block, record_bytes, oldest_live: self.oldest_live };
+        self.take_off(Flight { stage: Stage::Write, file, cargo });
+        Io::Write { file, offset, buffer }
+    }
+
+    fn take_off(&mut self, flight: Flight) {
+        assert!(self.flight.is_none(), "I3: one write or sync is in flight");
+        self.flight = Some(flight);
+    }
+
+    fn copy_for_reactor(&mut self, bytes: &[u8]) -> Vec<u8> {
+        let mut buffer = self.spare.pop().unwrap_or_default();
+        buffer.clear();
+        buffer.extend_from_slice(bytes);
+        buffer
+    }
+
+    fn keep_buffer(&mut self, buffer: Vec<u8>) {
+        // One that grew for a single large record goes back to the allocator.
+        if self.spare.len() < SPARE_BUFFERS_MAX && buffer.capacity() <= 2 * limits::BLOCK_BYTES_MAX {
+            self.spare.push(buffer);
+        }
+    }
+
+    pub fn completed<S: Storage>(
+        &mut self,
+        done: IoDone,
+        now: Nanos,
+        pool: &mut Pool,
+        storage: &S,
+    ) -> Result<Option<Lsn>, JournalError> {
+        assert!(!self.failed, "I4: after an I/O error nothing becomes durable");
+        let flight = self.flight.as_mut().expect("a completion is of the operation in flight");
+        match done {
+            IoDone::Written { buffer, result } => {
+                assert!(flight.stage == Stage::Write, "a write was submitted");
+                flight.stage = Stage::Written;
+                self.keep_buffer(buffer);
+                result.map_err(|errno| self.fail("write", errno, pool, storage))?;
+                Ok(None)
+            }
+            IoDone::Synced { result } => {
+                assert!(flight.stage == Stage::Sync, "a sync was submitted");
+                result.map_err(|errno| self.fail("sync", errno, pool, storage))?;
+                let flight = self.flight.take().expect("it is there, as above");
+                Ok(self.land(flight.cargo, now, pool))
+            }
+        }
+    }
+
+    /// What was in flight is durable.
+    fn land(&mut self, cargo: Cargo, now: Nanos, pool: &mut Pool) -> Option<Lsn> {
+        match cargo {
+            Cargo::Header(segment) => {
+                pool.push(*segment);
+                None
+            }
+            Cargo::Block { block, oldest_live, .. } => {
+                pool.open_mut().add_block(block.first_lsn, block.records, block.bytes.len());
+                self.durable = Lsn(block.first_lsn.0 + u64::from(block.records) - 1);
+                self.uncovered = block.records > 0;
+                self.idle_since = now;
+                self.oldest_live_durable = oldest_live;
+                pool.free_below(oldest_live);
+                self.keep_buffer(block.bytes);
+                (block.records > 0).then_some(self.durable)
+            }
+        }
+    }
+
+    fn fail<S: Storage>(
+        &mut self,
+        operation: &'static str,
+        errno: Errno,
+        pool: &Pool,
+        storage: &S,
+    ) -> JournalError {
+        self.failed = true;
+        let (name, offset) = match &self.flight {
+            Some(Flight { cargo: Cargo::Header(segment), .. }) => (&*segment.name, 0),
+            _ => pool.open().map_or(("", 0), |open| (&*open.name, open.end)),
+        };
+        JournalError::new(operation, storage.describe(name), Problem::Kernel(errno)).at(offset)
+    }
+}
+
+impl Block {
+    fn first_lsn_or(&self, otherwise: Lsn) -> Lsn {
+        if self.records > 0 { self.first_lsn } else { otherwise }
+    }
+}
