@@ -2,5 +2,11 @@
 
 pub mod connection;
 pub mod mesh;
+pub mod outbound;
 pub mod pin;
 pub mod signal;
+
+/// Placeholder
+pub fn serve(_config: &crate::config::Config) -> Result<(), std::io::Error> {
+    Ok(())
+}
