@@ -9,7 +9,7 @@
 //! - `segment`: the pool of files, what is live in each, growth
 //! - `writer`: blocks and group commit
 //! - `reader`: replay, and single records back
-//! - `recover`: opening, torn tail versus corruption
+//! - `recover`, `scan`: opening, torn tail versus corruption
 //! - `directory`: the data directory above the shards, with its `meta` file
 //!
 //! # Shape
@@ -84,6 +84,7 @@ mod error;
 mod format;
 mod reader;
 mod recover;
+mod scan;
 mod segment;
 pub mod storage;
 mod writer;
