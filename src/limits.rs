@@ -132,29 +132,6 @@ pub const HOLD_MS_MAX: u32 = 10_000;
 /// Segments of one journal: 4 TiB at 64 MiB each; bounds the table at open.
 pub const SEGMENTS_MAX: usize = 65_536;
 
-/// Operations submitted to a reactor between two turns. A turn's receives and sends are batched into one system call
-/// by this many at most; the owner keeps the rest. Invisible to a peer.
-pub const REACTOR_OPERATIONS_MAX: usize = 4_096;
-
-/// Readiness events taken from the kernel in one turn; the rest wait there. Invisible to a peer.
-pub const REACTOR_EVENTS_MAX: usize = 1_024;
-
-/// Connections accepted from one listening socket in one turn, so that a login storm does not starve those who are
-/// connected. The rest wait in the backlog.
-pub const ACCEPTS_PER_TURN_MAX: usize = 128;
-
-/// Pause after accepting failed for want of descriptors or memory: long enough to cost nothing while it lasts, short
-/// enough that a waiting client does not time out.
-pub const ACCEPT_RETRY_MS: u64 = 100;
-
-/// Connections that the kernel completes and holds before we accept them. The kernel's own ceiling
-/// (`net.core.somaxconn`, 4,096 by default) applies on top; a shard drains 128 per turn. Beyond: SYNs are dropped and
-/// the client's kernel repeats them.
-pub const LISTEN_BACKLOG: i32 = 16_384;
-
-/// Journal writes and syncs handed to the thread that performs them. The journal keeps one block in flight.
-pub const FILE_OPERATIONS_MAX: usize = 64;
-
 /// Size of a journal segment once the pool grows. Large enough that switching (one extra sync) is rare, small enough
 /// that one live record does not pin much.
 pub const SEGMENT_BYTES_DEFAULT: u64 = 64 << 20;
@@ -185,8 +162,34 @@ const _: () = assert!(SEGMENTS_RESERVE < SEGMENTS_FIRST && SEGMENTS_FIRST <= SEG
 const _: () = assert!(2 * BLOCK_BYTES_MAX as u64 <= SEGMENT_BYTES_FIRST);
 const _: () = assert!(2 * PACKET_BYTES_MAX as u64 <= SEGMENT_BYTES_DEFAULT);
 const _: () = assert!(SEGMENT_MAPS_MAX * SHARDS_MAX < 32_768);
+/// Operations submitted to a reactor between two turns. A turn's receives and sends are batched into one system call
+/// by this many at most; the owner keeps the rest. Invisible to a peer.
+pub const REACTOR_OPERATIONS_MAX: usize = 4_096;
+
+/// Readiness events taken from the kernel in one turn; the rest wait there. Invisible to a peer.
+pub const REACTOR_EVENTS_MAX: usize = 1_024;
+
+/// Connections accepted from one listening socket in one turn, so that a login storm does not starve those who are
+/// connected. The rest wait in the backlog.
+pub const ACCEPTS_PER_TURN_MAX: usize = 128;
+
+/// Pause after accepting failed for want of descriptors or memory: long enough to cost nothing while it lasts, short
+/// enough that a waiting client does not time out.
+pub const ACCEPT_RETRY_MS: u64 = 100;
+
+/// Connections that the kernel completes and holds before we accept them. The kernel's own ceiling
+/// (`net.core.somaxconn`, 4,096 by default) applies on top; a shard drains 128 per turn. Beyond: SYNs are dropped and
+/// the client's kernel repeats them.
+pub const LISTEN_BACKLOG: i32 = 16_384;
+
+/// Journal writes and syncs handed to the thread that performs them. The journal keeps one block in flight.
+pub const FILE_OPERATIONS_MAX: usize = 64;
+
 const _: () = assert!(CONNECT_BYTES_MAX < PACKET_BYTES_DEFAULT && PACKET_BYTES_DEFAULT <= PACKET_BYTES_MAX);
 const _: () = assert!(DRAIN_MS_DEFAULT <= DRAIN_MS_MAX);
 const _: () = assert!(TOPIC_LEVELS_MAX <= TOPIC_BYTES_MAX);
 const _: () = assert!(PARKED_BYTES_MAX >= RECEIVE_BYTES && OUTPUT_BYTES_MAX >= RECEIVE_BYTES);
 const _: () = assert!(SESSIONS_PER_SHARD_MAX >= CONNECTIONS_PER_SHARD_MAX);
+
+/// Bytes of a client id. The protocol asks for 23 at least; device ids and UUIDs fit many times. Beyond: CONNACK 0x85.
+pub const CLIENT_ID_BYTES_MAX: usize = 256;
