@@ -1,9 +1,12 @@
 //! Acts on what the broker decides: sockets, mesh, journal, in one loop per pinned thread.
 
 pub mod connection;
+mod handshake;
+mod inbound;
 pub mod mesh;
 pub mod outbound;
 pub mod pin;
+pub mod shard;
 pub mod signal;
 
 /// Placeholder
