@@ -89,6 +89,15 @@ pub const PARKED_STALL_MS: u64 = 30_000;
 /// Time for the last output of a connection to leave once it is to be closed. Beyond: closed without it.
 pub const CLOSE_TIME_MS: u64 = 5_000;
 
+/// How often a shard looks for stalled connections and for journal segments to release.
+pub const SWEEP_MS: u64 = 1_000;
+
+/// Operations of a reactor kept free for the journal, whose next one must not wait behind a thousand sends.
+pub const REACTOR_OPERATIONS_RESERVED: usize = 4;
+
+/// How soon a batch that found its ring full is tried again. Nobody rings for it.
+pub const MESH_RETRY_MS: u64 = 1;
+
 /// Buffers of each kind that a shard keeps for the next connection that needs one.
 pub const BUFFERS_KEPT_MAX: usize = 1_024;
 
@@ -97,10 +106,6 @@ pub const BUFFER_BYTES_KEPT_MAX: usize = 16 << 10;
 
 /// Work units for the broker in one turn: bounds how long inputs wait while backlogs are delivered.
 pub const ADVANCE_BUDGET: u32 = 1_024;
-
-/// How long the process may take to stop once it was told to. Beyond: it exits without telling the rest; nothing that
-/// was acknowledged is lost.
-pub const DRAIN_TIME_MS: u64 = 20_000;
 
 /// Credits of one shard towards another: requests that may wait there unplaced.
 pub const MESH_CREDITS: u32 = 1_024;
