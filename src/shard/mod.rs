@@ -1,6 +1,5 @@
 //! Acts on what the broker decides: sockets, mesh, journal, in one loop per pinned thread.
 
-mod backend;
 pub mod connection;
 mod handshake;
 mod inbound;

@@ -25,15 +25,14 @@ use std::time::{Duration, Instant};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::backend::Backend;
 use super::mesh::Mesh;
 use super::pin;
 use super::shard::{Parts, Shard, State};
-use crate::config::Config;
+use crate::config::{Config, ReactorChoice};
 use crate::ids::ShardId;
 use crate::journal::storage::Directory;
 use crate::journal::{self, GrowRequest, Grown, JournalError, Replayed};
-use crate::reactor::{self, Doorbell, Reactor, Socket};
+use crate::reactor::{self, Backend, Doorbell, Probe, Reactor, Socket};
 
 /// Of the time for draining, the part that is left for the last sync.
 const STOP_SHARE: u32 = 10;
@@ -120,6 +119,7 @@ impl Control {
 
 /// What a shard's thread needs.
 struct Seat {
+    shards: u16,
     mesh: Mesh,
     storage: Directory,
     hash_key: [u8; 16],
@@ -135,8 +135,8 @@ struct Seat {
 pub fn serve(config: &Config) -> Result<(), ServeError> {
     let system = |what| move |error| ServeError::System { what, error };
     let descriptors = reactor::prepare_process().map_err(system("raise the limit of open files"))?;
-    let data = journal::directory::open_or_create(&config.data, Some(config.shards), random())?;
-    let backend = super::backend::choose(config.reactor);
+    let data = journal::directory::open_or_create(&config.data, config.shards, random())?;
+    let backend = choose_backend(config.reactor);
     tracing::info!(
         event = "starting",
         version = env!("CARGO_PKG_VERSION"),
@@ -153,6 +153,7 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
     let processors = pin::allowed().unwrap_or_default();
     for (index, (mesh, control)) in Mesh::ends(data.shards).into_iter().zip(&controls).enumerate() {
         let seat = Seat {
+            shards: data.shards,
             storage: data.shard(mesh.me())?,
             mesh,
             hash_key: data.hash_key,
@@ -172,6 +173,16 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
         watch.until_signal()?;
     }
     watch.stop(config.drain_ms)
+}
+
+/// What was asked for, or what suits this host.
+fn choose_backend(choice: ReactorChoice) -> Probe {
+    let asked = |backend| Probe { backend, reason: "asked for by the configuration".into() };
+    match choice {
+        ReactorChoice::Auto => reactor::probe(),
+        ReactorChoice::Epoll => asked(Backend::Epoll),
+        ReactorChoice::Uring => asked(Backend::Uring),
+    }
 }
 
 /// What the shards have reported.
@@ -308,19 +319,19 @@ fn sit(seat: Seat) {
 }
 
 fn run(seat: Seat) -> Result<(), ServeError> {
-    let Seat { mesh, storage, hash_key, backend, processor, config, control, reports, growth } = seat;
+    let Seat { shards, mesh, storage, hash_key, backend, processor, config, control, reports, growth } = seat;
     let id = mesh.me();
     // Before the thread is pinned: a reactor may start a companion thread, which inherits the affinity.
-    let reactor = super::backend::open(backend)
+    let reactor = reactor::open(backend, reactor::Settings::default())
         .map_err(|error| ServeError::System { what: "set up the reactor", error })?;
     let first = control.doorbell.set(reactor.doorbell());
     assert!(first.is_ok(), "a shard has one reactor");
     if let Some(Err(error)) = processor.map(pin::pin) {
         tracing::warn!(event = "not_pinned", shard = id.0, %error, "the shard's thread may move between processors");
     }
-    let options = journal::Options::new(id, config.shards, hash_key);
+    let options = journal::Options::new(id, shards, hash_key);
     let journal = journal::open(storage.clone(), options, random(), reactor.now())?;
-    let placement = config.placement(hash_key);
+    let placement = config.placement(shards, hash_key);
     let settings = config.broker_settings(placement, hash_key);
     let mut name_key = [0; 16];
     name_key[..8].copy_from_slice(&random().to_le_bytes());
