@@ -1,3 +1,5 @@
+//! Decoding what was encoded, and what was damaged since.
+
 use proptest::prelude::*;
 
 use super::*;
