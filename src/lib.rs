@@ -27,3 +27,7 @@ pub mod journal;
 pub mod shard;
 
 pub mod config;
+pub mod log;
+
+pub mod client;
+pub mod command;

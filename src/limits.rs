@@ -89,6 +89,15 @@ pub const PARKED_STALL_MS: u64 = 30_000;
 /// Time for the last output of a connection to leave once it is to be closed. Beyond: closed without it.
 pub const CLOSE_TIME_MS: u64 = 5_000;
 
+/// How often a shard looks for stalled connections and for journal segments to release.
+pub const SWEEP_MS: u64 = 1_000;
+
+/// Operations of a reactor kept free for the journal, whose next one must not wait behind a thousand sends.
+pub const REACTOR_OPERATIONS_RESERVED: usize = 4;
+
+/// How soon a batch that found its ring full is tried again. Nobody rings for it.
+pub const MESH_RETRY_MS: u64 = 1;
+
 /// Buffers of each kind that a shard keeps for the next connection that needs one.
 pub const BUFFERS_KEPT_MAX: usize = 1_024;
 
@@ -97,10 +106,6 @@ pub const BUFFER_BYTES_KEPT_MAX: usize = 16 << 10;
 
 /// Work units for the broker in one turn: bounds how long inputs wait while backlogs are delivered.
 pub const ADVANCE_BUDGET: u32 = 1_024;
-
-/// How long the process may take to stop once it was told to. Beyond: it exits without telling the rest; nothing that
-/// was acknowledged is lost.
-pub const DRAIN_TIME_MS: u64 = 20_000;
 
 /// Credits of one shard towards another: requests that may wait there unplaced.
 pub const MESH_CREDITS: u32 = 1_024;
@@ -157,8 +162,34 @@ const _: () = assert!(SEGMENTS_RESERVE < SEGMENTS_FIRST && SEGMENTS_FIRST <= SEG
 const _: () = assert!(2 * BLOCK_BYTES_MAX as u64 <= SEGMENT_BYTES_FIRST);
 const _: () = assert!(2 * PACKET_BYTES_MAX as u64 <= SEGMENT_BYTES_DEFAULT);
 const _: () = assert!(SEGMENT_MAPS_MAX * SHARDS_MAX < 32_768);
+/// Operations submitted to a reactor between two turns. A turn's receives and sends are batched into one system call
+/// by this many at most; the owner keeps the rest. Invisible to a peer.
+pub const REACTOR_OPERATIONS_MAX: usize = 4_096;
+
+/// Readiness events taken from the kernel in one turn; the rest wait there. Invisible to a peer.
+pub const REACTOR_EVENTS_MAX: usize = 1_024;
+
+/// Connections accepted from one listening socket in one turn, so that a login storm does not starve those who are
+/// connected. The rest wait in the backlog.
+pub const ACCEPTS_PER_TURN_MAX: usize = 128;
+
+/// Pause after accepting failed for want of descriptors or memory: long enough to cost nothing while it lasts, short
+/// enough that a waiting client does not time out.
+pub const ACCEPT_RETRY_MS: u64 = 100;
+
+/// Connections that the kernel completes and holds before we accept them. The kernel's own ceiling
+/// (`net.core.somaxconn`, 4,096 by default) applies on top; a shard drains 128 per turn. Beyond: SYNs are dropped and
+/// the client's kernel repeats them.
+pub const LISTEN_BACKLOG: i32 = 16_384;
+
+/// Journal writes and syncs handed to the thread that performs them. The journal keeps one block in flight.
+pub const FILE_OPERATIONS_MAX: usize = 64;
+
 const _: () = assert!(CONNECT_BYTES_MAX < PACKET_BYTES_DEFAULT && PACKET_BYTES_DEFAULT <= PACKET_BYTES_MAX);
 const _: () = assert!(DRAIN_MS_DEFAULT <= DRAIN_MS_MAX);
 const _: () = assert!(TOPIC_LEVELS_MAX <= TOPIC_BYTES_MAX);
 const _: () = assert!(PARKED_BYTES_MAX >= RECEIVE_BYTES && OUTPUT_BYTES_MAX >= RECEIVE_BYTES);
 const _: () = assert!(SESSIONS_PER_SHARD_MAX >= CONNECTIONS_PER_SHARD_MAX);
+
+/// Bytes of a client id. The protocol asks for 23 at least; device ids and UUIDs fit many times. Beyond: CONNACK 0x85.
+pub const CLIENT_ID_BYTES_MAX: usize = 256;

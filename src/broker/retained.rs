@@ -26,7 +26,7 @@ pub struct Held {
 
 /// Retained messages by topic.
 #[derive(Debug, Default)]
-pub struct Retained {
+pub(super) struct Retained {
     by_topic: BTreeMap<Box<str>, Held>,
     bytes: u64,
 }
@@ -62,13 +62,8 @@ impl Retained {
     }
 
     /// Topics with a retained message.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.by_topic.len()
-    }
-
-    /// Whether nothing is retained.
-    pub fn is_empty(&self) -> bool {
-        self.by_topic.is_empty()
     }
 
     /// Sum of what the retained messages count.

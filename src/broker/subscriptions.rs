@@ -80,6 +80,7 @@ pub struct Subscribed {
 }
 
 /// The index of one shard.
+#[derive(Debug)]
 pub struct Subscriptions {
     entries: Slab<Entry>,
     by_text: HashTable<Handle>,
@@ -90,7 +91,7 @@ pub struct Subscriptions {
 }
 
 /// What a table stores for a slot: enough of the hash to grow without reading what the slot refers to.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 struct Handle {
     hash: u32,
     slot: u32,

@@ -155,3 +155,75 @@ fn decode(root: &Directory, content: &[u8]) -> Result<(u16, [u8; 16]), JournalEr
     }
     Ok((u16::from_le_bytes(get(content, 12)), get(content, 16)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_data_directory_keeps_its_shard_count_and_key() {
+        let temporary = tempfile::tempdir().unwrap();
+        let path = temporary.path().join("a/b");
+        let made = open_or_create(&path, Some(4), 7).unwrap();
+        assert!(made.is_new && made.shards == 4);
+        let key = made.hash_key;
+        drop(made);
+        for wanted in [None, Some(4)] {
+            let opened = open_or_create(&path, wanted, 8).unwrap();
+            assert_eq!((opened.shards, opened.hash_key, opened.is_new), (4, key, false));
+            assert!(opened.shard(ShardId(3)).unwrap().path().ends_with("shard-003"));
+        }
+    }
+
+    #[test]
+    fn another_shard_count_is_refused_with_the_cure() {
+        let temporary = tempfile::tempdir().unwrap();
+        drop(open_or_create(temporary.path(), Some(4), 7).unwrap());
+        let error = open_or_create(temporary.path(), Some(8), 7).unwrap_err();
+        assert_eq!(error.problem, Problem::ShardCount { recorded: 4, requested: 8 });
+        assert!(error.to_string().contains("made for 4 shards, 8 were requested"), "{error}");
+        assert!(error.cure().contains("--shards 4") && error.cure().contains("not yet available"));
+        for wanted in [0, 65] {
+            let error = open_or_create(temporary.path(), Some(wanted), 7).unwrap_err();
+            assert!(matches!(error.problem, Problem::Setting { .. }));
+        }
+    }
+
+    #[test]
+    fn a_second_process_is_refused() {
+        let temporary = tempfile::tempdir().unwrap();
+        let first = open_or_create(temporary.path(), Some(1), 7).unwrap();
+        let error = open_or_create(temporary.path(), Some(1), 7).unwrap_err();
+        assert_eq!(error.problem, Problem::InUse);
+        drop(first);
+        open_or_create(temporary.path(), Some(1), 7).unwrap();
+    }
+
+    #[test]
+    fn a_meta_file_that_is_damaged_or_newer_or_gone_is_refused() {
+        let temporary = tempfile::tempdir().unwrap();
+        let made = open_or_create(temporary.path(), Some(2), 7).unwrap();
+        made.shard(ShardId(0)).unwrap();
+        drop(made);
+        let meta = temporary.path().join(META);
+        let content = fs::read(&meta).unwrap();
+        let problem = |content: &[u8]| {
+            fs::write(&meta, content).unwrap();
+            open_or_create(temporary.path(), Some(2), 7).unwrap_err().problem
+        };
+        for bit in 0..META_BYTES * 8 {
+            let mut flipped = content.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert!(matches!(problem(&flipped), Problem::Corrupt { .. }), "bit {bit}");
+        }
+        assert!(matches!(problem(&content[..60]), Problem::Corrupt { .. }));
+        let mut newer = content.clone();
+        put(&mut newer, 8, (VERSION + 1).to_le_bytes());
+        let crc = crc32c::crc32c(&newer[..CRC_AT]);
+        put(&mut newer, CRC_AT, crc.to_le_bytes());
+        assert_eq!(problem(&newer), Problem::Version { supported: VERSION, found: VERSION + 1 });
+        fs::remove_file(&meta).unwrap();
+        let error = open_or_create(temporary.path(), Some(2), 7).unwrap_err();
+        assert_eq!(error.problem, Problem::MetaMissing);
+    }
+}

@@ -9,7 +9,7 @@
 //! - `segment`: the pool of files, what is live in each, growth
 //! - `writer`: blocks and group commit
 //! - `reader`: replay, and single records back
-//! - `recover`: opening, torn tail versus corruption
+//! - `recover`, `scan`: opening, torn tail versus corruption
 //! - `directory`: the data directory above the shards, with its `meta` file
 //!
 //! # Shape
@@ -84,6 +84,7 @@ mod error;
 mod format;
 mod reader;
 mod recover;
+mod scan;
 mod segment;
 pub mod storage;
 mod writer;
@@ -329,4 +330,19 @@ impl<S: Storage> Journal<S> {
         self.statistics.segments_grown += 1;
         Ok(())
     }
+}
+
+/// A record as its frame, for tests that keep what a broker appended.
+#[cfg(test)]
+pub(crate) fn encoded(lsn: crate::ids::Lsn, record: &crate::record::Record<'_>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    encode::encode(lsn, record, &mut bytes);
+    bytes
+}
+
+/// The record in a frame.
+#[cfg(test)]
+pub(crate) fn decoded(bytes: &[u8]) -> crate::record::Record<'_> {
+    let (frame, _) = decode::frame(bytes).expect("a whole frame");
+    decode::record(&frame).expect("a sound record")
 }

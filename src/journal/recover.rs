@@ -9,8 +9,9 @@
 use std::collections::VecDeque;
 
 use super::error::{JournalError, Problem};
-use super::format::{self, BlockHeader, FirstPage, KIND_RECORDS, PAGE_BYTES, SegmentHeader, VERSION};
+use super::format::{BlockHeader, FirstPage, PAGE_BYTES, SegmentHeader, VERSION};
 use super::reader::Reader;
+use super::scan::{Chain, WINDOW_BYTES, Window, corruption};
 use super::segment::{self, Pool, Segment, Vacant};
 use super::storage::Storage;
 use super::writer::{End, Writer};
@@ -19,9 +20,6 @@ use crate::ids::Lsn;
 use crate::limits;
 use crate::reactor::File;
 use crate::time::Now;
-
-/// Bytes read at once while scanning.
-const WINDOW_BYTES: usize = 1 << 20;
 
 const BOUNDS: &str = "segment sizes are multiples of 4,096 from 16,384 to 1 GiB, a first one is not larger than a later \
                       one, and there is at least one";
@@ -255,20 +253,6 @@ struct Log {
     torn_bytes: u64,
 }
 
-/// What must hold for the next block.
-#[derive(Clone, Copy)]
-struct Chain {
-    next_block: u64,
-    next_lsn: Lsn,
-    previous_crc: u32,
-    /// Highest in any block.
-    durable: Lsn,
-    /// Highest in any block or header.
-    oldest_live: Lsn,
-    /// The last block has records.
-    uncovered: bool,
-}
-
 /// Follow the chain from the oldest segment that may have live records to its end, and judge the end.
 fn follow<S: Storage>(
     storage: &S,
@@ -347,137 +331,6 @@ fn check_continues<S: Storage>(
         expected,
         "no valid block".to_owned(),
     ))
-}
-
-/// A file, read in large pieces.
-struct Window<'a, S> {
-    storage: &'a S,
-    name: &'a str,
-    file: File,
-    file_bytes: u64,
-    /// Where `bytes` begins in the file.
-    offset: u64,
-    bytes: Vec<u8>,
-}
-
-impl<'a, S: Storage> Window<'a, S> {
-    fn new(storage: &'a S, name: &'a str, file: File, file_bytes: u64) -> Window<'a, S> {
-        Window { storage, name, file, file_bytes, offset: 0, bytes: Vec::new() }
-    }
-
-    /// So many bytes from there; `None` if the file ends before.
-    fn get(&mut self, offset: u64, count: usize) -> Result<Option<&[u8]>, JournalError> {
-        let end = offset + count as u64;
-        if end > self.file_bytes {
-            return Ok(None);
-        }
-        if offset < self.offset || end > self.offset + self.bytes.len() as u64 {
-            let rest = usize::try_from(self.file_bytes - offset).unwrap_or(usize::MAX);
-            self.bytes.resize(WINDOW_BYTES.max(count).min(rest), 0);
-            self.offset = offset;
-            self.storage.read_at(self.file, offset, &mut self.bytes).map_err(|error| {
-                JournalError::kernel("read", self.storage.describe(self.name), &error).at(offset)
-            })?;
-        }
-        let start = usize::try_from(offset - self.offset).expect("the window begins at or before it");
-        Ok(Some(&self.bytes[start..start + count]))
-    }
-
-    /// The block at that place if it is intact in itself and `wanted`, with its CRC.
-    fn intact(
-        &mut self,
-        offset: u64,
-        hash_key: &[u8; 16],
-        wanted: impl Fn(&BlockHeader) -> bool,
-    ) -> Result<Option<(BlockHeader, u32)>, JournalError> {
-        let Some(page) = self.get(offset, PAGE_BYTES)? else { return Ok(None) };
-        let Some(block) = BlockHeader::claimed(page).filter(wanted) else { return Ok(None) };
-        let Some(bytes) = self.get(offset, format::extent(block.record_bytes))? else { return Ok(None) };
-        Ok(block.verify(bytes, hash_key).map(|crc| (block, crc)))
-    }
-
-    /// The first intact, wanted block at or behind `offset`.
-    fn find_block(
-        &mut self,
-        mut offset: u64,
-        hash_key: &[u8; 16],
-        wanted: impl Fn(&BlockHeader) -> bool,
-    ) -> Result<Option<(u64, BlockHeader)>, JournalError> {
-        while offset + PAGE_BYTES as u64 <= self.file_bytes {
-            if let Some((block, _)) = self.intact(offset, hash_key, &wanted)? {
-                return Ok(Some((offset, block)));
-            }
-            offset += PAGE_BYTES as u64;
-        }
-        Ok(None)
-    }
-
-    /// Take every valid block into the segment.
-    fn follow_chain(
-        &mut self,
-        segment: &mut Segment,
-        chain: &mut Chain,
-        hash_key: &[u8; 16],
-    ) -> Result<(), JournalError> {
-        let header = segment.header;
-        let of_this_life =
-            |block: &BlockHeader| (block.epoch, block.sequence) == (header.epoch, header.sequence);
-        while let Some((block, crc)) = self.intact(segment.end, hash_key, of_this_life)? {
-            let linked = (block.number, block.first_lsn, block.previous_crc)
-                == (chain.next_block, chain.next_lsn, chain.previous_crc);
-            if !linked {
-                let expected = format!("block {} from record {}", chain.next_block, chain.next_lsn.0);
-                let found = format!("block {} from record {}", block.number, block.first_lsn.0);
-                let name = self.name;
-                return Err(corruption(self.storage, name, segment.end, "what is here", expected, found));
-            }
-            if block.kind != KIND_RECORDS {
-                let problem = Problem::Version { supported: VERSION, found: VERSION + 1 };
-                let object = self.storage.describe(self.name);
-                return Err(JournalError::new("read a block of", object, problem).at(segment.end));
-            }
-            segment.add_block(block.first_lsn, block.record_count, format::extent(block.record_bytes));
-            *chain = Chain {
-                next_block: block.number + 1,
-                next_lsn: Lsn(block.first_lsn.0 + u64::from(block.record_count)),
-                previous_crc: crc,
-                durable: chain.durable.max(block.durable),
-                oldest_live: chain.oldest_live.max(block.oldest_live),
-                uncovered: block.record_count > 0,
-            };
-        }
-        Ok(())
-    }
-
-    /// Whether what follows the last valid block of the log may be the block that was in flight. Returns how many
-    /// bytes that may have touched.
-    fn judge_tail(
-        &mut self,
-        segment: &Segment,
-        chain: &Chain,
-        hash_key: &[u8; 16],
-    ) -> Result<u64, JournalError> {
-        let header = segment.header;
-        let of_this_life =
-            |block: &BlockHeader| (block.epoch, block.sequence) == (header.epoch, header.sequence);
-        let (name, missing) = (self.name, chain.next_block);
-        let next_page = segment.end + PAGE_BYTES as u64;
-        if let Some((offset, block)) = self.find_block(next_page, hash_key, of_this_life)? {
-            let expected = format!("block {missing}: block {} at {offset} is intact", block.number);
-            let found = "no valid block".to_owned();
-            return Err(corruption(self.storage, name, segment.end, "what is here", expected, found));
-        }
-        if chain.durable >= chain.next_lsn {
-            let expected = format!("block {missing}: record {} was durable", chain.durable.0);
-            let found = "no valid block".to_owned();
-            return Err(corruption(self.storage, name, segment.end, "what is here", expected, found));
-        }
-        let rest = self.file_bytes - segment.end;
-        let Some(page) = self.get(segment.end, PAGE_BYTES)? else { return Ok(rest) };
-        let claimed = BlockHeader::claimed(page).filter(of_this_life).map_or(0, |block| block.record_bytes);
-        let block_bytes = format::extent(claimed).max(format::extent(limits::BLOCK_BYTES_MAX as u32));
-        Ok(rest.min(block_bytes as u64))
-    }
 }
 
 /// Zero what the block in flight may have left, so that nobody ever has to think about it again. Pages that are zero
@@ -571,16 +424,4 @@ fn begin<S: Storage>(
         .map_err(|error| JournalError::kernel("write", storage.describe(&vacant.name), &error).at(0))?;
     pool.push(Segment::new(vacant.file, vacant.name, header));
     Ok(())
-}
-
-fn corruption<S: Storage>(
-    storage: &S,
-    name: &str,
-    offset: u64,
-    what: &'static str,
-    expected: String,
-    found: String,
-) -> JournalError {
-    let problem = Problem::Corrupt { what, expected: expected.into(), found: found.into() };
-    JournalError::new("validate", storage.describe(name), problem).at(offset)
 }

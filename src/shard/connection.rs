@@ -8,10 +8,13 @@
 //! Invariants: an id names at most one connection ever (the generation changes when a slot is freed, and a stale id
 //! finds nothing); a slot is freed only when the reactor will say nothing more for its token.
 
+use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use crate::ids::ConnectionId;
-use crate::limits::{BUFFER_BYTES_KEPT_MAX, BUFFERS_KEPT_MAX, CONNECTIONS_PER_SHARD_MAX, OUTPUT_BYTES_MAX};
+use crate::limits::{
+    BUFFER_BYTES_KEPT_MAX, BUFFERS_KEPT_MAX, CONNECTIONS_PER_SHARD_MAX, OUTPUT_BYTES_MAX, PARKED_BYTES_MAX,
+};
 use crate::reactor::{Socket, TOKEN_RESERVED, Token};
 use crate::time::Nanos;
 use crate::wire::Version;
@@ -73,6 +76,10 @@ pub enum Flag {
     Full = 1 << 10,
     /// Closing, and the peer is still sending: wait for its end of stream, so that it reads our last word.
     Linger = 1 << 11,
+    /// There are whole packets that wait for `Resume`.
+    Parked = 1 << 12,
+    /// The peer has ended its stream behind what is parked.
+    Ended = 1 << 13,
 }
 
 /// A connection, hot.
@@ -108,8 +115,10 @@ pub struct Buffers {
     pub unsent_from: usize,
     /// Bytes submitted and not taken.
     pub in_flight: usize,
-    /// When the peer last took something, or had nothing to take; when parking began.
+    /// When the peer last took something, or had nothing to take.
     pub progress: Nanos,
+    /// When `parked` became so full that nothing more is read.
+    pub parked_since: Nanos,
 }
 
 impl Default for Buffers {
@@ -123,6 +132,7 @@ impl Default for Buffers {
             unsent_from: 0,
             in_flight: 0,
             progress: Nanos(0),
+            parked_since: Nanos::NEVER,
         }
     }
 }
@@ -154,6 +164,26 @@ impl Entry {
         was
     }
 
+    /// Whether packets have to be parked instead of handled.
+    pub fn parks(&self) -> bool {
+        self.flags & (Flag::Paused as u16 | Flag::Held as u16 | Flag::Parked as u16) != 0
+    }
+
+    /// Whether more may be read from it now: there is somewhere to put it.
+    pub fn may_read(&self) -> bool {
+        let parked = self.buffers.as_ref().map_or(0, |buffers| buffers.parked.len());
+        !self.is(Flag::Held)
+            && !self.is(Flag::Ended)
+            && parked < PARKED_BYTES_MAX
+            && self.backlog() < OUTPUT_BYTES_MAX
+            && matches!(self.phase, Phase::Handshake | Phase::Live | Phase::Closing)
+    }
+
+    /// Its buffers, fetched from the pool if it had none.
+    pub fn buffers_mut(&mut self, pool: &mut Pool) -> &mut Buffers {
+        self.buffers.get_or_insert_with(|| pool.boxes.pop().unwrap_or_default())
+    }
+
     /// Its buffers, if something is under way.
     pub fn buffers(&self) -> Option<&Buffers> {
         self.buffers.as_deref()
@@ -174,6 +204,7 @@ impl Entry {
 #[derive(Debug, Default)]
 pub struct Pool {
     vectors: Vec<Vec<u8>>,
+    #[expect(clippy::vec_box, reason = "the boxes move between here and connections without a copy")]
     boxes: Vec<Box<Buffers>>,
 }
 
@@ -208,6 +239,8 @@ impl Pool {
 pub struct Connections {
     entries: Vec<Entry>,
     free: Vec<u32>,
+    /// Those to read from, in order: each once, each with `Flag::Ready`. Stale ids may be among them.
+    pub ready: VecDeque<ConnectionId>,
     /// Where buffers come from.
     pub pool: Pool,
 }
@@ -259,15 +292,27 @@ impl Connections {
         self.get_mut(id).filter(|entry| entry.phase == phase)
     }
 
-    /// Its buffers, fetched from the pool if it had none; with the pool, for vectors. `None` for a stale id.
-    pub fn buffers_mut(&mut self, id: ConnectionId) -> Option<(&mut Buffers, &mut Pool)> {
+    /// The connection and the pool its buffers come from, unless the id is stale.
+    pub fn with_pool(&mut self, id: ConnectionId) -> Option<(&mut Entry, &mut Pool)> {
         let pool = &mut self.pool;
-        let entry = self
-            .entries
+        self.entries
             .get_mut(id.slot as usize)
-            .filter(|entry| entry.generation == id.generation && entry.phase != Phase::Free)?;
-        let buffers = entry.buffers.get_or_insert_with(|| pool.boxes.pop().unwrap_or_default());
-        Some((buffers, pool))
+            .filter(|entry| entry.generation == id.generation && entry.phase != Phase::Free)
+            .map(|entry| (entry, pool))
+    }
+
+    /// Puts the connection into the list of those to read from, once.
+    pub fn mark_ready(&mut self, id: ConnectionId) {
+        if self.get_mut(id).is_some_and(|entry| !entry.set(Flag::Ready)) {
+            self.ready.push_back(id);
+        }
+    }
+
+    /// Reading had to wait; now it may not have to.
+    pub fn undefer(&mut self, id: ConnectionId) {
+        if self.get_mut(id).is_some_and(|entry| entry.clear(Flag::Deferred)) {
+            self.mark_ready(id);
+        }
     }
 
     /// Gives the buffers back if nothing is under way any more.
@@ -342,7 +387,7 @@ const REFUSED: u64 = 4;
 const SLOT_BITS: u32 = 24;
 
 const _: () = assert!(CONNECTIONS_PER_SHARD_MAX <= 1 << SLOT_BITS);
-const _: () = assert!((REFUSED << 56 | (1 << 56) - 1) < TOKEN_RESERVED.0);
+const _: () = assert!(((REFUSED << 56) | ((1 << 56) - 1)) < TOKEN_RESERVED.0);
 
 impl Target {
     /// The token that says so.
@@ -402,11 +447,12 @@ mod tests {
         connections.get_mut(id).unwrap().phase = Phase::Live;
         connections.settle(id);
         assert!(connections.get(id).unwrap().buffers().is_none());
-        let (buffers, _) = connections.buffers_mut(id).unwrap();
-        buffers.output.extend_from_slice(b"abc");
+        let (entry, pool) = connections.with_pool(id).unwrap();
+        entry.buffers_mut(pool).output.extend_from_slice(b"abc");
         connections.settle(id);
         assert_eq!(connections.get(id).unwrap().backlog(), 3);
-        connections.buffers_mut(id).unwrap().0.output.clear();
+        let (entry, pool) = connections.with_pool(id).unwrap();
+        entry.buffers_mut(pool).output.clear();
         connections.settle(id);
         assert!(connections.get(id).unwrap().buffers().is_none());
         assert_eq!(connections.pool.boxes.len(), 1);

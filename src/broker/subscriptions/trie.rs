@@ -17,6 +17,7 @@ use super::{FilterId, Handle, hash_of, matched_part};
 const ROOT: u32 = 0;
 
 /// See the module.
+#[derive(Debug)]
 pub(super) struct Trie {
     nodes: Slab<Node>,
     children: HashTable<Handle>,
@@ -24,6 +25,7 @@ pub(super) struct Trie {
     level_bytes: usize,
 }
 
+#[derive(Debug)]
 struct Node {
     /// The last level of the path; `+` for the single-level wildcard.
     level: Box<str>,

@@ -140,7 +140,9 @@ fn will<'a>(
 }
 
 pub(super) fn connack<'a>(body: &mut Reader<'a>, version: Version) -> Result<Connack<'a>, DecodeError> {
-    let flags = body.byte()?;
+    // MQTT 3.1 reserves the whole byte and uses none of it.
+    let reserved_or_flags = body.byte()?;
+    let flags = if version == Version::V31 { 0 } else { reserved_or_flags };
     // [MQTT-3.2.2-1]
     if flags & 0xFE != 0 {
         return Err(DecodeError::malformed("reserved CONNACK flag"));
