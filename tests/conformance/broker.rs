@@ -8,9 +8,6 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-/// Name of the configuration file beside the data.
-const CONFIGURATION: &str = "ironpost.toml";
-
 /// How long a start may take before the test fails.
 const START_TIME: Duration = Duration::from_secs(30);
 
@@ -30,13 +27,6 @@ impl Broker {
             Some(program) => start_mosquitto(&program, data),
             None => start_ironpost(data),
         }
-    }
-
-    /// Starts one with these lines of configuration; `None` where the tests run against Mosquitto.
-    pub fn configured(lines: &str) -> Option<Broker> {
-        let data = tempfile::tempdir().expect("a directory for the data");
-        std::fs::write(data.path().join(CONFIGURATION), lines).expect("a configuration can be written");
-        (!is_mosquitto()).then(|| start_ironpost(data))
     }
 
     /// Where it listens.
@@ -72,18 +62,26 @@ pub fn clock() -> Instant {
 }
 
 fn start_ironpost(data: TempDir) -> Broker {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_ironpost"));
-    command
-        .args(["serve", "--listen", "tcp://127.0.0.1:0", "--shards", "1", "--data"])
+    let reactor = setting("CONFORMANCE_REACTOR").unwrap_or_else(|| "auto".to_owned());
+    let shards = setting("CONFORMANCE_SHARDS").unwrap_or_else(|| "1".to_owned());
+    let mut process = Command::new(env!("CARGO_BIN_EXE_ironpost"))
+        .args([
+            "serve",
+            "--listen",
+            "tcp://127.0.0.1:0",
+            "--reactor",
+            &reactor,
+            "--shards",
+            &shards,
+            "--data",
+        ])
         .arg(data.path().join("data"))
         .current_dir(data.path())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    if data.path().join(CONFIGURATION).exists() {
-        command.args(["--config", CONFIGURATION]);
-    }
-    let mut process = command.spawn().expect("the program can be started");
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program can be started");
     let (sender, lines) = mpsc::channel();
     follow(process.stdout.take().expect("piped"), sender.clone());
     follow(process.stderr.take().expect("piped"), sender);

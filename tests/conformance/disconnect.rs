@@ -45,14 +45,24 @@ fn what_follows_a_disconnect_is_not_processed() {
 #[test]
 fn a_broker_that_disconnects_says_why_and_nothing_more() {
     let broker = Broker::start();
+    let mut observer = Client::v5(&broker, "observer");
+    observer.subscribe("flood", 0);
     let mut client = Client::v5(&broker, "wrong");
-    client.subscribe("wrong", 0);
-    let flood = Publish::new("wrong", "x").bytes(5).repeat(3);
-    client.send(&[&flood, &packet(0x00, &[])[..], &flood].concat());
-    for _ in 0..3 {
-        if !matches!(client.receive(), Packet::Publish(_)) {
-            panic!("what came before the malformed packet is processed");
-        }
-    }
+    let (before, after) = (Publish::new("flood", "before").bytes(5), Publish::new("flood", "after").bytes(5));
+    client.send(&[before.repeat(3), packet(0x00, &[]), after].concat());
     client.expect_disconnect(0x81);
+    for _ in 0..3 {
+        observer.expect("before");
+    }
+    observer.publish(&Publish::new("flood", "by the observer"));
+    observer.expect("by the observer");
+}
+
+/// [MQTT-3.14.2-1] for the other direction: a reason that only a server may give ends the connection all the same.
+#[test]
+fn a_disconnect_with_a_reason_of_servers_is_the_end_too() {
+    let broker = Broker::start();
+    let mut client = Client::v5(&broker, "confused");
+    client.send(&packet(0xe0, &[0x8e]));
+    client.wait_for_end();
 }

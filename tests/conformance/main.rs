@@ -7,6 +7,7 @@
 //!
 //! `CONFORMANCE_MOSQUITTO=/usr/sbin/mosquitto cargo test --test conformance` runs the same tests against Mosquitto,
 //! which tells a mistake in a test from one in the program; it has its own known gaps.
+//! `CONFORMANCE_REACTOR=epoll` chooses the reactor, and `CONFORMANCE_SHARDS=4` the number of shards.
 
 mod alias;
 mod broker;
