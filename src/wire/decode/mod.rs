@@ -45,7 +45,7 @@ pub fn packet(frame: &[u8], version: Option<Version>) -> Result<Packet<'_>, Deco
         return Err(DecodeError::malformed("remaining length longer than needed"));
     }
     if packet_type == PacketType::Publish {
-        return publish(first, body, version).map(Packet::Publish);
+        return publish(first, body, version);
     }
     check_flags(first & 0x0F, packet_type, version)?;
     rarer(packet_type, body, version)
@@ -84,8 +84,9 @@ fn rarer(packet_type: PacketType, mut body: Reader<'_>, version: Version) -> Res
     if body.is_empty() { Ok(packet) } else { Err(DecodeError::malformed("bytes after the end")) }
 }
 
+/// The hot path: collects the fields and builds the packet once, where it is returned.
 #[inline]
-fn publish<'a>(first: u8, mut body: Reader<'a>, version: Version) -> Result<Publish<'a>, DecodeError> {
+fn publish<'a>(first: u8, mut body: Reader<'a>, version: Version) -> Result<Packet<'a>, DecodeError> {
     let dup = first & 0x08 != 0;
     // [MQTT-3.3.1-4]
     let qos = QoS::from_bits(first >> 1 & 0x03).ok_or(DecodeError::malformed("QoS 3"))?;
@@ -95,40 +96,41 @@ fn publish<'a>(first: u8, mut body: Reader<'a>, version: Version) -> Result<Publ
     }
     let topic = body.string()?;
     let packet_id = if qos == QoS::AtMostOnce { None } else { Some(packet_id(&mut body)?) };
-    let mut publish = Publish {
-        dup,
-        qos,
-        retain: first & 0x01 != 0,
-        topic,
-        packet_id,
-        message_expiry: None,
-        topic_alias: None,
-        subscription_ids: &[],
-        carries_subscription_id: false,
-        forward: Properties::EMPTY,
-        payload: &[],
-    };
-    let mut text = false;
+    let (mut message_expiry, mut topic_alias) = (None, None);
+    let (mut carries_subscription_id, mut text) = (false, false);
+    let mut forward = Properties::EMPTY;
     if version.is_v5() {
-        publish.forward =
+        forward =
             property::validate(&mut body, Place::Packet(PacketType::Publish), |property| match property {
                 Property::PayloadFormatIndicator(value) => text = value == 1,
-                Property::MessageExpiryInterval(seconds) => publish.message_expiry = Some(seconds),
-                Property::TopicAlias(alias) => publish.topic_alias = NonZeroU16::new(alias),
-                Property::SubscriptionIdentifier(_) => publish.carries_subscription_id = true,
+                Property::MessageExpiryInterval(seconds) => message_expiry = Some(seconds),
+                Property::TopicAlias(alias) => topic_alias = NonZeroU16::new(alias),
+                Property::SubscriptionIdentifier(_) => carries_subscription_id = true,
                 _ => {}
             })?;
     }
-    publish.payload = body.rest;
+    let payload = body.rest;
     if topic.is_empty() && version.is_v5() {
-        if publish.topic_alias.is_none() {
+        if topic_alias.is_none() {
             return Err(DecodeError::protocol("neither topic nor topic alias"));
         }
     } else {
         topic_name(topic)?;
     }
-    check_payload(text, publish.payload)?;
-    Ok(publish)
+    check_payload(text, payload)?;
+    Ok(Packet::Publish(Publish {
+        dup,
+        qos,
+        retain: first & 0x01 != 0,
+        topic,
+        packet_id,
+        message_expiry,
+        topic_alias,
+        subscription_ids: &[],
+        carries_subscription_id,
+        forward,
+        payload,
+    }))
 }
 
 /// A topic name to publish to `[MQTT-3.3.2-2]`.
