@@ -63,22 +63,38 @@ struct Scan {
 impl Scan {
     #[inline]
     fn of(bytes: &[u8]) -> Scan {
+        let mut found = Found::default();
         let (words, rest) = bytes.as_chunks::<8>();
-        let (mut slashes, mut wildcards, mut nulls) = (0, 0, 0);
         for word in words {
-            let word = u64::from_le_bytes(*word);
-            slashes += equal_bytes(word, b'/').count_ones() as usize;
-            // '#' and '+' differ in one bit only.
-            wildcards |= equal_bytes(word | u64::from_le_bytes([b'#' ^ b'+'; 8]), b'+');
-            nulls |= equal_bytes(word, 0);
+            found.add(u64::from_le_bytes(*word), u64::MAX);
         }
-        let mut scan = Scan { slashes, wildcard: wildcards != 0, null: nulls != 0 };
-        for &byte in rest {
-            scan.slashes += usize::from(byte == b'/');
-            scan.wildcard |= byte == b'+' || byte == b'#';
-            scan.null |= byte == 0;
+        if let (Some(last), false) = (bytes.last_chunk::<8>(), rest.is_empty()) {
+            // The last eight again; only those that are new count.
+            found.add(u64::from_le_bytes(*last), u64::MAX << (8 * (8 - rest.len())));
+        } else {
+            for &byte in rest {
+                found.add(u64::from(byte), 0xFF);
+            }
         }
-        scan
+        Scan { slashes: found.slashes as usize, wildcard: found.wildcards != 0, null: found.nulls != 0 }
+    }
+}
+
+/// What the words so far held: a count, and bits that are set if there was any.
+#[derive(Default)]
+struct Found {
+    slashes: u32,
+    wildcards: u64,
+    nulls: u64,
+}
+
+impl Found {
+    #[inline]
+    fn add(&mut self, word: u64, counted: u64) {
+        self.slashes += (equal_bytes(word, b'/') & counted).count_ones();
+        // '#' and '+' differ in one bit only.
+        self.wildcards |= equal_bytes(word | u64::from_le_bytes([b'#' ^ b'+'; 8]), b'+') & counted;
+        self.nulls |= equal_bytes(word, 0) & counted;
     }
 }
 
@@ -192,7 +208,10 @@ mod tests {
                 };
                 let name = std::str::from_utf8(&bytes).expect("ASCII");
                 assert_eq!(check_name(name), expected, "{byte:02X} at {at}");
-                assert_eq!(Scan::of(&bytes).slashes, usize::from(byte == b'/'));
+                for end in at + 1..=20 {
+                    assert_eq!(check_name(&name[..end]), expected, "{byte:02X} at {at} of {end}");
+                    assert_eq!(Scan::of(&bytes[..end]).slashes, usize::from(byte == b'/'));
+                }
             }
         }
         assert_eq!(Scan::of("ð/«£€+/ı#".as_bytes()).slashes, 2);

@@ -15,7 +15,7 @@ use super::frame;
 use super::packet::{Ack, AckKind, Auth, Disconnect, Packet, PacketId, PacketType, Publish, QoS, Version};
 use super::property::{self, Place, Properties, Property};
 use super::reason::ReasonCode;
-use super::topic;
+use super::topic::{self, TopicError};
 
 pub use connect::announced_version;
 
@@ -94,7 +94,8 @@ fn publish<'a>(first: u8, mut body: Reader<'a>, version: Version) -> Result<Pack
     if dup && qos == QoS::AtMostOnce {
         return Err(DecodeError::malformed("DUP at QoS 0"));
     }
-    let topic = body.string()?;
+    // U+0000 is looked for below, with the wildcards.
+    let topic = body.utf_8()?;
     let packet_id = if qos == QoS::AtMostOnce { None } else { Some(packet_id(&mut body)?) };
     let (mut message_expiry, mut topic_alias) = (None, None);
     let (mut carries_subscription_id, mut text) = (false, false);
@@ -136,9 +137,15 @@ fn publish<'a>(first: u8, mut body: Reader<'a>, version: Version) -> Result<Pack
 /// A topic name to publish to `[MQTT-3.3.2-2]`.
 #[inline]
 fn topic_name(name: &str) -> Result<(), DecodeError> {
-    topic::check_name(name).map_err(|_| {
-        DecodeError::new(ReasonCode::TopicNameInvalid, "topic name empty, with wildcard, or too long")
-    })
+    match topic::check_name(name) {
+        Ok(()) => Ok(()),
+        // [MQTT-1.5.4-2]
+        Err(TopicError::Null) => Err(DecodeError::malformed("string with U+0000")),
+        Err(_) => {
+            let what = "topic name empty, with wildcard, or too long";
+            Err(DecodeError::new(ReasonCode::TopicNameInvalid, what))
+        }
+    }
 }
 
 /// Payload format indicator 1 promises UTF-8.
