@@ -31,7 +31,9 @@ fn seed(target: &str, random: &mut Random, number: usize) -> Vec<u8> {
     random.fill(&mut bytes);
     let mut choices = Choices::new(&bytes);
     match target {
-        "decode_v3" => valid(&mut choices, if number % 4 == 0 { Version::V31 } else { Version::V311 }, true),
+        "decode_v3" => {
+            valid(&mut choices, if number.is_multiple_of(4) { Version::V31 } else { Version::V311 }, true)
+        }
         "decode_v5" => valid(&mut choices, Version::V5, true),
         "frame_stream" => {
             let mut input = vec![3, bytes[60] % 8, bytes[61] % 8, bytes[62]];
