@@ -25,3 +25,9 @@ pub mod wire;
 pub mod broker;
 pub mod journal;
 pub mod shard;
+
+pub mod config;
+pub mod log;
+
+pub mod client;
+pub mod command;

@@ -71,14 +71,63 @@ pub const OUTPUT_BYTES_MAX: usize = 256 << 10;
 /// How long output may make no progress before the connection is closed as a slow reader.
 pub const OUTPUT_STALL_MS: u64 = 30_000;
 
-/// Publishes parked of a paused connection whose acknowledgements are still parsed. Beyond: closed.
+/// Publishes parked of a paused connection whose acknowledgements are still parsed. Beyond: nothing more is read from
+/// it, and if that lasts `PARKED_STALL_MS`, closed.
 pub const PARKED_BYTES_MAX: usize = 64 << 10;
+
+/// Bytes read from one connection in one turn: a hot socket gets this much, then everyone else's turn comes. Two of
+/// the largest common device messages, and small enough that what is read stays in the cache until it is parsed.
+pub const RECEIVE_BYTES: usize = 16 << 10;
+
+/// Connections read from in one turn: with `RECEIVE_BYTES` the receive memory of a shard (4 MiB).
+pub const RECEIVES_PER_TURN_MAX: usize = 256;
+
+/// How long a paused connection whose parked bytes have reached `PARKED_BYTES_MAX` may stay so before it is closed.
+/// Acknowledgements sit behind publishes in one stream: if it is these that the pause waits for, no one can go on.
+pub const PARKED_STALL_MS: u64 = 30_000;
+
+/// Time for the last output of a connection to leave once it is to be closed. Beyond: closed without it.
+pub const CLOSE_TIME_MS: u64 = 5_000;
+
+/// How often a shard looks for stalled connections and for journal segments to release.
+pub const SWEEP_MS: u64 = 1_000;
+
+/// Operations of a reactor kept free for the journal, whose next one must not wait behind a thousand sends.
+pub const REACTOR_OPERATIONS_RESERVED: usize = 4;
+
+/// How soon a batch that found its ring full is tried again. Nobody rings for it.
+pub const MESH_RETRY_MS: u64 = 1;
+
+/// Buffers of each kind that a shard keeps for the next connection that needs one.
+pub const BUFFERS_KEPT_MAX: usize = 1_024;
+
+/// Larger buffers are not kept: with the number above, 16 MiB per shard at most.
+pub const BUFFER_BYTES_KEPT_MAX: usize = 16 << 10;
+
+/// Work units for the broker in one turn: bounds how long inputs wait while backlogs are delivered.
+pub const ADVANCE_BUDGET: u32 = 1_024;
 
 /// Credits of one shard towards another: requests that may wait there unplaced.
 pub const MESH_CREDITS: u32 = 1_024;
 
+/// Messages in one batch between two shards before what takes no credit (interest, counters) has to wait. Invisible to
+/// a peer.
+pub const MESH_BATCH_MESSAGES_MAX: usize = 4_096;
+
+/// Batches in the ring of an ordered pair: a receiver that falls this many turns behind makes its senders batch more.
+pub const MESH_RING_BATCHES: usize = 8;
+
 /// Shards of one data directory. Bounds the mesh, which is N² rings.
 pub const SHARDS_MAX: usize = 64;
+
+/// Default of the time a graceful stop may take; afterwards the process ends with what it has.
+pub const DRAIN_MS_DEFAULT: u32 = 10_000;
+
+/// Ceiling of that setting: systemd kills a unit that takes 90 s to stop.
+pub const DRAIN_MS_MAX: u32 = 80_000;
+
+/// Ceiling of the hold setting: a sender that waits longer for its acknowledgement sends again.
+pub const HOLD_MS_MAX: u32 = 10_000;
 
 /// Segments of one journal: 4 TiB at 64 MiB each; bounds the table at open.
 pub const SEGMENTS_MAX: usize = 65_536;
@@ -113,6 +162,34 @@ const _: () = assert!(SEGMENTS_RESERVE < SEGMENTS_FIRST && SEGMENTS_FIRST <= SEG
 const _: () = assert!(2 * BLOCK_BYTES_MAX as u64 <= SEGMENT_BYTES_FIRST);
 const _: () = assert!(2 * PACKET_BYTES_MAX as u64 <= SEGMENT_BYTES_DEFAULT);
 const _: () = assert!(SEGMENT_MAPS_MAX * SHARDS_MAX < 32_768);
+/// Operations submitted to a reactor between two turns. A turn's receives and sends are batched into one system call
+/// by this many at most; the owner keeps the rest. Invisible to a peer.
+pub const REACTOR_OPERATIONS_MAX: usize = 4_096;
+
+/// Readiness events taken from the kernel in one turn; the rest wait there. Invisible to a peer.
+pub const REACTOR_EVENTS_MAX: usize = 1_024;
+
+/// Connections accepted from one listening socket in one turn, so that a login storm does not starve those who are
+/// connected. The rest wait in the backlog.
+pub const ACCEPTS_PER_TURN_MAX: usize = 128;
+
+/// Pause after accepting failed for want of descriptors or memory: long enough to cost nothing while it lasts, short
+/// enough that a waiting client does not time out.
+pub const ACCEPT_RETRY_MS: u64 = 100;
+
+/// Connections that the kernel completes and holds before we accept them. The kernel's own ceiling
+/// (`net.core.somaxconn`, 4,096 by default) applies on top; a shard drains 128 per turn. Beyond: SYNs are dropped and
+/// the client's kernel repeats them.
+pub const LISTEN_BACKLOG: i32 = 16_384;
+
+/// Journal writes and syncs handed to the thread that performs them. The journal keeps one block in flight.
+pub const FILE_OPERATIONS_MAX: usize = 64;
+
 const _: () = assert!(CONNECT_BYTES_MAX < PACKET_BYTES_DEFAULT && PACKET_BYTES_DEFAULT <= PACKET_BYTES_MAX);
+const _: () = assert!(DRAIN_MS_DEFAULT <= DRAIN_MS_MAX);
 const _: () = assert!(TOPIC_LEVELS_MAX <= TOPIC_BYTES_MAX);
+const _: () = assert!(PARKED_BYTES_MAX >= RECEIVE_BYTES && OUTPUT_BYTES_MAX >= RECEIVE_BYTES);
 const _: () = assert!(SESSIONS_PER_SHARD_MAX >= CONNECTIONS_PER_SHARD_MAX);
+
+/// Bytes of a client id. The protocol asks for 23 at least; device ids and UUIDs fit many times. Beyond: CONNACK 0x85.
+pub const CLIENT_ID_BYTES_MAX: usize = 256;

@@ -229,10 +229,12 @@ pub enum Record<'a> {
         /// Which session.
         key: SessionKey,
     },
-    /// The session and everything queued for it is gone.
+    /// The session and everything queued for it is gone. Replay: drop it; a will that is due outlives it.
     SessionEnded {
         /// Which session.
         key: SessionKey,
+        /// When its will is to be published; `NEVER` if there is none.
+        will_due: UnixMs,
     },
     /// A subscription exists. Replay: add or replace.
     Subscribed {

@@ -1,2 +1,228 @@
-//! Load generator; see the package description.
-fn main() {}
+//! `ironpost-bench`: drives any MQTT broker and reports what it costs, beside a peer and the floor.
+//!
+//! Reading order: this file names the commands; `compare` runs scenarios over brokers in turn; each scenario is a file
+//! (`flow`, `connections`, `store_drain`); `client` is the load's own MQTT client; `floor` is the limit that everything is compared with.
+//! Results go to standard output, as one JSON document or with `--text` as a table; progress goes to standard error.
+
+mod client;
+mod clock;
+mod compare;
+mod connections;
+mod floor;
+mod flow;
+mod ledger;
+mod meter;
+mod poll;
+mod process;
+mod report;
+mod server;
+mod slope;
+mod store_drain;
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, ensure};
+use clap::{Args, Parser, Subcommand};
+use serde_json::{Value, json};
+
+use crate::connections::ConnectionSettings;
+use crate::flow::FlowSettings;
+use crate::report::Outcome;
+use crate::server::{Broker, Placement, Server};
+use crate::store_drain::StoreDrainSettings;
+
+#[derive(Parser)]
+#[command(version, about = "Drives any MQTT broker and reports what it costs, beside a peer and the floor")]
+struct Command {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// Pairs of publisher and subscriber, as fast as a window allows
+    Flow(Single<FlowSettings>),
+    /// One message at a time through one pair: latency
+    PingPong(Single<FlowSettings>),
+    /// Idle subscribed connections: bytes and CPU for each
+    Connections(Single<ConnectionSettings>),
+    /// Messages for durable sessions that are away, and their return
+    StoreDrain(Single<StoreDrainSettings>),
+    /// The same scenarios on several brokers in turn, with ratios
+    Compare(compare::CompareSettings),
+    /// The floor relay: the least an MQTT-shaped relay can do (keeps nothing; only for comparison)
+    Floor {
+        /// Address to listen on
+        #[arg(long, default_value = "127.0.0.1:1883")]
+        listen: SocketAddr,
+    },
+}
+
+/// One scenario on one broker.
+#[derive(Args)]
+struct Single<Settings: Args> {
+    #[command(flatten)]
+    target: Target,
+    #[command(flatten)]
+    environment: Environment,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+/// The broker to drive: one to start, or one that runs.
+#[derive(Args)]
+#[group(required = true, multiple = false, id = "which")]
+struct Which {
+    /// Start this broker: mosquitto, floor, or NAME=COMMAND with {port} and {data} in it
+    #[arg(long, value_name = "BROKER")]
+    broker: Option<Broker>,
+    /// Drive the broker that listens here
+    #[arg(long, value_name = "ADDRESS")]
+    target: Option<SocketAddr>,
+}
+
+#[derive(Args)]
+struct Target {
+    #[command(flatten)]
+    which: Which,
+    /// The process of the broker given with --target: without it there are no CPU and memory figures
+    #[arg(long, requires = "target")]
+    pid: Option<u32>,
+}
+
+/// Where things run and where results go.
+#[derive(Args, Clone, Debug)]
+pub struct Environment {
+    /// Keep server and load on CPUs of their own: auto, off, or SERVER,LOAD
+    #[arg(long, default_value = "auto", value_parser = parse_pin)]
+    pin: Pin,
+    /// Where brokers that are started here keep their data; on the disk that is to be measured
+    #[arg(long, value_name = "DIRECTORY", default_value_os_t = std::env::temp_dir())]
+    data_root: PathBuf,
+    /// Write the JSON document to this file too
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Print a table instead of the JSON document
+    #[arg(long)]
+    text: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pin {
+    Auto,
+    Off,
+    To(Placement),
+}
+
+fn parse_pin(text: &str) -> Result<Pin, String> {
+    match text {
+        "auto" => return Ok(Pin::Auto),
+        "off" => return Ok(Pin::Off),
+        _ => {}
+    }
+    let cpus =
+        text.split_once(',').and_then(|(server, load)| Some((server.parse().ok()?, load.parse().ok()?)));
+    let (server_cpu, load_cpu) = cpus.ok_or_else(|| format!("`{text}` is not auto, off or SERVER,LOAD"))?;
+    Ok(Pin::To(Placement { server_cpu, load_cpu }))
+}
+
+impl Environment {
+    /// Which CPUs to use, if server and load are to be kept apart.
+    pub fn placement(&self) -> Option<Placement> {
+        match self.pin {
+            Pin::Off => None,
+            Pin::To(placement) => Some(placement),
+            Pin::Auto => {
+                let cores = std::thread::available_parallelism().map_or(1, |count| count.get());
+                (cores >= 2).then_some(Placement { server_cpu: 0, load_cpu: 1 })
+            }
+        }
+    }
+
+    /// Writes the document, and to standard output either it or `text`.
+    pub fn publish(&self, document: &Value, text: &str) -> Result<()> {
+        let json = serde_json::to_string_pretty(document)?;
+        if let Some(path) = &self.json {
+            fs::write(path, &json).with_context(|| format!("writing {}", path.display()))?;
+        }
+        println!("{}", if self.text { text } else { &json });
+        Ok(())
+    }
+}
+
+fn main() -> ExitCode {
+    let done = match Command::parse().action {
+        Action::Flow(single) => measure(&single, "flow", flow::run),
+        Action::PingPong(mut single) => {
+            single.settings.pairs = 1;
+            single.settings.window = 1;
+            measure(&single, "ping-pong", flow::run)
+        }
+        Action::Connections(single) => measure(&single, "connections", connections::run),
+        Action::StoreDrain(single) => measure(&single, "store-drain", store_drain::run),
+        Action::Compare(settings) => compare::run(&settings),
+        Action::Floor { listen } => floor::serve(listen).map(|()| true),
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("ironpost-bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs one scenario on one broker; whether the broker did nothing wrong.
+fn measure<Settings: Args>(
+    single: &Single<Settings>,
+    scenario: &str,
+    run: impl Fn(&Server, &Settings) -> Result<Outcome>,
+) -> Result<bool> {
+    let Single { target, environment, settings } = single;
+    let placement = environment.placement();
+    let (server, broker) = match (&target.which.broker, target.which.target) {
+        (Some(broker), _) => (Server::start(broker, &environment.data_root, placement)?, broker.describe()),
+        (None, address) => {
+            let address = address.context("neither --broker nor --target")?;
+            ensure!(address.port() != 0, "--target needs a port");
+            if let Some(placement) = placement {
+                process::pin_to(placement.load_cpu)?;
+            }
+            (
+                Server::running(address, target.pid),
+                json!({ "address": address.to_string(), "pid": target.pid }),
+            )
+        }
+    };
+    let outcome = run(&server, settings).unwrap_or_else(|error| Outcome::failed(&error));
+    let mut document = report::head();
+    document["scenario"] = json!(scenario);
+    document["broker"] = broker;
+    document["placement"] = json!(format!("{placement:?}"));
+    document["outcome"] = outcome.to_json();
+    environment.publish(&document, &format!("{scenario}\n{}", outcome.to_text()))?;
+    Ok(outcome.failures.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Command::command().debug_assert();
+    }
+
+    #[test]
+    fn a_pin_is_auto_off_or_two_cpus() {
+        assert_eq!(parse_pin("auto"), Ok(Pin::Auto));
+        assert_eq!(parse_pin("off"), Ok(Pin::Off));
+        assert_eq!(parse_pin("3,5"), Ok(Pin::To(Placement { server_cpu: 3, load_cpu: 5 })));
+        assert!(parse_pin("3").is_err() && parse_pin("a,b").is_err());
+    }
+}

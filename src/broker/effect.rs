@@ -33,7 +33,12 @@ pub enum Effect<'a> {
         /// Which.
         connection: ConnectionId,
     },
-    /// Go on parsing.
+    /// Stop parsing anything: what comes next must wait for our own sync (CONNACK first). Undone by `Resume`.
+    Hold {
+        /// Which.
+        connection: ConnectionId,
+    },
+    /// Go on parsing, after `Pause` or `Hold`.
     Resume {
         /// Which.
         connection: ConnectionId,

@@ -1,7 +1,322 @@
 //! The deterministic heart: decides, and does nothing else.
+//!
+//! A `Broker` is a plain value. It has no clock, no I/O, no thread and no randomness: what it needs to know comes in
+//! as an [`Input`] with the time, what it wants done goes out as an [`Effect`]. The same inputs yield the same effects,
+//! so a test or a simulator can drive it in one line and a journal can rebuild it by replaying records through the
+//! same door.
+//!
+//! Calls are of three kinds:
+//! - `handle` takes one input and yields at most a constant number of effects;
+//! - `advance` *pulls* everything plural (fan-out, deliveries, retained messages, released acknowledgements) at the
+//!   pace of its budget, fairly between connections;
+//! - the questions (`next_deadline`, `oldest_live`, `ready`, `drained`) change nothing.
+//!
+//! State is split by lifetime: `connection` < `session` < shard. What happens to a PUBLISH reads in this order:
+//! `publish` (taken from a client) → `place` (who gets it) → `delivery` (sent to each) → `acknowledge` (each says so)
+//! → `settle` (the sender is answered). The invariants that must hold at every moment are asserted where they are
+//! made; I1, I6, I10, I11 and I13 of the journal's list are kept here.
 #![forbid(unsafe_code)]
 
 pub mod effect;
 pub mod input;
 pub mod route;
 pub mod settings;
+pub mod subscriptions;
+
+mod acknowledge;
+mod await_durable;
+mod connect;
+mod connection;
+mod delivery;
+mod disconnect;
+mod few;
+mod interest;
+mod keep_alive;
+mod live;
+mod mesh;
+mod messages;
+mod origins;
+mod place;
+mod publish;
+mod replay;
+mod retained;
+mod retained_pull;
+mod session;
+mod session_end;
+mod settle;
+mod statistics;
+mod subscribe;
+mod subscription_ids;
+mod timers;
+mod transmit;
+mod will;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, VecDeque};
+
+use effect::{Effect, Effects};
+use input::Input;
+use settings::Settings;
+
+use self::await_durable::AwaitDurable;
+use self::connection::{Connection, Connections};
+use self::interest::Announcement;
+use self::keep_alive::KeepAlive;
+use self::live::Live;
+use self::mesh::Outbox;
+use self::messages::Messages;
+use self::origins::Origins;
+use self::place::Placing;
+use self::retained::Retained;
+use self::retained_pull::RetainedPulls;
+use self::session::{PendingWill, Sessions};
+use self::session_end::Ending;
+use self::settle::Held;
+use self::statistics::Statistics;
+use self::subscribe::PendingSubacks;
+use self::subscription_ids::SubscriptionIds;
+use self::subscriptions::Subscriptions;
+use self::timers::Timers;
+use crate::ids::{ConnectionId, Lsn, SessionKey, ShardId};
+use crate::record::Record;
+use crate::time::{Nanos, Now};
+use crate::wire::{Packet, ReasonCode};
+
+/// The broker of one shard. See the module documentation.
+#[derive(Debug)]
+pub struct Broker {
+    settings: Settings,
+    shard: ShardId,
+    /// The time of the present call.
+    now: Now,
+    /// The last record appended.
+    lsn: Lsn,
+    /// Every record up to here is on disk.
+    durable: Lsn,
+    live: Live,
+    connections: Connections,
+    keep_alive: KeepAlive,
+    sessions: Sessions,
+    wills: BTreeMap<SessionKey, PendingWill>,
+    ending: VecDeque<Ending>,
+    /// Ended sessions whose record waits for that many entries to arrive elsewhere.
+    departing: BTreeMap<SessionKey, u32>,
+    subscriptions: Subscriptions,
+    subscription_ids: SubscriptionIds,
+    subacks: PendingSubacks,
+    /// Filters with a subscriber here that every shard has to know.
+    broad_filters: usize,
+    messages: Messages,
+    retained: Retained,
+    retained_pulls: RetainedPulls,
+    placing: Placing,
+    held: VecDeque<Held>,
+    awaiting: AwaitDurable,
+    /// Slots of sessions that may have something to send.
+    ready: VecDeque<u32>,
+    /// Sessions that wait for a body to be read back, by its record.
+    fetching: BTreeMap<Lsn, transmit::Fetch>,
+    outbox: Outbox,
+    origins: Origins,
+    announcement: Announcement,
+    replay: Option<Box<replay::Replay>>,
+    /// Messages to be routed again, in order.
+    restored: VecDeque<u32>,
+    timers: Timers,
+    statistics: Statistics,
+    disk_reserve_reached: bool,
+    draining: Option<u32>,
+}
+
+impl Broker {
+    /// A broker that has seen nothing yet. Replay comes first, also if there is nothing to replay.
+    pub fn new(settings: Settings, shard: ShardId) -> Broker {
+        let hash_key = settings.hash_key;
+        Broker {
+            shard,
+            now: Now::default(),
+            lsn: Lsn::NONE,
+            durable: Lsn::NONE,
+            live: Live::default(),
+            connections: Connections::default(),
+            keep_alive: KeepAlive::default(),
+            sessions: Sessions::new(hash_key),
+            wills: BTreeMap::new(),
+            ending: VecDeque::new(),
+            departing: BTreeMap::new(),
+            subscriptions: Subscriptions::new(hash_key),
+            subscription_ids: SubscriptionIds::default(),
+            subacks: PendingSubacks::default(),
+            broad_filters: 0,
+            messages: Messages::new(settings.resident_bytes_max),
+            retained: Retained::new(),
+            retained_pulls: RetainedPulls::default(),
+            placing: Placing::default(),
+            held: VecDeque::new(),
+            awaiting: AwaitDurable::default(),
+            ready: VecDeque::new(),
+            fetching: BTreeMap::new(),
+            outbox: Outbox::new(settings.placement.shards()),
+            origins: Origins::new(settings.placement.shards()),
+            announcement: Announcement::new(settings.placement.shards()),
+            replay: Some(Box::default()),
+            restored: VecDeque::new(),
+            timers: Timers::default(),
+            statistics: Statistics::default(),
+            disk_reserve_reached: false,
+            draining: None,
+            settings,
+        }
+    }
+
+    /// Take one input.
+    pub fn handle(&mut self, now: Now, input: Input<'_>, effects: &mut impl Effects) {
+        self.now = now;
+        match input {
+            Input::Connect { connection, connect, client_id, assigned, account, peer: _ } => {
+                self.connect(connection, connect, client_id, assigned, account, effects);
+            }
+            Input::Packet { connection, packet } => self.packet(connection, packet, effects),
+            Input::Malformed { connection, reason } => self.refuse_packet(connection, reason, effects),
+            Input::Closed { connection } => self.connection_lost(connection, effects),
+            Input::Drained { connection } => self.output_drained(connection),
+            Input::Durable { lsn } => {
+                assert!(
+                    lsn >= self.durable && lsn <= self.lsn,
+                    "the durable mark moves forward over what exists"
+                );
+                self.durable = lsn;
+            }
+            Input::Fetched { lsn, body } => self.body_fetched(lsn, &body),
+            Input::DiskReserve { reached } => self.disk_reserve_reached = reached,
+            Input::Mesh { from, message } => self.mesh_message(from, message, effects),
+            Input::MeshRoom { to } => self.outbox.has_room(to),
+            Input::Replay { lsn, record } => self.replay_record(lsn, &record),
+            Input::Replayed => self.replayed(effects),
+            Input::Drain => self.draining = Some(self.draining.unwrap_or(0)),
+        }
+    }
+
+    /// Do pending plural work worth about `budget` units (a unit is one queue entry touched or one packet sent).
+    /// True if more could be done right now.
+    pub fn advance(&mut self, now: Now, budget: u32, effects: &mut impl Effects) -> bool {
+        self.now = now;
+        let mut budget = Budget(budget);
+        self.fire_timers(&mut budget, effects);
+        self.sweep_keep_alive(effects);
+        self.publish_statistics(effects);
+        let mut more = false;
+        // What makes messages comes before what places them, and that before what delivers them.
+        more |= self.release_durable(&mut budget, effects);
+        more |= self.release_held(&mut budget, effects);
+        more |= self.drain_connections(&mut budget, effects);
+        more |= self.end_sessions(&mut budget, effects);
+        more |= self.announce_interest(&mut budget, effects);
+        more |= self.route_restored(&mut budget, effects);
+        more |= self.pull_retained(&mut budget, effects);
+        more |= self.flush_outbox(&mut budget, effects);
+        more |= self.place_messages(&mut budget, effects);
+        more |= self.deliver_ready(&mut budget, effects);
+        more
+    }
+
+    /// When `advance` must be called again at the latest.
+    pub fn next_deadline(&self) -> Nanos {
+        let held = self.held.front().map_or(Nanos::NEVER, |held| held.until);
+        held.min(self.timers.next()).min(self.keep_alive.next()).min(self.statistics.next(&self.settings))
+    }
+
+    /// Records below this are needed no more.
+    pub fn oldest_live(&self) -> Lsn {
+        self.live.oldest(self.lsn)
+    }
+
+    /// Whether clients may be let in: everything stored is restored, and every shard knows who wants what.
+    pub fn ready(&self) -> bool {
+        self.replay.is_none() && self.announcement.complete()
+    }
+
+    /// After `Input::Drain`: whether every client has been told and nothing is on its way to disk.
+    pub fn drained(&self) -> bool {
+        self.draining.is_some()
+            && self.connections.len() == 0
+            && self.placing.is_empty()
+            && self.held.is_empty()
+            && self.ending.is_empty()
+    }
+
+    /// One packet of a connection, past CONNECT.
+    fn packet(&mut self, id: ConnectionId, packet: &Packet<'_>, effects: &mut impl Effects) {
+        let Some(connection) = self.connections.get(id) else { return };
+        let version = connection.version;
+        self.keep_alive.heard(id, self.now.mono);
+        self.statistics.received(packet);
+        match packet {
+            Packet::Publish(publish) => self.publish(id, publish, effects),
+            Packet::Ack(ack) => self.acknowledge(id, ack, effects),
+            Packet::Subscribe(subscribe) => self.subscribe(id, subscribe, effects),
+            Packet::Unsubscribe(unsubscribe) => self.unsubscribe(id, unsubscribe, effects),
+            Packet::Pingreq => {
+                effects.perform(Effect::Send { connection: id, version, packet: Packet::Pingresp })
+            }
+            Packet::Disconnect(disconnect) => self.disconnect(id, disconnect, effects),
+            // A second CONNECT [MQTT-3.1.0-2], an AUTH without a method agreed on [MQTT-4.12.0-6], or a packet only a
+            // server may send.
+            Packet::Connect(_)
+            | Packet::Auth(_)
+            | Packet::Connack(_)
+            | Packet::Suback(_)
+            | Packet::Unsuback(_)
+            | Packet::Pingresp => self.refuse_packet(id, ReasonCode::ProtocolError, effects),
+        }
+    }
+
+    /// Append a record and return its number.
+    fn append(&mut self, record: Record<'_>, effects: &mut impl Effects) -> Lsn {
+        self.lsn = self.lsn.next();
+        effects.perform(Effect::Append { lsn: self.lsn, record });
+        self.lsn
+    }
+
+    /// The session's connection, if it has one that may be sent to.
+    fn online(&self, session: u32) -> Option<(ConnectionId, &Connection)> {
+        let id = self.connections.id_in(self.sessions.get(session).connection)?;
+        let connection = self.connections.get(id)?;
+        (!connection.awaiting_connack).then_some((id, connection))
+    }
+
+    /// The session may have something to send now.
+    fn make_ready(&mut self, slot: u32) {
+        let session = self.sessions.get_mut(slot);
+        if !session.ready && session.connection != session::NO_SLOT && session.delivery.is_some() {
+            session.ready = true;
+            self.ready.push_back(slot);
+        }
+    }
+}
+
+/// What one `advance` may still do.
+#[derive(Debug)]
+struct Budget(u32);
+
+impl Budget {
+    /// Take one unit; false when there is none left.
+    fn take(&mut self) -> bool {
+        self.take_many(1)
+    }
+
+    /// Take some units at once; the last of them may overdraw.
+    fn take_many(&mut self, units: u32) -> bool {
+        if self.0 == 0 {
+            return false;
+        }
+        self.0 = self.0.saturating_sub(units);
+        true
+    }
+
+    fn is_spent(&self) -> bool {
+        self.0 == 0
+    }
+}

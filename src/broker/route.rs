@@ -6,6 +6,8 @@
 //! answers and settlements take none, because each is owed for a request that was counted. So what can be waiting in
 //! a receiver is bounded by credits, and no answer ever waits for room.
 
+use std::sync::Arc;
+
 use crate::ids::{OriginKey, SessionKey, ShardId};
 use crate::time::UnixMs;
 use crate::wire::QoS;
@@ -13,8 +15,8 @@ use crate::wire::QoS;
 /// A message body on its way: owned, because it crosses threads.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Parcel {
-    /// Topic, forwarded properties and payload, back to back.
-    pub bytes: Box<[u8]>,
+    /// Topic, forwarded properties and payload, back to back; shared, so a fan-out over shards copies nothing.
+    pub bytes: Arc<[u8]>,
     /// Length of the topic at the front of `bytes`.
     pub topic_len: u16,
     /// Length of the properties after it.

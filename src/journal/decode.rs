@@ -177,7 +177,7 @@ fn numbers(kind: u8, bytes: &[u8]) -> Option<Record<'_>> {
             expiry_s: u32::try_from(values[3]).ok()?,
         },
         (kind::WILL_GONE, 1) => Record::WillGone { key },
-        (kind::SESSION_ENDED, 1) => Record::SessionEnded { key },
+        (kind::SESSION_ENDED, 2) => Record::SessionEnded { key, will_due: UnixMs(values[1]) },
         (kind::GAP, 2) => Record::Gap { key, skipped: values[1] },
         (kind::ORIGIN_RELEASED, 2) => {
             let shard = ShardId(u16::try_from(values[1]).ok()?);

@@ -218,7 +218,7 @@ fn body(record: &Record<'_>, out: &mut Vec<u8>) -> u8 {
             numbers(kind::DISCONNECTED, [key.0, at.0, will_due.0, expiry_s.into()], out)
         }
         Record::WillGone { key } => numbers(kind::WILL_GONE, [key.0], out),
-        Record::SessionEnded { key } => numbers(kind::SESSION_ENDED, [key.0], out),
+        Record::SessionEnded { key, will_due } => numbers(kind::SESSION_ENDED, [key.0, will_due.0], out),
         Record::Gap { key, skipped } => numbers(kind::GAP, [key.0, skipped], out),
         Record::OriginReleased { mark } => {
             numbers(kind::ORIGIN_RELEASED, [mark.lsn.0, mark.shard.0.into()], out)

@@ -332,3 +332,18 @@ impl<S: Storage> Journal<S> {
         Ok(())
     }
 }
+
+/// A record as its frame, for tests that keep what a broker appended.
+#[cfg(test)]
+pub(crate) fn encoded(lsn: crate::ids::Lsn, record: &crate::record::Record<'_>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    encode::encode(lsn, record, &mut bytes);
+    bytes
+}
+
+/// The record in a frame.
+#[cfg(test)]
+pub(crate) fn decoded(bytes: &[u8]) -> crate::record::Record<'_> {
+    let (frame, _) = decode::frame(bytes).expect("a whole frame");
+    decode::record(&frame).expect("a sound record")
+}

@@ -22,17 +22,50 @@
 //!    before the `Sync` was submitted. There is no order between operations in flight at once.
 //! 7. `turn(deadline)` performs what was submitted, waits until there is a completion, a ring of the doorbell or the
 //!    deadline, and appends completions. With the doorbell already rung or completions at hand it does not wait.
-//! 8. Time is read once per turn; `now` returns that reading.
+//!    It may return early with nothing to say; it does not do so over and over.
+//! 8. Time is read once per turn, when its wait ends; `now` returns that reading.
 //! 9. No idle connection costs the reactor memory of its own beyond its entry in the kernel's epoll set.
+//!
+//! # What follows from it
+//!
+//! The token of a `Watch` lives in the kernel's epoll entry and nowhere else (item 9), so tokens at and above
+//! [`TOKEN_RESERVED`] are the reactor's own. A `Watch` that the kernel refuses (no memory, too many watches) shuts
+//! the socket down and is reported as `Ready`: the read that follows says end of stream. Operations are performed in
+//! the order of their submission, but what they do to *different* sockets and files is not ordered.
+//!
+//! Sockets and files are the owner's: dropping a reactor closes none of them, and leaves no buffer that the kernel
+//! may still read or write to be used again.
+
+mod calls;
+mod epoll;
+pub mod faults;
+mod files;
+mod listeners;
+mod probe;
+mod random;
+mod readiness;
+pub mod sim;
+mod uring;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+
+pub use calls::{duplicate, listen, local_address, prepare_process};
+pub use epoll::Epoll;
+pub use probe::{AUTO_PREFERS, Backend, Probe, open, probe};
+pub use random::Random;
+pub use uring::Uring;
+
+use crate::limits;
 
 use crate::time::{Nanos, Now};
 
 /// Who an operation belongs to; chosen by the submitter, returned unchanged.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Token(pub u64);
+
+/// Tokens from here on are used by the reactors themselves.
+pub const TOKEN_RESERVED: Token = Token(u64::MAX - 0xFFFF);
 
 /// A socket of this world: a descriptor in the kernel's, an index in the simulated one. Closing is by [`Op::Close`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -86,7 +119,8 @@ pub enum Op {
         /// Returned in `Detached`.
         token: Token,
     },
-    /// Close: a `Send` in flight ends with an error; yields `Closed` last.
+    /// Close: a `Send` in flight ends with an error; yields `Closed` last. What was sent before still leaves; what
+    /// arrived and was not read is discarded first, so that the peer gets an end of stream and not a reset.
     Close {
         /// The socket.
         socket: Socket,
@@ -157,7 +191,7 @@ pub trait Doorbell: Send + Sync {
 
 /// See the module documentation for the contract.
 pub trait Reactor {
-    /// The clocks, as read at the start of this turn.
+    /// The clocks, as read when the wait of the last turn ended.
     fn now(&self) -> Now;
 
     /// How many operations may still be submitted before the next `turn`.
@@ -171,4 +205,50 @@ pub trait Reactor {
 
     /// For other threads to end this reactor's wait.
     fn doorbell(&self) -> Arc<dyn Doorbell>;
+}
+
+impl<R: Reactor + ?Sized> Reactor for Box<R> {
+    fn now(&self) -> Now {
+        (**self).now()
+    }
+
+    fn room(&self) -> usize {
+        (**self).room()
+    }
+
+    fn submit(&mut self, op: Op) {
+        (**self).submit(op);
+    }
+
+    fn turn(&mut self, deadline: Nanos, completions: &mut Vec<Completion>) {
+        (**self).turn(deadline, completions);
+    }
+
+    fn doorbell(&self) -> Arc<dyn Doorbell> {
+        (**self).doorbell()
+    }
+}
+
+/// The bounds of one reactor. The defaults stand in `limits.rs`; tests make them small.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Operations that may be submitted before a turn.
+    pub operations_max: usize,
+    /// Readiness events taken from the kernel in one turn.
+    pub events_max: usize,
+    /// Connections accepted from one listening socket in one turn.
+    pub accepts_max: usize,
+    /// Pause after accepting failed for want of descriptors or memory.
+    pub accept_retry_ms: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            operations_max: limits::REACTOR_OPERATIONS_MAX,
+            events_max: limits::REACTOR_EVENTS_MAX,
+            accepts_max: limits::ACCEPTS_PER_TURN_MAX,
+            accept_retry_ms: limits::ACCEPT_RETRY_MS,
+        }
+    }
 }

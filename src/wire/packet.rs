@@ -1,12 +1,14 @@
 //! The packets of MQTT as values that borrow from the buffer they came from, or from whoever is sending them.
 //!
 //! One type per packet serves both versions; what a version does not have is `None`, 0 or empty, and `encode` leaves
-//! it out. Field order follows the wire.
+//! it out. Field order follows the wire. Equality is equality of meaning: two packets are equal if they would be
+//! handled alike, whatever the order of their properties.
 
 use std::num::NonZeroU16;
 
+use super::bytes::{Reader, Sink};
 use super::property::Properties;
-use super::reason::ReasonCode;
+use super::reason::{ReasonCode, Reasons};
 
 /// A packet identifier: never 0 `[MQTT-2.2.1-3]`.
 pub type PacketId = NonZeroU16;
@@ -68,6 +70,28 @@ pub enum RetainHandling {
     DoNotSend = 2,
 }
 
+/// The kinds of control packet, by the number in the upper half of their first byte.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+#[repr(u8)]
+#[expect(missing_docs, reason = "each variant is the packet of that name")]
+pub enum PacketType {
+    Connect = 1,
+    Connack = 2,
+    Publish = 3,
+    Puback = 4,
+    Pubrec = 5,
+    Pubrel = 6,
+    Pubcomp = 7,
+    Subscribe = 8,
+    Suback = 9,
+    Unsubscribe = 10,
+    Unsuback = 11,
+    Pingreq = 12,
+    Pingresp = 13,
+    Disconnect = 14,
+    Auth = 15,
+}
+
 /// Any control packet.
 #[derive(Clone, Copy, PartialEq, Debug)]
 #[expect(missing_docs, reason = "each variant is the packet of that name, documented at its type")]
@@ -112,7 +136,7 @@ pub struct Connect<'a> {
     pub authentication_method: Option<&'a str>,
     /// Authentication data; only with a method.
     pub authentication_data: Option<&'a [u8]>,
-    /// All properties as received.
+    /// All properties as received. Encoding takes the user properties from it and nothing else.
     pub properties: Properties<'a>,
     /// May be empty: the server then assigns one `[MQTT-3.1.3-6]`.
     pub client_id: &'a str,
@@ -166,7 +190,10 @@ pub struct Connack<'a> {
     pub server_reference: Option<&'a str>,
     pub authentication_method: Option<&'a str>,
     pub authentication_data: Option<&'a [u8]>,
+    /// Sent in that order. When decoding it stays empty: read `properties`.
     pub user_properties: &'a [(&'a str, &'a str)],
+    /// All properties as received. Encoding takes the user properties from it and nothing else.
+    pub properties: Properties<'a>,
 }
 
 impl Connack<'_> {
@@ -192,6 +219,7 @@ impl Connack<'_> {
             authentication_method: None,
             authentication_data: None,
             user_properties: &[],
+            properties: Properties::EMPTY,
         }
     }
 }
@@ -214,12 +242,12 @@ pub struct Publish<'a> {
     /// Topic alias.
     pub topic_alias: Option<NonZeroU16>,
     /// Server to client only: the identifiers of the matching subscriptions, each 1..=268,435,455. When decoding it
-    /// stays empty; `carries_subscription_id` says that one was there.
+    /// stays empty: `carries_subscription_id` says that one was there, and iterating `forward` yields them.
     pub subscription_ids: &'a [u32],
     /// Decoding only: a subscription identifier was present, which a client may not send `[MQTT-3.3.4-6]`.
     pub carries_subscription_id: bool,
-    /// The properties that pass through unchanged, in order. Iterating or encoding them leaves out the three that
-    /// belong to one hop (message expiry, topic alias, subscription identifier).
+    /// All properties as received. Encoding, and [`Properties::forwarded`], leave out the three that belong to one
+    /// hop (message expiry, topic alias, subscription identifier); the rest passes through unchanged, in order.
     pub forward: Properties<'a>,
     /// Opaque bytes.
     pub payload: &'a [u8],
@@ -284,7 +312,7 @@ pub struct Suback<'a> {
     /// Reason string, if the peer takes it.
     pub reason_string: Option<&'a str>,
     /// One per filter, in order. For v3 every failure is sent as 0x80.
-    pub reasons: &'a [ReasonCode],
+    pub reasons: Reasons<'a>,
 }
 
 /// UNSUBSCRIBE. `filters()` iterates what `decode` has validated.
@@ -304,7 +332,7 @@ pub struct Unsuback<'a> {
     /// Reason string, if the peer takes it.
     pub reason_string: Option<&'a str>,
     /// One per filter, in order.
-    pub reasons: &'a [ReasonCode],
+    pub reasons: Reasons<'a>,
 }
 
 /// DISCONNECT.
@@ -331,4 +359,110 @@ pub struct Auth<'a> {
     pub data: Option<&'a [u8]>,
     /// Reason string.
     pub reason_string: Option<&'a str>,
+}
+
+impl<'a> Subscribe<'a> {
+    /// To be sent. `entries` holds at least one entry, each written by [`Subscribe::push_entry`].
+    pub fn new(packet_id: PacketId, subscription_id: Option<u32>, entries: &'a [u8]) -> Subscribe<'a> {
+        Subscribe { packet_id, subscription_id, entries }
+    }
+
+    /// Appends one subscription to a list of entries. Panics if the filter exceeds 65,535 bytes.
+    pub fn push_entry(entries: &mut Vec<u8>, filter: &str, options: SubscribeOptions) {
+        entries.string(filter);
+        entries.byte(options.bits());
+    }
+
+    /// The subscriptions asked for, in order. A filter is well-formed UTF-8 but not judged: see
+    /// [`super::topic::check_filter`].
+    pub fn filters(&self) -> impl Iterator<Item = (&'a str, SubscribeOptions)> + Clone + use<'a> {
+        let mut reader = Reader::new(self.entries);
+        std::iter::from_fn(move || {
+            let filter = reader.string().ok()?;
+            Some((filter, SubscribeOptions::from_bits(reader.byte().ok()?)?))
+        })
+    }
+}
+
+impl<'a> Unsubscribe<'a> {
+    /// To be sent. `entries` holds at least one entry, each written by [`Unsubscribe::push_entry`].
+    pub fn new(packet_id: PacketId, entries: &'a [u8]) -> Unsubscribe<'a> {
+        Unsubscribe { packet_id, entries }
+    }
+
+    /// Appends one filter to a list of entries. Panics if it exceeds 65,535 bytes.
+    pub fn push_entry(entries: &mut Vec<u8>, filter: &str) {
+        entries.string(filter);
+    }
+
+    /// The filters, in order; well-formed UTF-8 but not judged.
+    pub fn filters(&self) -> impl Iterator<Item = &'a str> + Clone + use<'a> {
+        let mut reader = Reader::new(self.entries);
+        std::iter::from_fn(move || reader.string().ok())
+    }
+}
+
+impl SubscribeOptions {
+    /// The byte on the wire.
+    pub fn bits(self) -> u8 {
+        self.qos as u8
+            | u8::from(self.no_local) << 2
+            | u8::from(self.retain_as_published) << 3
+            | (self.retain_handling as u8) << 4
+    }
+
+    /// The options of that byte; `None` if a value or a reserved bit in it is not allowed.
+    pub fn from_bits(bits: u8) -> Option<SubscribeOptions> {
+        let retain_handling = match bits >> 4 {
+            0 => RetainHandling::Send,
+            1 => RetainHandling::SendIfNew,
+            2 => RetainHandling::DoNotSend,
+            _ => return None,
+        };
+        Some(SubscribeOptions {
+            qos: QoS::from_bits(bits & 0x03)?,
+            no_local: bits & 0x04 != 0,
+            retain_as_published: bits & 0x08 != 0,
+            retain_handling,
+        })
+    }
+}
+
+impl Packet<'_> {
+    /// Which kind of packet.
+    pub fn packet_type(&self) -> PacketType {
+        match self {
+            Packet::Connect(_) => PacketType::Connect,
+            Packet::Connack(_) => PacketType::Connack,
+            Packet::Publish(_) => PacketType::Publish,
+            Packet::Ack(ack) => ack.kind.packet_type(),
+            Packet::Subscribe(_) => PacketType::Subscribe,
+            Packet::Suback(_) => PacketType::Suback,
+            Packet::Unsubscribe(_) => PacketType::Unsubscribe,
+            Packet::Unsuback(_) => PacketType::Unsuback,
+            Packet::Pingreq => PacketType::Pingreq,
+            Packet::Pingresp => PacketType::Pingresp,
+            Packet::Disconnect(_) => PacketType::Disconnect,
+            Packet::Auth(_) => PacketType::Auth,
+        }
+    }
+}
+
+impl AckKind {
+    /// The packet type of that name.
+    pub fn packet_type(self) -> PacketType {
+        match self {
+            AckKind::Puback => PacketType::Puback,
+            AckKind::Pubrec => PacketType::Pubrec,
+            AckKind::Pubrel => PacketType::Pubrel,
+            AckKind::Pubcomp => PacketType::Pubcomp,
+        }
+    }
+}
+
+impl<'a> Ack<'a> {
+    /// An acknowledgement that says success.
+    pub fn success(kind: AckKind, packet_id: PacketId) -> Ack<'a> {
+        Ack { kind, packet_id, reason: ReasonCode::Success, reason_string: None }
+    }
 }

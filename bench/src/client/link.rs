@@ -1,0 +1,108 @@
+//! One non-blocking connection: bytes in, cut into frames by its owner; bytes out, coalesced into one write.
+//!
+//! Decides nothing about MQTT. Owned by `fleet::Fleet` on the client's side and by `floor` on the server's side.
+//!
+//! Invariants: `carry` holds only the beginning of one incomplete packet; `outbound[..written]` is already with the
+//! kernel; the socket waits for writability only while something is left to write.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::TcpStream;
+
+use crate::poll::{Interest, Poller};
+
+/// The largest unsent backlog one connection may hold. Past it something is wrong with the peer, not with the load.
+const OUTBOUND_BYTES_MAX: usize = 256 << 20;
+
+/// A socket with its two buffers.
+pub struct Link {
+    stream: TcpStream,
+    token: u64,
+    /// The beginning of a packet whose rest has not arrived.
+    carry: Vec<u8>,
+    /// What is to be sent, or partly sent.
+    pub outbound: Vec<u8>,
+    written: usize,
+    interest: Interest,
+}
+
+/// What a read brought.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Arrived {
+    /// This many bytes stand at the front of the scratch buffer, the carried ones included.
+    Bytes(usize),
+    /// Nothing, for now.
+    Nothing,
+    /// The peer has closed.
+    End,
+}
+
+impl Link {
+    /// Registers a connected or connecting socket; a connecting one asks to be told when it is writable.
+    pub fn register(stream: TcpStream, poller: &Poller, token: u64, interest: Interest) -> io::Result<Link> {
+        poller.add(&stream, token, interest)?;
+        Ok(Link { stream, token, carry: Vec::new(), outbound: Vec::new(), written: 0, interest })
+    }
+
+    /// Reads once into `scratch`, behind the beginning of a packet kept from the last time.
+    pub fn read(&mut self, scratch: &mut Vec<u8>) -> io::Result<Arrived> {
+        let kept = self.carry.len();
+        if scratch.len() < kept * 2 {
+            // A packet larger than the buffer: grow it, or the read below would have no room.
+            scratch.resize(kept * 2, 0);
+        }
+        match self.stream.read(&mut scratch[kept..]) {
+            Ok(0) => Ok(Arrived::End),
+            Ok(count) => {
+                scratch[..kept].copy_from_slice(&self.carry);
+                self.carry.clear();
+                Ok(Arrived::Bytes(kept + count))
+            }
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
+                Ok(Arrived::Nothing)
+            }
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => Ok(Arrived::End),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Keeps the beginning of a packet until the rest arrives.
+    pub fn keep(&mut self, rest: &[u8]) {
+        if rest.is_empty() && self.carry.capacity() > 4_096 {
+            self.carry = Vec::new();
+        }
+        self.carry.extend_from_slice(rest);
+    }
+
+    /// Writes what is outstanding, as far as the kernel takes it, and waits for writability if that was not all.
+    pub fn flush(&mut self, poller: &Poller) -> io::Result<()> {
+        while self.written < self.outbound.len() {
+            match self.stream.write(&self.outbound[self.written..]) {
+                Ok(count) => self.written += count,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if self.written == self.outbound.len() {
+            self.outbound.clear();
+            self.written = 0;
+            return self.watch(poller, Interest::Read);
+        }
+        if self.outbound.len() - self.written > OUTBOUND_BYTES_MAX {
+            return Err(io::Error::other("the peer does not read: the unsent backlog passed its bound"));
+        }
+        if self.written > self.outbound.len() / 2 {
+            self.outbound.drain(..self.written);
+            self.written = 0;
+        }
+        self.watch(poller, Interest::ReadWrite)
+    }
+
+    fn watch(&mut self, poller: &Poller, interest: Interest) -> io::Result<()> {
+        if self.interest != interest {
+            poller.change(&self.stream, self.token, interest)?;
+            self.interest = interest;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,183 @@
+//! What a process costs: its CPU time, its memory, and the kernel's memory beside it. Also which CPU runs what.
+//!
+//! Decides where each figure comes from: CPU from the process's CPU clock (nanoseconds) with user and system split by
+//! `/proc/PID/stat` (ticks of 10 ms); user memory from `smaps_rollup`; kernel memory from `Slab` in `/proc/meminfo` and
+//! the caches of `/proc/slabinfo`. It reads and never changes another process. Called by the scenarios.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::mem;
+
+use anyhow::{Context, Result, bail};
+
+/// CPU time spent so far, in microseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct CpuTime {
+    /// User and system together, exact.
+    pub total_us: f64,
+    /// Rounded to clock ticks.
+    pub user_us: f64,
+    /// Rounded to clock ticks.
+    pub system_us: f64,
+}
+
+/// The CPU time of process `pid`, all its threads together.
+pub fn cpu_time(pid: u32) -> Result<CpuTime> {
+    let stat =
+        fs::read_to_string(format!("/proc/{pid}/stat")).with_context(|| format!("process {pid} is gone"))?;
+    let (user_us, system_us) =
+        parse_stat(&stat).with_context(|| format!("/proc/{pid}/stat is not understood"))?;
+    let mut clock: libc::clockid_t = 0;
+    // SAFETY: `clock` lives across the call, which writes one clockid_t; an unknown process is an error code.
+    let found = unsafe { libc::clock_getcpuclockid(pid as libc::pid_t, &mut clock) };
+    if found != 0 {
+        bail!("process {pid} has no CPU clock: {}", io::Error::from_raw_os_error(found));
+    }
+    Ok(CpuTime { total_us: read_clock_us(clock)?, user_us, system_us })
+}
+
+/// This process's own CPU time in microseconds.
+pub fn own_cpu_us() -> Result<f64> {
+    read_clock_us(libc::CLOCK_PROCESS_CPUTIME_ID)
+}
+
+fn read_clock_us(clock: libc::clockid_t) -> Result<f64> {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` lives across the call, which writes one timespec.
+    if unsafe { libc::clock_gettime(clock, &mut time) } < 0 {
+        return Err(io::Error::last_os_error()).context("reading a CPU clock");
+    }
+    Ok(time.tv_sec as f64 * 1e6 + time.tv_nsec as f64 / 1e3)
+}
+
+/// User and system microseconds from a line of `/proc/PID/stat`. The command's name may hold spaces and parentheses.
+fn parse_stat(stat: &str) -> Option<(f64, f64)> {
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    let ticks = |index: usize| fields.get(index)?.parse::<f64>().ok();
+    // Fields 14 and 15 of proc(5), counted from field 3. USER_HZ is 100 on every Linux architecture of today.
+    Some((ticks(11)? * 10_000.0, ticks(12)? * 10_000.0))
+}
+
+/// Context switches of a process's main thread: voluntary, and forced.
+pub fn context_switches(pid: u32) -> Result<(u64, u64)> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let field = |name| kilobytes_or_count(&status, name).unwrap_or(0);
+    Ok((field("voluntary_ctxt_switches:"), field("nonvoluntary_ctxt_switches:")))
+}
+
+/// A process's user memory, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Memory {
+    pub resident: f64,
+    pub proportional: f64,
+    /// Pages that no other process maps.
+    pub private: f64,
+    pub anonymous: f64,
+}
+
+/// The memory of process `pid`.
+pub fn memory(pid: u32) -> Result<Memory> {
+    let path = format!("/proc/{pid}/smaps_rollup");
+    let rollup = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
+    parse_rollup(&rollup).with_context(|| format!("{path} is not understood"))
+}
+
+fn parse_rollup(rollup: &str) -> Option<Memory> {
+    let bytes = |name| kilobytes_or_count(rollup, name).map(|kilobytes| kilobytes as f64 * 1024.0);
+    Some(Memory {
+        resident: bytes("Rss:")?,
+        proportional: bytes("Pss:")?,
+        private: bytes("Private_Clean:")? + bytes("Private_Dirty:")?,
+        anonymous: bytes("Anonymous:")?,
+    })
+}
+
+/// The number behind `name` at the beginning of a line.
+fn kilobytes_or_count(text: &str, name: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix(name))?.split_whitespace().next()?.parse().ok()
+}
+
+/// The kernel's memory, in bytes: the whole of `Slab`, and each cache by name where `/proc/slabinfo` may be read.
+#[derive(Clone, Debug, Default)]
+pub struct Slab {
+    pub total: f64,
+    pub caches: BTreeMap<String, f64>,
+}
+
+/// Reads the kernel's slab memory.
+pub fn slab() -> Result<Slab> {
+    let meminfo = fs::read_to_string("/proc/meminfo")?;
+    let total =
+        kilobytes_or_count(&meminfo, "Slab:").context("/proc/meminfo has no Slab line")? as f64 * 1024.0;
+    // Only root may read it; without it the total still stands.
+    let caches = fs::read_to_string("/proc/slabinfo").map(|text| parse_slabinfo(&text)).unwrap_or_default();
+    Ok(Slab { total, caches })
+}
+
+/// Bytes of the pages each cache holds: slabs times pages per slab.
+fn parse_slabinfo(text: &str) -> BTreeMap<String, f64> {
+    let line = |line: &str| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let pages_per_slab: f64 = fields.get(5)?.parse().ok()?;
+        let slabs: f64 = fields.get(14)?.parse().ok()?;
+        Some((fields[0].to_owned(), slabs * pages_per_slab * 4096.0))
+    };
+    text.lines().filter_map(line).collect()
+}
+
+/// Moves this process, and what it starts from now on, to one CPU.
+pub fn pin_to(cpu: usize) -> Result<()> {
+    // SAFETY: an all-zero cpu_set_t is the empty set.
+    let mut set: libc::cpu_set_t = unsafe { mem::zeroed() };
+    if cpu >= libc::CPU_SETSIZE as usize {
+        bail!("there is no CPU {cpu}");
+    }
+    // SAFETY: `cpu` is below CPU_SETSIZE, so it is inside the set.
+    unsafe { libc::CPU_SET(cpu, &mut set) };
+    // SAFETY: the pointer and the size describe `set`, which the call only reads.
+    if unsafe { libc::sched_setaffinity(0, mem::size_of_val(&set), &set) } < 0 {
+        return Err(io::Error::last_os_error()).with_context(|| format!("pinning to CPU {cpu}"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stat_line_with_a_difficult_name_gives_user_and_system() {
+        let stat = "7 (a) b (c) S 1 7 7 0 -1 4194560 1 0 0 0 123 45 0 0 20 0 1 0 5 0 0";
+        assert_eq!(parse_stat(stat), Some((1_230_000.0, 450_000.0)));
+    }
+
+    #[test]
+    fn a_rollup_adds_up_what_is_private() {
+        let rollup = "0-1 ---p 0 0 0 [rollup]\nRss: 100 kB\nPss: 60 kB\nPss_Dirty: 1 kB\nPrivate_Clean: 8 kB\n\
+                      Private_Dirty: 40 kB\nAnonymous: 39 kB\n";
+        let memory = parse_rollup(rollup).unwrap();
+        assert_eq!(memory.private, 48.0 * 1024.0);
+        assert_eq!(memory.proportional, 60.0 * 1024.0);
+        assert!(parse_rollup("Rss: 1 kB\n").is_none());
+    }
+
+    #[test]
+    fn slabinfo_gives_bytes_by_cache_and_skips_its_head() {
+        let text = "slabinfo - version: 2.1\n# name <active_objs> ...\n\
+                    TCP 10 24 2368 13 8 : tunables 0 0 0 : slabdata 3 3 0\n";
+        let caches = parse_slabinfo(text);
+        assert_eq!(caches.get("TCP"), Some(&(3.0 * 8.0 * 4096.0)));
+        assert_eq!(caches.len(), 1);
+    }
+
+    #[test]
+    fn this_process_has_spent_time_and_memory() {
+        let pid = std::process::id();
+        let spent = cpu_time(pid).unwrap();
+        assert!(spent.total_us > 0.0 && own_cpu_us().unwrap() >= spent.total_us);
+        let memory = memory(pid).unwrap();
+        assert!(memory.private > 0.0 && memory.resident >= memory.private);
+        assert!(slab().unwrap().total > 0.0);
+    }
+}

@@ -1,0 +1,252 @@
+//! The broker under test: one that is already running, or a child started for one measurement and ended after it.
+//!
+//! Decides how a broker's description becomes a command: `mosquitto` and `floor` are built in, `NAME=COMMAND` is any
+//! other, with `{port}` and `{data}` filled in. A child gets a free port and an empty data directory, runs on the
+//! server's CPU, and dies with this process. Only children started here are ever signalled.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::str::FromStr;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Value, json};
+
+use crate::clock;
+use crate::process;
+
+/// How to start one broker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Broker {
+    pub name: String,
+    kind: Kind,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Kind {
+    Mosquitto,
+    Floor,
+    /// Words with `{port}` and `{data}` to fill in.
+    Command(Vec<String>),
+}
+
+impl FromStr for Broker {
+    type Err = String;
+
+    /// `mosquitto`, `floor`, `NAME=mosquitto`, `NAME=floor` or `NAME=COMMAND`.
+    fn from_str(text: &str) -> Result<Broker, String> {
+        let (name, command) = text.split_once('=').unwrap_or((text, text));
+        let kind = match command {
+            "mosquitto" => Kind::Mosquitto,
+            "floor" => Kind::Floor,
+            _ if !text.contains('=') => {
+                return Err(format!(
+                    "`{text}` is not built in: write {text}=COMMAND, or use mosquitto or floor"
+                ));
+            }
+            _ if !command.contains("{port}") => {
+                return Err(format!("the command of `{name}` has no {{port}}"));
+            }
+            _ => Kind::Command(command.split_whitespace().map(str::to_owned).collect()),
+        };
+        Ok(Broker { name: name.to_owned(), kind })
+    }
+}
+
+/// The configuration Mosquitto is started with. Debian's, reduced to what matters here: it may not drop (no bound on
+/// queued and unacknowledged messages), it persists as Debian has it, and it does not log each connection.
+fn mosquitto_configuration(port: u16, data: &Path) -> String {
+    format!(
+        "listener {port} 127.0.0.1\nallow_anonymous true\nuser root\npersistence true\npersistence_location {}/\n\
+         max_queued_messages 0\nmax_inflight_messages 0\nlog_type error\nlog_type warning\n",
+        data.display()
+    )
+}
+
+impl Broker {
+    /// The floor keeps no sessions: a scenario about messages for absent subscribers means nothing there.
+    pub fn keeps_sessions(&self) -> bool {
+        self.kind != Kind::Floor
+    }
+
+    fn command(&self, port: u16, data: &Path) -> Result<Command> {
+        match &self.kind {
+            Kind::Mosquitto => {
+                let configuration = data.join("mosquitto.conf");
+                fs::write(&configuration, mosquitto_configuration(port, data))?;
+                let mut command = Command::new(mosquitto_program());
+                command.arg("-c").arg(configuration);
+                Ok(command)
+            }
+            Kind::Floor => {
+                let mut command = Command::new(std::env::current_exe().context("finding this program")?);
+                command.arg("floor").arg("--listen").arg(format!("127.0.0.1:{port}"));
+                Ok(command)
+            }
+            Kind::Command(words) => {
+                let data = data.to_str().context("the data directory is not UTF-8")?;
+                let filled = words
+                    .iter()
+                    .map(|word| word.replace("{port}", &port.to_string()).replace("{data}", data));
+                let filled: Vec<String> = filled.collect();
+                let (program, arguments) = filled.split_first().context("an empty command")?;
+                let mut command = Command::new(program);
+                command.args(arguments);
+                Ok(command)
+            }
+        }
+    }
+
+    /// What a result document says about this broker.
+    pub fn describe(&self) -> Value {
+        let (command, version) = match &self.kind {
+            Kind::Mosquitto => {
+                let configuration =
+                    mosquitto_configuration(0, Path::new("DATA")).replace("listener 0", "listener PORT");
+                (
+                    json!({ "program": mosquitto_program(), "configuration": configuration }),
+                    mosquitto_version(),
+                )
+            }
+            Kind::Floor => (json!("ironpost-bench floor"), Some(env!("CARGO_PKG_VERSION").to_owned())),
+            Kind::Command(words) => (json!(words.join(" ")), None),
+        };
+        json!({ "name": self.name, "command": command, "version": version })
+    }
+}
+
+/// Debian installs it where a user's PATH may not look.
+fn mosquitto_program() -> &'static str {
+    if Path::new("/usr/sbin/mosquitto").exists() { "/usr/sbin/mosquitto" } else { "mosquitto" }
+}
+
+fn mosquitto_version() -> Option<String> {
+    let output = Command::new(mosquitto_program()).arg("-h").stdin(Stdio::null()).output().ok()?;
+    String::from_utf8_lossy(&output.stdout).lines().next().map(str::to_owned)
+}
+
+/// Which CPU the server and the load run on, when they are kept apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Placement {
+    pub server_cpu: usize,
+    pub load_cpu: usize,
+}
+
+/// A broker that accepts connections.
+pub struct Server {
+    pub address: SocketAddr,
+    /// The process to account for; `None` if a running broker was given without one.
+    pub pid: Option<u32>,
+    child: Option<(Child, PathBuf)>,
+}
+
+impl Server {
+    /// A broker that somebody else runs.
+    pub fn running(address: SocketAddr, pid: Option<u32>) -> Server {
+        Server { address, pid, child: None }
+    }
+
+    /// Starts `broker` below `data_root` and waits until it accepts connections.
+    pub fn start(broker: &Broker, data_root: &Path, placement: Option<Placement>) -> Result<Server> {
+        let port = free_port()?;
+        let data = data_root.join(format!("ironpost-bench-{}-{}-{port}", std::process::id(), broker.name));
+        fs::create_dir_all(&data).with_context(|| format!("creating {}", data.display()))?;
+        let log = fs::File::create(data.join("bench-stderr.log"))?;
+        let mut command = broker.command(port, &data)?;
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        // SAFETY: between fork and exec this calls only prctl, which is async-signal-safe, and allocates nothing.
+        unsafe {
+            command.pre_exec(|| {
+                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+                Ok(())
+            });
+        }
+        if let Some(placement) = placement {
+            process::pin_to(placement.server_cpu)?;
+        }
+        let spawned = command.spawn();
+        if let Some(placement) = placement {
+            process::pin_to(placement.load_cpu)?;
+        }
+        let child =
+            spawned.with_context(|| format!("starting {}: {:?}", broker.name, command.get_program()))?;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let pid = Some(child.id());
+        let mut server = Server { address, pid, child: Some((child, data)) };
+        server.await_listener(&broker.name)?;
+        Ok(server)
+    }
+
+    fn await_listener(&mut self, name: &str) -> Result<()> {
+        let deadline = clock::now() + Duration::from_secs(20);
+        loop {
+            // A connection without CONNECT: each broker takes it back when it closes.
+            if TcpStream::connect(self.address).is_ok() {
+                return Ok(());
+            }
+            if let Some((child, data)) = &mut self.child
+                && let Some(status) = child.try_wait()?
+            {
+                let log = fs::read_to_string(data.join("bench-stderr.log")).unwrap_or_default();
+                bail!("{name} ended with {status} before it listened:\n{log}");
+            }
+            ensure!(clock::now() < deadline, "{name} did not listen on {} within 20 s", self.address);
+            clock::pause(Duration::from_millis(10));
+        }
+    }
+
+    /// It was started here, and what it keeps goes with it.
+    pub fn is_child(&self) -> bool {
+        self.child.is_some()
+    }
+}
+
+impl Drop for Server {
+    /// Asks the child to end, ends it after three seconds, and removes its data.
+    fn drop(&mut self) {
+        let Some((mut child, data)) = self.child.take() else { return };
+        // SAFETY: no pointer is passed, and the child has not been waited for, so the number is still its own.
+        unsafe { libc::kill(child.id() as libc::pid_t, libc::SIGTERM) };
+        let deadline = clock::now() + Duration::from_secs(3);
+        while clock::now() < deadline && matches!(child.try_wait(), Ok(None)) {
+            clock::pause(Duration::from_millis(10));
+        }
+        // Both fail only if the child has ended already, which is what is wanted.
+        let _ = child.kill();
+        let _ = child.wait();
+        let _ = fs::remove_dir_all(data);
+    }
+}
+
+/// A port that was free a moment ago.
+fn free_port() -> Result<u16> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("finding a free port")?;
+    Ok(listener.local_addr()?.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broker_is_built_in_or_a_command_with_a_port() {
+        let floor: Broker = "floor".parse().unwrap();
+        assert!(floor.name == "floor" && !floor.keeps_sessions());
+        let again: Broker = "again=floor".parse().unwrap();
+        assert!(again.name == "again" && again.kind == Kind::Floor);
+        assert!("unknown".parse::<Broker>().is_err());
+        assert!("x=serve --listen 1883".parse::<Broker>().unwrap_err().contains("{port}"));
+    }
+
+    #[test]
+    fn placeholders_are_filled_in() {
+        let broker: Broker = "x=serve --listen tcp://127.0.0.1:{port} --data {data}/d".parse().unwrap();
+        let command = broker.command(4711, Path::new("/tmp/q")).unwrap();
+        let arguments: Vec<_> = command.get_args().collect();
+        assert_eq!(command.get_program(), "serve");
+        assert_eq!(arguments, ["--listen", "tcp://127.0.0.1:4711", "--data", "/tmp/q/d"]);
+    }
+}

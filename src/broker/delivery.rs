@@ -1,0 +1,320 @@
+//! The queue of a session and its pull: what is sent when, in which order, inside which window.
+//!
+//! On each connection everything in flight goes again first, in the order it was first sent, marked DUP
+//! `[MQTT-4.4.0-1]` `[MQTT-4.6.0-1]`; then the queue, as far as the client's window and its output's room go. A few
+//! entries per session and call, so that a long backlog delays nobody else.
+
+use super::effect::Effects;
+use super::messages::Owed;
+use super::session::{Entry, InFlight, NO_SLOT, Phase};
+use super::transmit::Attempted;
+use super::{Broker, Budget};
+use crate::ids::ConnectionId;
+use crate::record::Record;
+use crate::wire::{AckKind, PacketId, QoS, ReasonCode};
+
+/// How a session gets a message.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Copy {
+    pub(super) qos: QoS,
+    pub(super) retain: bool,
+    pub(super) shared: bool,
+    /// Handle; released here if the copy is not taken.
+    pub(super) subscription_id: u32,
+}
+
+/// What came of queueing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Taken {
+    /// It is in the queue. `urgent`: an acknowledgement cannot be expected at once, so it is written down now.
+    Queued { urgent: bool },
+    /// The queue is full.
+    Full,
+    /// The session is over, or is not connected and the message is QoS 0.
+    Nobody,
+}
+
+/// What became of one attempt to send.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Attempt {
+    /// Something was sent or dropped: there may be more.
+    Progress,
+    /// Nothing can be sent until something else happens.
+    Wait,
+}
+
+/// Entries one session may send before the next has its turn.
+const TURN_ENTRIES: u32 = 16;
+
+impl Broker {
+    /// Put a message into a session's queue.
+    pub(super) fn enqueue(&mut self, slot: u32, message: u32, copy: Copy) -> Taken {
+        let online = self.online(slot).map(|(_, connection)| connection.window);
+        let (messages_max, bytes_max) = (self.settings.queue_messages_max, self.settings.queue_bytes_max);
+        let session = self.sessions.get_mut(slot);
+        if session.ended || (copy.qos == QoS::AtMostOnce && online.is_none()) {
+            self.subscription_ids.release(copy.subscription_id);
+            return Taken::Nobody;
+        }
+        let durable = session.durable();
+        let delivery = session.delivery();
+        let stored = self.messages.get_mut(message);
+        let bytes = stored.length() as u64;
+        let count = delivery.queue.len() + delivery.in_flight.len();
+        if count >= messages_max as usize || delivery.bytes + bytes > bytes_max {
+            self.subscription_ids.release(copy.subscription_id);
+            return Taken::Full;
+        }
+        delivery.bytes += bytes;
+        let mut entry =
+            Entry { message, owed: NO_SLOT, subscription_id: copy.subscription_id, retain: copy.retain };
+        let mut urgent = false;
+        if copy.qos != QoS::AtMostOnce {
+            let at_once = online.is_some_and(|window| {
+                delivery.queue.is_empty() && delivery.in_flight.len() < usize::from(window)
+            });
+            urgent = durable && (!at_once || copy.qos == QoS::ExactlyOnce);
+            entry.owed = u32::try_from(stored.owed.len()).expect("bounded by SESSIONS_PER_SHARD_MAX");
+            stored.owed.push(Owed {
+                session: slot,
+                subscription_id: copy.subscription_id,
+                qos: copy.qos,
+                retain: copy.retain,
+                shared: copy.shared,
+                durable,
+                recorded: false,
+                done: false,
+            });
+            *(if durable { &mut stored.owing_durable } else { &mut stored.owing_volatile }) += 1;
+        }
+        delivery.queue.push_back(entry);
+        self.messages.retain(message);
+        self.statistics.queued += 1;
+        self.make_ready(slot);
+        Taken::Queued { urgent }
+    }
+
+    /// Give each session that may have something to send its turn.
+    pub(super) fn deliver_ready(&mut self, budget: &mut Budget, effects: &mut impl Effects) -> bool {
+        // Sessions that put themselves back wait for the next call.
+        for _ in 0..self.ready.len() {
+            if budget.is_spent() {
+                return true;
+            }
+            let Some(slot) = self.ready.pop_front() else { break };
+            // A session may have ended, and its slot gone, since it was put here.
+            if !self.sessions.exists(slot) {
+                continue;
+            }
+            self.sessions.get_mut(slot).ready = false;
+            if self.deliver(slot, budget, effects) == Attempt::Progress {
+                self.make_ready(slot);
+            }
+        }
+        !self.ready.is_empty()
+    }
+
+    fn deliver(&mut self, slot: u32, budget: &mut Budget, effects: &mut impl Effects) -> Attempt {
+        for _ in 0..TURN_ENTRIES {
+            let Some((id, connection)) = self.online(slot) else { return Attempt::Wait };
+            if connection.blocked {
+                return Attempt::Wait;
+            }
+            if effects.room(id) == 0 {
+                if let Some(connection) = self.connections.get_mut(id) {
+                    connection.blocked = true;
+                }
+                return Attempt::Wait;
+            }
+            if !budget.take() {
+                return Attempt::Progress;
+            }
+            if self.deliver_one(id, slot, effects) == Attempt::Wait {
+                return Attempt::Wait;
+            }
+        }
+        Attempt::Progress
+    }
+
+    /// Send the next thing due to a session.
+    fn deliver_one(&mut self, id: ConnectionId, slot: u32, effects: &mut impl Effects) -> Attempt {
+        let window = usize::from(self.connections.get(id).map_or(0, |connection| connection.window));
+        let Some(delivery) = self.sessions.get_mut(slot).delivery.as_deref_mut() else {
+            return Attempt::Wait;
+        };
+        if let Some(in_flight) = delivery.in_flight.get(delivery.cursor).copied() {
+            return self.send_in_flight(id, slot, in_flight, effects);
+        }
+        let Some(entry) = delivery.queue.front().copied() else {
+            if delivery.is_empty() {
+                self.sessions.get_mut(slot).delivery = None;
+            }
+            return Attempt::Wait;
+        };
+        let qos = self.entry_qos(entry);
+        if qos != QoS::AtMostOnce && delivery_is_full(self.sessions.get_mut(slot).delivery(), window) {
+            return Attempt::Wait;
+        }
+        let message = self.messages.get(entry.message);
+        if message.expires_at <= self.now.wall {
+            self.pop_queue(slot);
+            self.statistics.expired += 1;
+            self.entry_done(slot, entry, true, effects);
+            return Attempt::Progress;
+        }
+        if qos == QoS::AtMostOnce {
+            return match self.send_publish(id, slot, entry, None, false, effects) {
+                Attempted::Fetching => Attempt::Wait,
+                Attempted::Sent | Attempted::TooLarge => {
+                    self.pop_queue(slot);
+                    self.entry_done(slot, entry, true, effects);
+                    Attempt::Progress
+                }
+            };
+        }
+        self.start_flight(slot, entry, qos, effects)
+    }
+
+    /// Give the front of the queue a packet id.
+    fn start_flight(&mut self, slot: u32, entry: Entry, qos: QoS, effects: &mut impl Effects) -> Attempt {
+        let durable = self.sessions.get(slot).durable();
+        let message = self.messages.get(entry.message);
+        let lsn = message.lsn;
+        let recorded = message.owed.as_slice()[entry.owed as usize].recorded;
+        if qos == QoS::ExactlyOnce && durable && !recorded {
+            if message.placed {
+                // Placed without urgency cannot be: QoS 2 to a durable session is always written at once.
+                self.record(entry.message, effects);
+            }
+            return Attempt::Progress;
+        }
+        self.pop_queue(slot);
+        let session = self.sessions.get_mut(slot);
+        let key = session.key;
+        let delivery = session.delivery();
+        let packet_id = delivery.next_packet_id();
+        let mut phase = Phase::Sendable;
+        if qos == QoS::ExactlyOnce && durable {
+            phase = Phase::Reserved;
+        }
+        delivery.in_flight.push_back(InFlight { entry, packet_id, phase });
+        if phase == Phase::Reserved {
+            let lsn = self.append(Record::Sent { key, message: lsn, packet_id }, effects);
+            self.awaiting.push(lsn, super::await_durable::Waiter::Reserved { slot, key, packet_id });
+        }
+        Attempt::Progress
+    }
+
+    /// Send what is in flight at the cursor, and move the cursor over it.
+    fn send_in_flight(
+        &mut self,
+        id: ConnectionId,
+        slot: u32,
+        in_flight: InFlight,
+        effects: &mut impl Effects,
+    ) -> Attempt {
+        match in_flight.phase {
+            Phase::Reserved => return Attempt::Wait,
+            Phase::Receiving => {}
+            Phase::Released => {
+                self.send_ack(id, AckKind::Pubrel, in_flight.packet_id, ReasonCode::Success, effects);
+            }
+            Phase::Sendable | Phase::Sent => {
+                let dup = in_flight.phase == Phase::Sent;
+                match self.send_publish(id, slot, in_flight.entry, Some(in_flight.packet_id), dup, effects) {
+                    Attempted::Fetching => return Attempt::Wait,
+                    Attempted::TooLarge => {
+                        self.finish_flight(slot, in_flight.packet_id, effects);
+                        return Attempt::Progress;
+                    }
+                    Attempted::Sent => {}
+                }
+            }
+        }
+        let delivery = self.sessions.get_mut(slot).delivery();
+        let cursor = delivery.cursor;
+        if in_flight.phase == Phase::Sendable {
+            delivery.in_flight[cursor].phase = Phase::Sent;
+        }
+        delivery.cursor += 1;
+        Attempt::Progress
+    }
+
+    /// A delivery is over: take it out of flight and settle its part of the message.
+    pub(super) fn finish_flight(&mut self, slot: u32, packet_id: PacketId, effects: &mut impl Effects) {
+        let delivery = self.sessions.get_mut(slot).delivery();
+        let Some(index) = delivery.find(packet_id) else { return };
+        let Some(in_flight) = delivery.in_flight.remove(index) else { return };
+        if index < delivery.cursor {
+            delivery.cursor -= 1;
+        }
+        self.entry_done(slot, in_flight.entry, true, effects);
+        self.make_ready(slot);
+    }
+
+    fn pop_queue(&mut self, slot: u32) {
+        let delivery = self.sessions.get_mut(slot).delivery();
+        delivery.queue.pop_front().expect("the entry at the front is being sent");
+    }
+
+    /// The QoS an entry is delivered at.
+    pub(super) fn entry_qos(&self, entry: Entry) -> QoS {
+        if entry.owed == NO_SLOT {
+            return QoS::AtMostOnce;
+        }
+        self.messages.get(entry.message).owed.as_slice()[entry.owed as usize].qos
+    }
+
+    /// An entry has left its session's queue for good. `write`: note it in the journal if it was recorded (I10).
+    pub(super) fn entry_done(&mut self, slot: u32, entry: Entry, write: bool, effects: &mut impl Effects) {
+        self.statistics.queued -= 1;
+        self.subscription_ids.release(entry.subscription_id);
+        let session = self.sessions.get_mut(slot);
+        let key = session.key;
+        let bytes = self.messages.get(entry.message).length() as u64;
+        session.delivery().bytes -= bytes;
+        if entry.owed != NO_SLOT {
+            let message = self.messages.get_mut(entry.message);
+            let lsn = message.lsn;
+            let owed = &mut message.owed.as_mut_slice()[entry.owed as usize];
+            assert!(!owed.done, "an entry leaves its queue once");
+            owed.done = true;
+            owed.subscription_id = 0;
+            let (durable, recorded) = (owed.durable, owed.recorded);
+            if durable && !message.covered {
+                message.owing_durable -= 1;
+            } else if !durable && !message.forgiven {
+                message.owing_volatile -= 1;
+            }
+            if recorded && write {
+                let _ = self.append(Record::Acknowledged { key, message: lsn }, effects);
+            }
+            self.try_settle(entry.message, effects);
+        }
+        self.release_message(entry.message);
+    }
+
+    /// QoS 0 entries do not outlive the connection they were queued for.
+    pub(super) fn drop_unacknowledgeable(&mut self, slot: u32) {
+        let Some(delivery) = self.sessions.get_mut(slot).delivery.as_deref_mut() else { return };
+        let mut dropped: Vec<Entry> = Vec::new();
+        delivery.queue.retain(|entry| {
+            let keep = entry.owed != NO_SLOT;
+            if !keep {
+                dropped.push(*entry);
+            }
+            keep
+        });
+        for entry in dropped {
+            self.statistics.queued -= 1;
+            self.subscription_ids.release(entry.subscription_id);
+            let bytes = self.messages.get(entry.message).length() as u64;
+            self.sessions.get_mut(slot).delivery().bytes -= bytes;
+            self.release_message(entry.message);
+        }
+    }
+}
+
+fn delivery_is_full(delivery: &super::session::Delivery, window: usize) -> bool {
+    delivery.in_flight.len() >= window
+}

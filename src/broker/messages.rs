@@ -1,0 +1,403 @@
+//! The message store of a shard: each body once, whatever the fan-out, and who still owes for it.
+//!
+//! A message lives while something refers to it: a queue entry, the retained table, or the publish that is not yet
+//! settled. What it owes decides when its sender is answered (`settle.rs`). A body that is on disk may be dropped
+//! from memory (`resident` bound) and is read back when a connected recipient needs it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use slab::Slab;
+
+use super::few::Few;
+use super::route::Parcel;
+use crate::ids::{ConnectionId, Lsn, OriginKey, SessionKey, ShardId};
+use crate::record::Body;
+use crate::time::UnixMs;
+use crate::wire::QoS;
+
+/// A message of this shard: a stale one is recognised by its serial number.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct MessageId {
+    pub(super) slot: u32,
+    pub(super) serial: u32,
+}
+
+impl MessageId {
+    /// As a token between shards; never 0, because serial numbers start at 1.
+    pub(super) fn token(self) -> u64 {
+        u64::from(self.serial) << 32 | u64::from(self.slot)
+    }
+
+    /// Back from a token.
+    pub(super) fn from_token(token: u64) -> MessageId {
+        #[expect(clippy::cast_possible_truncation, reason = "the two halves of the token")]
+        MessageId { slot: token as u32, serial: (token >> 32) as u32 }
+    }
+}
+
+/// Who is answered when everything owed for a message is settled.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Sender {
+    /// Nobody: QoS 0, a retained delivery, something restored.
+    Nobody,
+    /// A client's QoS 1 PUBLISH: the entry `sequence` of its acknowledgement queue.
+    Client { connection: ConnectionId, sequence: u32 },
+    /// Another shard's request.
+    Shard { shard: ShardId, token: u64 },
+    /// The `Inbound` record of a QoS 2 PUBLISH accepted here.
+    Inbound,
+    /// A will, kept until it is settled.
+    Will { key: SessionKey },
+    /// An entry of a shared subscription's member whose session ended, kept until another member has it.
+    Departed { key: SessionKey },
+}
+
+/// One session that a message was queued for at QoS 1 or 2.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Owed {
+    pub(super) session: u32,
+    pub(super) subscription_id: u32,
+    pub(super) qos: QoS,
+    pub(super) retain: bool,
+    pub(super) shared: bool,
+    /// The session outlives its connection, so it is written down.
+    pub(super) durable: bool,
+    /// A record in the journal lists it.
+    pub(super) recorded: bool,
+    /// It has acknowledged, or no longer can.
+    pub(super) done: bool,
+}
+
+/// What other shards still have to say about a message.
+#[derive(Clone, Copy, Default, Debug)]
+pub(super) struct Remote {
+    /// Requests without `Placed`.
+    pub(super) unplaced: u32,
+    /// Requests without `Settled`.
+    pub(super) unsettled: u32,
+}
+
+/// A message.
+#[derive(Debug)]
+pub(super) struct Message {
+    serial: u32,
+    /// Topic, forwarded properties, payload. `None`: not in memory; `lsn` says where it is.
+    pub(super) bytes: Option<Arc<[u8]>>,
+    pub(super) topic_len: u16,
+    pub(super) forward_len: u32,
+    pub(super) payload_len: u32,
+    pub(super) qos: QoS,
+    pub(super) retain: bool,
+    /// Every session that gets it is known.
+    pub(super) placed: bool,
+    /// The record that lists its recipients is durable: nothing durable is owed any more.
+    pub(super) covered: bool,
+    /// The retained message of its topic: stays in memory, because other shards may ask for it.
+    pub(super) pinned: bool,
+    /// Holds a reference of its own until other shards have settled it.
+    pub(super) travelling: bool,
+    /// `hold` is over: recipients that are not written down are owed nothing more.
+    pub(super) forgiven: bool,
+    /// The shard that asked has been told where it was placed.
+    pub(super) answered: bool,
+    /// In the queue of bodies that may be dropped from memory.
+    evictable: bool,
+    /// Its sender has been answered.
+    pub(super) settled: bool,
+    /// The record with its body.
+    pub(super) lsn: Lsn,
+    pub(super) accepted_at: UnixMs,
+    pub(super) expires_at: UnixMs,
+    pub(super) publisher: (ShardId, SessionKey),
+    pub(super) origin: Option<OriginKey>,
+    pub(super) sender: Sender,
+    pub(super) owed: Few<Owed>,
+    /// Durable recipients that have neither acknowledged nor are covered.
+    pub(super) owing_durable: u32,
+    /// Other recipients that have not acknowledged; forgiven after `hold`.
+    pub(super) owing_volatile: u32,
+    pub(super) remote: Remote,
+    /// Sessions that took it, here and elsewhere.
+    pub(super) taken: u32,
+    /// Sessions whose queue was full.
+    pub(super) refused: u32,
+    references: u32,
+}
+
+impl Message {
+    /// Length of topic, properties and payload.
+    pub(super) fn length(&self) -> usize {
+        usize::from(self.topic_len) + self.forward_len as usize + self.payload_len as usize
+    }
+
+    /// The body, if it is in memory.
+    pub(super) fn body(&self) -> Option<Body<'_>> {
+        let bytes = self.bytes.as_deref()?;
+        let (topic, rest) = bytes.split_at(usize::from(self.topic_len));
+        let (forward, payload) = rest.split_at(self.forward_len as usize);
+        Some(Body {
+            topic: std::str::from_utf8(topic).expect("a topic was validated when it was decoded"),
+            forward,
+            payload,
+            qos: self.qos,
+            retain: self.retain,
+            accepted_at: self.accepted_at,
+            expires_at: self.expires_at,
+        })
+    }
+
+    /// As it travels to another shard.
+    pub(super) fn parcel(&self) -> Option<Parcel> {
+        Some(Parcel {
+            bytes: self.bytes.clone()?,
+            topic_len: self.topic_len,
+            forward_len: self.forward_len,
+            qos: self.qos,
+            retain: self.retain,
+            accepted_at: self.accepted_at,
+            expires_at: self.expires_at,
+            publisher: self.publisher,
+            origin: self.origin,
+        })
+    }
+}
+
+/// The store.
+#[derive(Debug)]
+pub(super) struct Messages {
+    slots: Slab<Message>,
+    next_serial: u32,
+    resident_bytes: u64,
+    resident_bytes_max: u64,
+    evictable: VecDeque<MessageId>,
+}
+
+impl Messages {
+    pub(super) fn new(resident_bytes_max: u64) -> Messages {
+        Messages {
+            slots: Slab::new(),
+            next_serial: 1,
+            resident_bytes: 0,
+            resident_bytes_max,
+            evictable: VecDeque::new(),
+        }
+    }
+
+    /// How many there are.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Store a message with one reference.
+    pub(super) fn insert(&mut self, parcel: Parcel, sender: Sender) -> MessageId {
+        let payload_len = parcel.bytes.len() - usize::from(parcel.topic_len) - parcel.forward_len as usize;
+        self.insert_parts(
+            Some(parcel.bytes),
+            payload_len,
+            sender,
+            &Head {
+                topic_len: parcel.topic_len,
+                forward_len: parcel.forward_len,
+                qos: parcel.qos,
+                retain: parcel.retain,
+                accepted_at: parcel.accepted_at,
+                expires_at: parcel.expires_at,
+                publisher: parcel.publisher,
+                origin: parcel.origin,
+            },
+        )
+    }
+
+    /// Store a message whose body stays on disk, with one reference.
+    pub(super) fn insert_on_disk(
+        &mut self,
+        body: &Body<'_>,
+        lsn: Lsn,
+        origin: Option<OriginKey>,
+    ) -> MessageId {
+        let head = Head {
+            topic_len: u16::try_from(body.topic.len())
+                .expect("a topic's length was checked when it was decoded"),
+            forward_len: u32::try_from(body.forward.len()).expect("a packet's length fits 32 bits"),
+            qos: body.qos,
+            retain: body.retain,
+            accepted_at: body.accepted_at,
+            expires_at: body.expires_at,
+            publisher: (ShardId(0), SessionKey(0)),
+            origin,
+        };
+        let id = self.insert_parts(None, body.payload.len(), Sender::Nobody, &head);
+        self.get_mut(id.slot).lsn = lsn;
+        id
+    }
+
+    /// Another message with the same body and record, with one reference and nothing owed.
+    pub(super) fn copy(&mut self, slot: u32, sender: Sender) -> MessageId {
+        let message = self.get(slot);
+        let (bytes, payload_len, lsn) = (message.bytes.clone(), message.payload_len as usize, message.lsn);
+        let head = Head {
+            topic_len: message.topic_len,
+            forward_len: message.forward_len,
+            qos: message.qos,
+            retain: message.retain,
+            accepted_at: message.accepted_at,
+            expires_at: message.expires_at,
+            publisher: message.publisher,
+            origin: None,
+        };
+        let id = self.insert_parts(bytes, payload_len, sender, &head);
+        self.get_mut(id.slot).lsn = lsn;
+        id
+    }
+
+    fn insert_parts(
+        &mut self,
+        bytes: Option<Arc<[u8]>>,
+        payload_len: usize,
+        sender: Sender,
+        head: &Head,
+    ) -> MessageId {
+        let serial = self.next_serial;
+        self.next_serial = self.next_serial.checked_add(1).unwrap_or(1);
+        self.resident_bytes += bytes.as_ref().map_or(0, |bytes| bytes.len() as u64);
+        let slot = self.slots.insert(Message {
+            serial,
+            bytes,
+            topic_len: head.topic_len,
+            forward_len: head.forward_len,
+            payload_len: u32::try_from(payload_len).expect("a packet's length fits 32 bits"),
+            qos: head.qos,
+            retain: head.retain,
+            placed: false,
+            covered: false,
+            pinned: false,
+            travelling: false,
+            forgiven: false,
+            answered: false,
+            evictable: false,
+            settled: false,
+            lsn: Lsn::NONE,
+            accepted_at: head.accepted_at,
+            expires_at: head.expires_at,
+            publisher: head.publisher,
+            origin: head.origin,
+            sender,
+            owed: Few::None,
+            owing_durable: 0,
+            owing_volatile: 0,
+            remote: Remote::default(),
+            taken: 0,
+            refused: 0,
+            references: 1,
+        });
+        MessageId { slot: u32::try_from(slot).expect("fewer messages than 2^32"), serial }
+    }
+
+    /// The message in that slot; the caller holds a reference.
+    pub(super) fn get(&self, slot: u32) -> &Message {
+        &self.slots[slot as usize]
+    }
+
+    /// The message in that slot; the caller holds a reference.
+    pub(super) fn get_mut(&mut self, slot: u32) -> &mut Message {
+        &mut self.slots[slot as usize]
+    }
+
+    /// The message, if it is still that one.
+    pub(super) fn find(&mut self, id: MessageId) -> Option<&mut Message> {
+        self.slots.get_mut(id.slot as usize).filter(|message| message.serial == id.serial)
+    }
+
+    /// The full id of the message in that slot.
+    pub(super) fn id(&self, slot: u32) -> MessageId {
+        MessageId { slot, serial: self.get(slot).serial }
+    }
+
+    /// One more reference.
+    pub(super) fn retain(&mut self, slot: u32) {
+        self.get_mut(slot).references += 1;
+    }
+
+    /// One reference less; the last one removes the message and returns it.
+    pub(super) fn release(&mut self, slot: u32) -> Option<Message> {
+        let message = self.get_mut(slot);
+        message.references = message.references.checked_sub(1).expect("every release follows its reference");
+        if message.references > 0 {
+            return None;
+        }
+        let message = self.slots.remove(slot as usize);
+        self.resident_bytes -= message.bytes.as_ref().map_or(0, |bytes| bytes.len() as u64);
+        Some(message)
+    }
+
+    /// The body travels on: this shard needs it no more.
+    pub(super) fn take_bytes(&mut self, slot: u32) {
+        let message = &mut self.slots[slot as usize];
+        if let Some(bytes) = message.bytes.take() {
+            self.resident_bytes -= bytes.len() as u64;
+        }
+    }
+
+    /// The body came back from disk.
+    pub(super) fn restore_bytes(&mut self, slot: u32, body: &Body<'_>) {
+        let bytes: Arc<[u8]> = [body.topic.as_bytes(), body.forward, body.payload].concat().into();
+        self.resident_bytes += bytes.len() as u64;
+        let message = &mut self.slots[slot as usize];
+        assert!(message.bytes.is_none(), "only a body that is not in memory is fetched");
+        message.bytes = Some(bytes);
+        let id = MessageId { slot, serial: message.serial };
+        message.evictable = true;
+        self.evictable.push_back(id);
+        self.evict();
+    }
+
+    /// The body is on disk: it may leave memory when there is too much.
+    pub(super) fn make_evictable(&mut self, slot: u32) {
+        let message = &mut self.slots[slot as usize];
+        assert!(message.lsn.is_some(), "what is dropped from memory is on disk");
+        if !message.evictable && message.bytes.is_some() {
+            message.evictable = true;
+            let id = MessageId { slot, serial: message.serial };
+            self.evictable.push_back(id);
+        }
+        self.evict();
+    }
+
+    /// Oldest first. Stale names behind a long-lived front are swept out when they are the majority.
+    fn evict(&mut self) {
+        if self.evictable.len() > 64 + 2 * self.slots.len() {
+            let slots = &self.slots;
+            self.evictable.retain(|id| slots.get(id.slot as usize).is_some_and(|m| m.serial == id.serial));
+        }
+        while let Some(&id) = self.evictable.front() {
+            let live = self.slots.get_mut(id.slot as usize).filter(|message| message.serial == id.serial);
+            match live {
+                Some(message) if message.bytes.is_some() => {
+                    if self.resident_bytes <= self.resident_bytes_max || self.evictable.len() == 1 {
+                        return;
+                    }
+                    message.evictable = false;
+                    let bytes = message.bytes.take().expect("just seen");
+                    self.resident_bytes -= bytes.len() as u64;
+                }
+                Some(message) => message.evictable = false,
+                None => {}
+            }
+            self.evictable.pop_front();
+        }
+    }
+}
+
+/// What a message is made with besides its bytes.
+struct Head {
+    topic_len: u16,
+    forward_len: u32,
+    qos: QoS,
+    retain: bool,
+    accepted_at: UnixMs,
+    expires_at: UnixMs,
+    publisher: (ShardId, SessionKey),
+    origin: Option<OriginKey>,
+}

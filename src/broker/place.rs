@@ -1,0 +1,336 @@
+//! Who gets a message: matching, merging per session, and handing one entry to each queue, a few per call.
+//!
+//! One task at a time, in order, so that messages of one publisher and topic stay in order. Matching copies the
+//! handles of the matching subscriptions once; queueing them is pulled by budget; then one request goes to each other
+//! interested shard, waiting for room there if need be.
+
+use std::collections::VecDeque;
+
+use super::delivery::{Copy, Taken};
+use super::effect::{Effect, Effects, Event};
+use super::messages::Sender;
+use super::route::{Audience, MeshMessage};
+use super::subscriptions::{Entry, FilterId, Grant};
+use super::{Broker, Budget};
+use crate::ids::{OriginKey, ShardId};
+use crate::wire::{QoS, ReasonCode};
+
+/// Whom a task is for.
+#[derive(Debug)]
+pub(super) enum Scope {
+    /// This shard owns the topic: everyone, everywhere.
+    Owner,
+    /// The owner asked: these subscriptions of this shard.
+    Here(Audience),
+    /// The owner, for one shared subscription only (`$share/GROUP/FILTER`).
+    Group(Box<str>),
+    /// One session of this shard: a retained message for a new subscription.
+    Session(Match),
+}
+
+/// A message to be placed.
+#[derive(Debug)]
+pub(super) struct Task {
+    pub(super) message: u32,
+    pub(super) scope: Scope,
+}
+
+/// A session that gets a copy, by one subscription.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Match {
+    pub(super) session: u32,
+    pub(super) grant: Grant,
+    pub(super) shared: bool,
+}
+
+/// Tasks in order, and the state of the first.
+#[derive(Debug, Default)]
+pub(super) struct Placing {
+    queue: VecDeque<Task>,
+    /// The first task has been matched.
+    matched: bool,
+    /// Its matches, sorted by session; `next` is the first not yet queued.
+    matches: Vec<Match>,
+    next: usize,
+    /// Some durable recipient cannot be expected to acknowledge at once.
+    urgent: bool,
+    /// Other shards that are interested, and in what.
+    remote: Vec<(ShardId, Audience)>,
+}
+
+impl Placing {
+    pub(super) fn push(&mut self, task: Task) {
+        self.queue.push_back(task);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+}
+
+impl Broker {
+    /// Place messages, as far as the budget and the other shards' room go.
+    pub(super) fn place_messages(&mut self, budget: &mut Budget, effects: &mut impl Effects) -> bool {
+        while !self.placing.is_empty() {
+            if budget.is_spent() {
+                return true;
+            }
+            if !self.placing.matched {
+                budget.take();
+                self.match_first(effects);
+            }
+            while self.placing.next < self.placing.matches.len() {
+                if !budget.take() {
+                    return true;
+                }
+                self.queue_next_match(effects);
+            }
+            if !self.ask_other_shards(effects) {
+                return false;
+            }
+            self.finish_first(effects);
+        }
+        false
+    }
+
+    /// Find who is interested in the first task's message.
+    fn match_first(&mut self, effects: &mut impl Effects) {
+        let Some(task) = self.placing.queue.front() else { return };
+        let (message, mut matches) = (task.message, std::mem::take(&mut self.placing.matches));
+        matches.clear();
+        self.placing.remote.clear();
+        self.placing.next = 0;
+        self.placing.urgent = false;
+        self.placing.matched = true;
+        let stored = self.messages.get(message);
+        // Routed again after a crash: what was placed here is in the queues. Other shards judge for themselves.
+        let repeat = self.origins.placed_before(stored.origin);
+        let topic = stored.body().map_or("", |body| body.topic);
+        let mut groups: Vec<FilterId> = Vec::new();
+        let remote = &mut self.placing.remote;
+        match &task.scope {
+            Scope::Owner => self.subscriptions.walk(topic, |filter, entry| {
+                if entry.is_shared() {
+                    groups.push(filter);
+                } else {
+                    take_ordinary(entry, &mut matches);
+                    entry.remote().iter().for_each(|(shard, _)| audience(remote, *shard).ordinary = true);
+                }
+            }),
+            Scope::Here(wanted) => {
+                if wanted.ordinary {
+                    self.subscriptions.walk(topic, |_, entry| {
+                        if !entry.is_shared() {
+                            take_ordinary(entry, &mut matches);
+                        }
+                    });
+                }
+                groups.extend(wanted.shared.iter().filter_map(|text| self.subscriptions.find(text)));
+            }
+            Scope::Group(text) => groups.extend(self.subscriptions.find(text)),
+            Scope::Session(one) => matches.push(*one),
+        }
+        let here_only = matches!(task.scope, Scope::Here(_));
+        let is_retain_for_owner = matches!(task.scope, Scope::Owner) && stored.retain && !repeat;
+        let origin = stored.origin;
+        for group in groups {
+            self.choose_member(group, origin, here_only, &mut matches);
+        }
+        // Sorted by session, ordinary before shared, so that copies to merge are neighbours; the sort is stable and
+        // the walk's order is fixed, so the same state gives the same order.
+        matches.sort_by_key(|one| (one.session, one.shared));
+        if repeat {
+            matches.clear();
+        }
+        self.placing.matches = matches;
+        if is_retain_for_owner {
+            self.retain_message(message, effects);
+        }
+    }
+
+    /// One member of a shared subscription `[MQTT-4.8.2-4]`: shards take turns by their number of members. A QoS 2
+    /// message chooses by its key, so that routing it again after a crash chooses the same.
+    fn choose_member(
+        &mut self,
+        group: FilterId,
+        origin: Option<OriginKey>,
+        here_only: bool,
+        matches: &mut Vec<Match>,
+    ) {
+        let turn = match origin {
+            Some(origin) => u32::try_from(origin.lsn.0 & 0xFFFF_FFFF).expect("masked to 32 bits"),
+            None => self.subscriptions.pick_turn(group),
+        };
+        let entry = self.subscriptions.entry(group);
+        let local = u32::try_from(entry.local().len()).expect("bounded by SESSIONS_PER_SHARD_MAX");
+        let elsewhere: u32 =
+            if here_only { 0 } else { entry.remote().iter().map(|(_, members)| members).sum() };
+        let Some(mut place) = turn.checked_rem(local + elsewhere) else { return };
+        if place >= local {
+            place -= local;
+            for (shard, members) in entry.remote() {
+                if place < *members {
+                    audience(&mut self.placing.remote, *shard).shared.push(entry.text().into());
+                    return;
+                }
+                place -= members;
+            }
+            return;
+        }
+        // The one whose turn it is, or the next that is connected.
+        let members = entry.local();
+        let at = |offset: u32| &members[((place + offset) % local) as usize];
+        let chosen = (0..local.min(64)).map(at).find(|member| self.online(member.session).is_some());
+        let member = chosen.unwrap_or_else(|| at(0));
+        matches.push(Match { session: member.session, grant: member.grant, shared: true });
+    }
+
+    /// Queue the message for the next session, with everything its subscriptions say taken together.
+    fn queue_next_match(&mut self, effects: &mut impl Effects) {
+        let message = self.placing.queue.front().expect("a task is being placed").message;
+        let first = self.placing.matches[self.placing.next];
+        let publisher = self.messages.get(message).publisher;
+        let published = (self.messages.get(message).qos, self.messages.get(message).retain);
+        let for_new_subscription = matches!(self.placing.queue[0].scope, Scope::Session(_));
+        let session = self.sessions.get(first.session);
+        let own = publisher == (self.shard, session.key);
+        let mut qos: Option<QoS> = None;
+        let mut retain = for_new_subscription;
+        let mut ids: [u32; 16] = [0; 16];
+        let mut id_count = 0;
+        while let Some(one) = self.placing.matches.get(self.placing.next) {
+            if one.session != first.session || one.shared != first.shared {
+                break;
+            }
+            self.placing.next += 1;
+            let options = one.grant.options;
+            // [MQTT-3.8.3-3]
+            if !(own && options.no_local) {
+                qos = qos.max(Some(options.qos));
+                retain |= options.retain_as_published && published.1;
+                if one.grant.subscription_id != 0 && id_count < ids.len() {
+                    ids[id_count] = one.grant.subscription_id;
+                    id_count += 1;
+                }
+            }
+            if first.shared {
+                break;
+            }
+        }
+        let Some(granted) = qos else { return };
+        let copy = Copy {
+            qos: granted.min(published.0),
+            retain,
+            shared: first.shared,
+            subscription_id: self.subscription_ids.intern(&ids[..id_count]),
+        };
+        match self.enqueue(first.session, message, copy) {
+            Taken::Queued { urgent } => {
+                self.placing.urgent |= urgent;
+                self.messages.get_mut(message).taken += 1;
+            }
+            Taken::Full => {
+                self.messages.get_mut(message).refused += 1;
+                self.skip(first.session, effects);
+            }
+            Taken::Nobody => {}
+        }
+    }
+
+    /// The session's queue was full: remember that it has a gap. Told at CONNACK, unless it was the only recipient,
+    /// whose publisher is told instead.
+    fn skip(&mut self, slot: u32, effects: &mut impl Effects) {
+        let sole = self.placing.matches.len() == 1
+            && self.placing.remote.is_empty()
+            && matches!(self.placing.queue.front().map(|task| &task.scope), Some(Scope::Owner));
+        self.statistics.refused += 1;
+        if sole {
+            return;
+        }
+        let session = self.sessions.get_mut(slot);
+        session.skipped = session.skipped.saturating_add(1);
+        let (key, skipped, durable) = (session.key, u64::from(session.skipped), session.durable());
+        if skipped == 1 {
+            let client_id = self.sessions.get(slot).client_id();
+            effects.perform(Effect::Log(Event::QueueFull { client_id }));
+        }
+        if durable {
+            let _ = self.append(crate::record::Record::Gap { key, skipped }, effects);
+        }
+    }
+
+    /// One request to each other interested shard. False: a ring is full; come back when it has room.
+    fn ask_other_shards(&mut self, effects: &mut impl Effects) -> bool {
+        while let Some((shard, _)) = self.placing.remote.last() {
+            let to = *shard;
+            if !effects.mesh_room(to) {
+                return false;
+            }
+            let Some((_, audience)) = self.placing.remote.pop() else { return true };
+            let slot = self.placing.queue.front().expect("a task is being placed").message;
+            let id = self.messages.id(slot);
+            let message = self.messages.get_mut(slot);
+            let tracked = message.qos != QoS::AtMostOnce;
+            let parcel = message.parcel().expect("a message is placed with its body in memory");
+            if tracked {
+                message.remote.unplaced += 1;
+                message.remote.unsettled += 1;
+                if !std::mem::replace(&mut message.travelling, true) {
+                    self.messages.retain(slot);
+                }
+            }
+            let token = if tracked { id.token() } else { 0 };
+            effects.perform(Effect::Mesh { to, message: MeshMessage::Deliver { token, parcel, audience } });
+        }
+        true
+    }
+
+    /// Every queue that takes the message has it.
+    fn finish_first(&mut self, effects: &mut impl Effects) {
+        let task = self.placing.queue.pop_front().expect("a task is being placed");
+        self.placing.matched = false;
+        self.placing.matches.clear();
+        self.statistics.placed += 1;
+        self.placed(task.message, self.placing.urgent, effects);
+    }
+
+    /// The outcome as the publisher sees it.
+    pub(super) fn outcome(&self, slot: u32) -> ReasonCode {
+        let message = self.messages.get(slot);
+        match (message.taken, message.refused) {
+            (0, 0) => ReasonCode::NoMatchingSubscribers,
+            (0, 1) => ReasonCode::QuotaExceeded,
+            _ => ReasonCode::Success,
+        }
+    }
+
+    /// Whether the placing shard still has to tell another one.
+    pub(super) fn answer_placed(&mut self, slot: u32, effects: &mut impl Effects) {
+        let message = self.messages.get_mut(slot);
+        if message.answered || !message.placed || message.remote.unplaced > 0 {
+            return;
+        }
+        message.answered = true;
+        if let Sender::Shard { shard, token } = message.sender {
+            let (placed, refused) = (message.taken, message.refused);
+            effects
+                .perform(Effect::Mesh { to: shard, message: MeshMessage::Placed { token, placed, refused } });
+        }
+    }
+}
+
+fn take_ordinary(entry: &Entry, matches: &mut Vec<Match>) {
+    matches.extend(entry.local().iter().map(|subscriber| Match {
+        session: subscriber.session,
+        grant: subscriber.grant,
+        shared: false,
+    }));
+}
+
+fn audience(remote: &mut Vec<(ShardId, Audience)>, shard: ShardId) -> &mut Audience {
+    let index = remote.iter().position(|(other, _)| *other == shard).unwrap_or_else(|| {
+        remote.push((shard, Audience::default()));
+        remote.len() - 1
+    });
+    &mut remote[index].1
+}

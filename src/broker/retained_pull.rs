@@ -1,0 +1,175 @@
+//! Retained messages for new subscriptions: a cursor per subscription, moved at the pace at which the session's queue
+//! empties, over the owners that can have matching topics.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::effect::{Effect, Effects};
+use super::messages::Sender;
+use super::place::{Match, Scope, Task};
+use super::route::{MeshMessage, Parcel};
+use super::subscriptions::Grant;
+use super::{Broker, Budget};
+use crate::ids::{Lsn, SessionKey, ShardId};
+use crate::placement::Owner;
+
+/// Retained messages taken per step, and queue entries above which a session is left to drain first.
+const STEP_MESSAGES: u32 = 16;
+const QUEUE_ENTRIES_MAX: usize = 64;
+/// Topics looked at per step.
+const STEP_TOPICS: u32 = 256;
+
+/// The cursor of one new subscription.
+#[derive(Debug)]
+pub(super) struct Pull {
+    slot: u32,
+    key: SessionKey,
+    filter: Box<str>,
+    grant: Grant,
+    /// Owners not finished; the last one is being asked.
+    owners: Vec<ShardId>,
+    after: Box<str>,
+}
+
+/// All cursors.
+#[derive(Debug, Default)]
+pub(super) struct RetainedPulls {
+    turn: VecDeque<Pull>,
+    asked: BTreeMap<u64, Pull>,
+    last_token: u64,
+}
+
+impl RetainedPulls {
+    pub(super) fn start(&mut self, pulls: Vec<Pull>) {
+        self.turn.extend(pulls);
+    }
+}
+
+impl Broker {
+    /// A cursor at the start of everything that can match.
+    pub(super) fn new_pull(&self, slot: u32, key: SessionKey, filter: &str, grant: Grant) -> Pull {
+        let owners = match self.settings.placement.filter_owner(filter) {
+            Owner::One(owner) => vec![owner],
+            Owner::Every => self.settings.placement.all().collect(),
+        };
+        Pull { slot, key, filter: filter.into(), grant, owners, after: "".into() }
+    }
+
+    /// Give each cursor a step.
+    pub(super) fn pull_retained(&mut self, budget: &mut Budget, effects: &mut impl Effects) -> bool {
+        let mut moved = false;
+        for _ in 0..self.retained_pulls.turn.len() {
+            if !budget.take_many(STEP_MESSAGES) {
+                return true;
+            }
+            let Some(mut pull) = self.retained_pulls.turn.pop_front() else { break };
+            let Some(session) = self.sessions.get_if(pull.slot, pull.key).filter(|session| !session.ended)
+            else {
+                continue;
+            };
+            let queued = session.delivery.as_ref().map_or(0, |delivery| delivery.queue.len());
+            let Some(owner) = pull.owners.last().copied() else { continue };
+            if queued >= QUEUE_ENTRIES_MAX {
+                self.retained_pulls.turn.push_back(pull);
+            } else if owner == self.shard {
+                self.scan_for(&mut pull);
+                self.retained_pulls.turn.push_back(pull);
+                moved = true;
+            } else if effects.mesh_room(owner) {
+                self.ask_owner(owner, pull, effects);
+            } else {
+                self.retained_pulls.turn.push_back(pull);
+            }
+        }
+        moved
+    }
+
+    /// One step over our own retained messages.
+    fn scan_for(&mut self, pull: &mut Pull) {
+        let (found, next) = self.scan(&pull.filter, &pull.after, STEP_MESSAGES);
+        for slot in found {
+            let copy = self.messages.copy(slot, Sender::Nobody);
+            let lsn = self.messages.get(copy.slot).lsn;
+            if lsn.is_some() {
+                self.live.add(lsn);
+            }
+            self.place_for(pull, copy.slot);
+        }
+        pull.go_on(next);
+    }
+
+    /// Slots of matching, unexpired retained messages, and where to go on.
+    fn scan(&self, filter: &str, after: &str, count: u32) -> (Vec<u32>, Option<Box<str>>) {
+        let mut found = Vec::new();
+        let (messages, now) = (&self.messages, self.now.wall);
+        let next = self.retained.scan(filter, after, STEP_TOPICS, |_, held| {
+            if messages.get(held.message).expires_at > now {
+                found.push(held.message);
+            }
+            found.len() < count as usize
+        });
+        (found, next)
+    }
+
+    fn place_for(&mut self, pull: &Pull, message: u32) {
+        let one = Match { session: pull.slot, grant: pull.grant, shared: false };
+        self.placing.push(Task { message, scope: Scope::Session(one) });
+    }
+
+    fn ask_owner(&mut self, owner: ShardId, pull: Pull, effects: &mut impl Effects) {
+        self.retained_pulls.last_token += 1;
+        let token = self.retained_pulls.last_token;
+        let (filter, after) = (pull.filter.clone(), pull.after.clone());
+        let message = MeshMessage::RetainedPull { token, filter, after, count: STEP_MESSAGES };
+        effects.perform(Effect::Mesh { to: owner, message });
+        self.retained_pulls.asked.insert(token, pull);
+    }
+
+    /// Another shard's cursor asks.
+    pub(super) fn answer_retained_pull(
+        &mut self,
+        from: ShardId,
+        token: u64,
+        filter: &str,
+        after: &str,
+        count: u32,
+        effects: &mut impl Effects,
+    ) {
+        let (found, next) = self.scan(filter, after, count);
+        let parcels =
+            found.iter().filter_map(|slot| self.messages.get(*slot).parcel()).map(without_origin).collect();
+        effects.perform(Effect::Mesh { to: from, message: MeshMessage::Retained { token, parcels, next } });
+    }
+
+    /// The answer to ours.
+    pub(super) fn retained_arrived(&mut self, token: u64, parcels: Vec<Parcel>, next: Option<Box<str>>) {
+        let Some(mut pull) = self.retained_pulls.asked.remove(&token) else { return };
+        if self.sessions.get_if(pull.slot, pull.key).is_none_or(|session| session.ended) {
+            return;
+        }
+        for parcel in parcels {
+            let message = self.messages.insert(parcel, Sender::Nobody);
+            assert!(self.messages.get(message.slot).lsn == Lsn::NONE, "a parcel has no record here");
+            self.place_for(&pull, message.slot);
+        }
+        pull.go_on(next);
+        self.retained_pulls.turn.push_back(pull);
+    }
+}
+
+impl Pull {
+    /// The present owner has been asked up to here; without more, the next owner's turn comes.
+    fn go_on(&mut self, next: Option<Box<str>>) {
+        match next {
+            Some(after) => self.after = after,
+            None => {
+                self.after = "".into();
+                self.owners.pop();
+            }
+        }
+    }
+}
+
+/// A retained message is a message of its own: the key of the publish that set it was used up by that.
+fn without_origin(parcel: Parcel) -> Parcel {
+    Parcel { origin: None, ..parcel }
+}

@@ -1,0 +1,327 @@
+//! The sessions of a shard: what outlives a connection.
+//!
+//! A session is found by its identity: the client id, prefixed by the account where that is something else, so that
+//! nobody takes over a client id of another account. What an idle session does not need (queue, will, packet ids) is
+//! behind handles.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::hash::Hasher;
+
+use hashbrown::HashTable;
+use siphasher::sip::SipHasher13;
+use slab::Slab;
+
+use super::few::Few;
+use super::subscriptions::FilterId;
+use crate::ids::{Lsn, SessionKey};
+use crate::time::{Nanos, UnixMs};
+use crate::wire::{PacketId, Version};
+
+/// A slot number that names nothing.
+pub(super) const NO_SLOT: u32 = u32::MAX;
+
+/// A session.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) key: SessionKey,
+    /// `client id`, or `account NUL client id`.
+    pub(super) identity: Box<str>,
+    /// Slot of its connection, or `NO_SLOT`.
+    pub(super) connection: u32,
+    /// Seconds it outlives its connection; `u32::MAX` for ever.
+    pub(super) expiry_s: u32,
+    pub(super) version: Version,
+    /// It is over; only its queue is still being cleared.
+    pub(super) ended: bool,
+    /// In the ring of sessions that can be delivered to.
+    pub(super) ready: bool,
+    /// The `Session` record; `NONE` for a session that is not written down.
+    pub(super) record: Lsn,
+    /// When it ends, if it is not connected before.
+    pub(super) ends_at: Nanos,
+    pub(super) subscriptions: Few<Subscription>,
+    pub(super) delivery: Option<Box<Delivery>>,
+    pub(super) will: Option<Box<Will>>,
+    /// QoS 2 packet ids of the client that are not released, and the record of each.
+    #[expect(clippy::box_collection, reason = "a third of the size: few sessions publish at QoS 2")]
+    pub(super) inbound: Option<Box<BTreeMap<PacketId, Lsn>>>,
+    /// Messages refused because the queue was full, not yet told.
+    pub(super) skipped: u32,
+}
+
+impl Session {
+    /// Whether it outlives its connection, and so is written down.
+    pub(super) fn durable(&self) -> bool {
+        self.record.is_some()
+    }
+
+    pub(super) fn client_id(&self) -> &str {
+        split_identity(&self.identity).1
+    }
+
+    pub(super) fn account(&self) -> &str {
+        split_identity(&self.identity).0
+    }
+
+    pub(super) fn delivery(&mut self) -> &mut Delivery {
+        self.delivery.get_or_insert_default()
+    }
+}
+
+/// One subscription of a session.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Subscription {
+    pub(super) filter: FilterId,
+    pub(super) record: Lsn,
+}
+
+/// What is on its way to a session.
+#[derive(Debug, Default)]
+pub(super) struct Delivery {
+    /// Not yet sent.
+    pub(super) queue: VecDeque<Entry>,
+    /// With a packet id, in the order first sent `[MQTT-4.6.0-1]`.
+    pub(super) in_flight: VecDeque<InFlight>,
+    /// In-flight entries before this index have been dealt with on the present connection.
+    pub(super) cursor: usize,
+    /// Bytes of `queue` and `in_flight`.
+    pub(super) bytes: u64,
+    /// The packet id given out last.
+    pub(super) last_packet_id: u16,
+}
+
+impl Delivery {
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.is_empty() && self.in_flight.is_empty()
+    }
+
+    /// The position of a packet id in flight.
+    pub(super) fn find(&self, packet_id: PacketId) -> Option<usize> {
+        self.in_flight.iter().position(|entry| entry.packet_id == packet_id)
+    }
+
+    /// A packet id that is not in flight `[MQTT-2.2.1-3]`. The window is far smaller than the id space.
+    pub(super) fn next_packet_id(&mut self) -> PacketId {
+        loop {
+            self.last_packet_id = self.last_packet_id.wrapping_add(1);
+            if let Some(id) = PacketId::new(self.last_packet_id).filter(|id| self.find(*id).is_none()) {
+                return id;
+            }
+        }
+    }
+}
+
+/// A message in a queue. The subscription identifiers and flags are in the message's list of who is owed, or, at
+/// QoS 0, here.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Entry {
+    pub(super) message: u32,
+    /// Index into the message's `owed`; `NO_SLOT` at QoS 0.
+    pub(super) owed: u32,
+    pub(super) subscription_id: u32,
+    /// At QoS 0: the retain flag.
+    pub(super) retain: bool,
+}
+
+/// Where an in-flight delivery stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Phase {
+    /// QoS 2: the packet id is not durable yet.
+    Reserved,
+    /// PUBLISH may be sent.
+    Sendable,
+    /// PUBLISH was sent, on this connection or an earlier one.
+    Sent,
+    /// PUBREC arrived and is not durable yet.
+    Receiving,
+    /// PUBREL may be sent.
+    Released,
+}
+
+/// A message in flight.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct InFlight {
+    pub(super) entry: Entry,
+    pub(super) packet_id: PacketId,
+    pub(super) phase: Phase,
+}
+
+/// A will. `forward` are the properties that go with it.
+#[derive(Clone, PartialEq, Debug)]
+pub(super) struct Will {
+    pub(super) topic: Box<str>,
+    pub(super) forward: Box<[u8]>,
+    pub(super) payload: Box<[u8]>,
+    pub(super) qos: crate::wire::QoS,
+    pub(super) retain: bool,
+    pub(super) delay_s: u32,
+    pub(super) message_expiry_s: u32,
+}
+
+/// A will whose connection has ended.
+#[derive(Debug)]
+pub(super) struct PendingWill {
+    pub(super) will: Will,
+    pub(super) due: UnixMs,
+    /// It is written down.
+    pub(super) durable: bool,
+    /// It is on its way.
+    pub(super) publishing: bool,
+    /// The `Session` record that holds it.
+    pub(super) record: Lsn,
+}
+
+/// All sessions.
+#[derive(Debug)]
+pub(super) struct Sessions {
+    slots: Slab<Session>,
+    by_identity: HashTable<u32>,
+    by_key: BTreeMap<SessionKey, u32>,
+    next_key: u64,
+    hash_key: [u8; 16],
+}
+
+impl Sessions {
+    pub(super) fn new(hash_key: [u8; 16]) -> Sessions {
+        Sessions {
+            slots: Slab::new(),
+            by_identity: HashTable::new(),
+            by_key: BTreeMap::new(),
+            next_key: 1,
+            hash_key,
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// A key that was never used.
+    pub(super) fn next_key(&mut self) -> SessionKey {
+        let key = SessionKey(self.next_key);
+        self.next_key += 1;
+        key
+    }
+
+    /// Replay saw that key.
+    pub(super) fn key_is_used(&mut self, key: SessionKey) {
+        self.next_key = self.next_key.max(key.0 + 1);
+    }
+
+    pub(super) fn find(&self, identity: &str) -> Option<u32> {
+        let slots = &self.slots;
+        self.by_identity
+            .find(hash(self.hash_key, identity), |slot| *slots[*slot as usize].identity == *identity)
+            .copied()
+    }
+
+    /// The session with that key, if it is one that is written down.
+    pub(super) fn find_key(&self, key: SessionKey) -> Option<u32> {
+        self.by_key.get(&key).copied()
+    }
+
+    pub(super) fn get(&self, slot: u32) -> &Session {
+        &self.slots[slot as usize]
+    }
+
+    pub(super) fn get_mut(&mut self, slot: u32) -> &mut Session {
+        &mut self.slots[slot as usize]
+    }
+
+    /// The session in that slot, if it still has that key.
+    pub(super) fn get_if(&mut self, slot: u32, key: SessionKey) -> Option<&mut Session> {
+        self.slots.get_mut(slot as usize).filter(|session| session.key == key)
+    }
+
+    pub(super) fn insert(&mut self, session: Session) -> u32 {
+        let hash_key = self.hash_key;
+        let hashed = hash(hash_key, &session.identity);
+        let key = session.key;
+        let durable = session.durable();
+        let slot = u32::try_from(self.slots.insert(session)).expect("bounded by SESSIONS_PER_SHARD_MAX");
+        let slots = &self.slots;
+        self.by_identity.insert_unique(hashed, slot, |slot| hash(hash_key, &slots[*slot as usize].identity));
+        if durable {
+            self.by_key.insert(key, slot);
+        }
+        slot
+    }
+
+    /// Its `Session` record was written (again).
+    pub(super) fn set_record(&mut self, slot: u32, record: Lsn) {
+        let session = &mut self.slots[slot as usize];
+        session.record = record;
+        self.by_key.insert(session.key, slot);
+    }
+
+    /// The session is over: nobody finds it any more, but its slot stays taken until `remove`.
+    pub(super) fn end(&mut self, slot: u32) {
+        let session = &mut self.slots[slot as usize];
+        session.ended = true;
+        self.by_key.remove(&session.key);
+        let hashed = hash(self.hash_key, &session.identity);
+        if let Ok(entry) = self.by_identity.find_entry(hashed, |other| *other == slot) {
+            entry.remove();
+        }
+    }
+
+    /// Give the slot of an ended session back.
+    pub(super) fn remove(&mut self, slot: u32) {
+        let session = self.slots.remove(slot as usize);
+        assert!(session.ended, "a session is ended before it is removed");
+    }
+
+    /// Whether the slot is in use.
+    pub(super) fn exists(&self, slot: u32) -> bool {
+        self.slots.contains(slot as usize)
+    }
+
+    /// Slots in use, for walks over all sessions.
+    pub(super) fn slots(&self) -> impl Iterator<Item = u32> + '_ {
+        self.slots.iter().map(|(slot, _)| u32::try_from(slot).expect("bounded by SESSIONS_PER_SHARD_MAX"))
+    }
+}
+
+/// The identity of a client of an account; the account is empty where it is the client id.
+pub(super) fn identity(account: &str, client_id: &str) -> Box<str> {
+    // A client id may not contain U+0000, so the separator is unambiguous [MQTT-1.5.4-2].
+    if account.is_empty() { client_id.into() } else { format!("{account}\0{client_id}").into() }
+}
+
+fn split_identity(identity: &str) -> (&str, &str) {
+    identity.split_once('\0').unwrap_or(("", identity))
+}
+
+fn hash(key: [u8; 16], identity: &str) -> u64 {
+    let mut hasher = SipHasher13::new_with_key(&key);
+    hasher.write(identity.as_bytes());
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn identities_of_different_accounts_never_meet() {
+        assert_eq!(&*identity("", "c"), "c");
+        assert_ne!(identity("a", "c"), identity("b", "c"));
+        assert_ne!(identity("ab", "c"), identity("a", "bc"));
+        assert_eq!(split_identity(&identity("a", "c")), ("a", "c"));
+        assert_eq!(split_identity("c"), ("", "c"));
+    }
+
+    #[test]
+    fn a_packet_id_in_flight_is_never_given_out_again() {
+        let mut delivery = Delivery { last_packet_id: u16::MAX - 1, ..Delivery::default() };
+        let entry = Entry { message: 0, owed: 0, subscription_id: 0, retain: false };
+        let mut seen = Vec::new();
+        for _ in 0..3 {
+            let packet_id = delivery.next_packet_id();
+            seen.push(packet_id.get());
+            delivery.in_flight.push_back(InFlight { entry, packet_id, phase: Phase::Sent });
+            delivery.last_packet_id = delivery.last_packet_id.wrapping_sub(1);
+        }
+        assert_eq!(seen, [u16::MAX, 1, 2]);
+    }
+}

@@ -1,0 +1,129 @@
+//! What the broker counts, and the `$SYS/broker/...` topics that show the sum over all shards.
+//!
+//! Each shard sends the first one what it counted since the last time; that one publishes, as retained messages that
+//! are never written down.
+
+use std::sync::Arc;
+
+use super::Broker;
+use super::effect::{Effect, Effects};
+use super::messages::Sender;
+use super::route::{MeshMessage, Parcel};
+use super::settings::Settings;
+use crate::ids::{SessionKey, ShardId};
+use crate::time::{Nanos, UnixMs};
+use crate::wire::{Packet, QoS};
+
+/// Counters since start, except `queued`, which is a level.
+#[derive(Debug, Default)]
+pub(super) struct Statistics {
+    pub(super) connected: u64,
+    pub(super) disconnected: u64,
+    pub(super) received: u64,
+    pub(super) received_bytes: u64,
+    pub(super) sent: u64,
+    pub(super) sent_bytes: u64,
+    pub(super) queued: u64,
+    pub(super) placed: u64,
+    pub(super) answered: u64,
+    /// Records with a message's recipients; what was answered without one was never written.
+    pub(super) recorded: u64,
+    pub(super) refused: u64,
+    pub(super) expired: u64,
+    pub(super) too_large: u64,
+    told: [u64; 8],
+    total: [u64; 8],
+    due: Nanos,
+    started: Option<Nanos>,
+}
+
+/// Topic below `$SYS/broker/` of each number that shards add up.
+const TOPICS: [&str; 8] = [
+    "clients/connected",
+    "messages/received",
+    "bytes/received",
+    "messages/sent",
+    "bytes/sent",
+    "messages/queued",
+    "messages/refused",
+    "messages/expired",
+];
+
+impl Statistics {
+    /// A packet arrived.
+    pub(super) fn received(&mut self, packet: &Packet<'_>) {
+        if let Packet::Publish(publish) = packet {
+            self.received += 1;
+            self.received_bytes += publish.payload.len() as u64;
+        }
+    }
+
+    /// What another shard counted.
+    pub(super) fn add_remote(&mut self, deltas: [u64; 8]) {
+        // Levels go down too: a delta is a wrapping difference.
+        self.total.iter_mut().zip(deltas).for_each(|(total, delta)| *total = total.wrapping_add(delta));
+    }
+
+    /// When to publish next.
+    pub(super) fn next(&self, settings: &Settings) -> Nanos {
+        if settings.sys_interval_s == 0 { Nanos::NEVER } else { self.due }
+    }
+
+    fn deltas(&mut self) -> [u64; 8] {
+        let now = [
+            self.connected - self.disconnected,
+            self.received,
+            self.received_bytes,
+            self.sent,
+            self.sent_bytes,
+            self.queued,
+            self.refused,
+            self.expired,
+        ];
+        let deltas = std::array::from_fn(|index| now[index].wrapping_sub(self.told[index]));
+        self.told = now;
+        deltas
+    }
+}
+
+impl Broker {
+    /// Publish `$SYS`, or tell the shard that does, if it is time.
+    pub(super) fn publish_statistics(&mut self, effects: &mut impl Effects) {
+        let interval_s = self.settings.sys_interval_s;
+        if interval_s == 0 || self.statistics.due > self.now.mono || !self.ready() {
+            return;
+        }
+        let started = *self.statistics.started.get_or_insert(self.now.mono);
+        self.statistics.due = self.now.mono.plus_s(u64::from(interval_s));
+        let deltas = self.statistics.deltas();
+        if self.shard != ShardId(0) {
+            effects.perform(Effect::Mesh { to: ShardId(0), message: MeshMessage::Counters { deltas } });
+            return;
+        }
+        self.statistics.add_remote(deltas);
+        let total = self.statistics.total;
+        for (topic, value) in TOPICS.into_iter().zip(total) {
+            self.publish_value(topic, &value.to_string());
+        }
+        let uptime_s = self.now.mono.ms_since(started) / 1_000;
+        self.publish_value("uptime", &format!("{uptime_s} seconds"));
+        self.publish_value("version", concat!("ironpost ", env!("CARGO_PKG_VERSION")));
+    }
+
+    fn publish_value(&mut self, name: &str, value: &str) {
+        let topic = format!("$SYS/broker/{name}");
+        let parcel = Parcel {
+            bytes: Arc::from([topic.as_bytes(), value.as_bytes()].concat()),
+            topic_len: u16::try_from(topic.len()).expect("a short constant"),
+            forward_len: 0,
+            qos: QoS::AtMostOnce,
+            retain: true,
+            accepted_at: self.now.wall,
+            expires_at: UnixMs::NEVER,
+            publisher: (self.shard, SessionKey(0)),
+            origin: None,
+        };
+        let message = self.messages.insert(parcel, Sender::Nobody);
+        self.route(message.slot);
+    }
+}

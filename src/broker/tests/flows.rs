@@ -1,0 +1,183 @@
+//! Messages between live clients, and who waits for what.
+
+use super::*;
+
+const PUBACK: u8 = 0x40;
+const PUBREC: u8 = 0x50;
+const PUBREL: u8 = 0x62;
+const PUBCOMP: u8 = 0x70;
+
+fn pair() -> Bench {
+    let mut bench = Bench::new();
+    bench.connect(1, "subscriber", true, 1_000);
+    bench.subscribe(1, "a/b", 2);
+    bench.connect(2, "publisher", true, 0);
+    assert_eq!(bench.seen(1), ["CONNACK false Success", "SUBACK"]);
+    assert_eq!(bench.seen(2), ["CONNACK false Success"]);
+    bench
+}
+
+#[test]
+fn a_message_that_nobody_wants_is_acknowledged_with_that_reason() {
+    let mut bench = pair();
+    bench.publish(2, "x", QoS::AtLeastOnce, 7, "m");
+    assert_eq!(bench.seen(2), ["Puback 7 No matching subscribers"]);
+}
+
+#[test]
+fn a_message_acknowledged_within_hold_is_never_written() {
+    let mut bench = pair();
+    let records = bench.world.journal.len();
+    bench.publish(2, "a/b", QoS::AtLeastOnce, 7, "m");
+    assert_eq!(bench.seen(1), ["PUBLISH 1 1 m"]);
+    assert_eq!(bench.seen(2), [""; 0], "the recipient has not acknowledged it and it is not on disk");
+    bench.ack(1, PUBACK, 1);
+    assert_eq!(bench.seen(2), ["Puback 7 Success"]);
+    assert_eq!(bench.world.journal.len(), records);
+}
+
+#[test]
+fn a_message_not_acknowledged_within_hold_is_written_and_then_acknowledged_to_its_sender() {
+    let mut bench = pair();
+    bench.publish(2, "a/b", QoS::AtLeastOnce, 7, "m");
+    let records = bench.world.journal.len();
+    bench.wait_ms(u64::from(settings().hold_ms));
+    assert_eq!(bench.world.journal.len(), records + 1);
+    assert_eq!(bench.seen(2), [""; 0], "written is not durable");
+    bench.sync();
+    assert_eq!(bench.seen(2), ["Puback 7 Success"]);
+}
+
+#[test]
+fn a_message_for_an_offline_session_is_acknowledged_only_once_it_is_durable() {
+    let mut bench = pair();
+    bench.handle(Input::Closed { connection: id(1) });
+    bench.publish(2, "a/b", QoS::AtLeastOnce, 7, "m");
+    assert_eq!(bench.seen(2), [""; 0]);
+    bench.sync();
+    assert_eq!(bench.seen(2), ["Puback 7 Success"]);
+    bench.connect(3, "subscriber", false, 1_000);
+    assert_eq!(bench.seen(3), ["CONNACK true Success", "PUBLISH 1 1 m"]);
+}
+
+#[test]
+fn acknowledgements_leave_in_the_order_of_the_publishes() {
+    let mut bench = pair();
+    bench.publish(2, "a/b", QoS::AtLeastOnce, 7, "m");
+    bench.publish(2, "nobody", QoS::AtLeastOnce, 8, "n");
+    assert_eq!(bench.seen(2), [""; 0]);
+    bench.ack(1, PUBACK, 1);
+    assert_eq!(bench.seen(2), ["Puback 7 Success", "Puback 8 No matching subscribers"]);
+}
+
+#[test]
+fn exactly_once_waits_for_the_disk_at_every_step() {
+    let mut bench = pair();
+    bench.publish(2, "a/b", QoS::ExactlyOnce, 7, "m");
+    assert_eq!(bench.seen(2), [""; 0]);
+    bench.sync();
+    assert_eq!(bench.seen(2), ["Pubrec 7 Success"]);
+    assert_eq!(bench.seen(1), [""; 0], "the packet id is not durable");
+    bench.sync();
+    assert_eq!(bench.seen(1), ["PUBLISH 2 1 m"]);
+    bench.ack(1, PUBREC, 1);
+    assert_eq!(bench.seen(1), [""; 0]);
+    bench.sync();
+    assert_eq!(bench.seen(1), ["Pubrel 1 Success"]);
+    bench.ack(1, PUBCOMP, 1);
+    bench.publish(2, "a/b", QoS::ExactlyOnce, 7, "m");
+    bench.settle();
+    assert_eq!(bench.seen(1), [""; 0], "a repeat is not delivered again");
+    assert_eq!(bench.seen(2), ["Pubrec 7 Success"]);
+    bench.ack(2, PUBREL, 7);
+    bench.settle();
+    assert_eq!(bench.seen(2), ["Pubcomp 7 Success"]);
+}
+
+#[test]
+fn what_was_in_flight_goes_again_in_order_marked_dup() {
+    let mut bench = pair();
+    for (packet_id, payload) in [(1, "one"), (2, "two"), (3, "three")] {
+        bench.publish(2, "a/b", QoS::AtLeastOnce, packet_id, payload);
+    }
+    bench.settle();
+    assert_eq!(bench.seen(1), ["PUBLISH 1 1 one", "PUBLISH 1 2 two", "PUBLISH 1 3 three"]);
+    bench.ack(1, PUBACK, 2);
+    bench.handle(Input::Closed { connection: id(1) });
+    bench.connect(3, "subscriber", false, 1_000);
+    assert_eq!(bench.seen(3), ["CONNACK true Success", "PUBLISH 1 1 one dup", "PUBLISH 1 3 three dup"]);
+}
+
+#[test]
+fn a_second_connection_takes_the_session_over() {
+    let mut bench = pair();
+    bench.connect(3, "subscriber", false, 1_000);
+    assert_eq!(bench.seen(1), ["DISCONNECT Session taken over"]);
+    assert_eq!(bench.world.closed, [(1, CloseReason::TakenOver)]);
+    assert_eq!(bench.seen(3), ["CONNACK true Success"]);
+}
+
+#[test]
+fn a_full_queue_refuses_its_only_sender() {
+    let mut bench = Bench::with(Settings { queue_messages_max: 2, ..settings() });
+    bench.connect(1, "subscriber", true, 1_000);
+    bench.subscribe(1, "a/b", 1);
+    bench.handle(Input::Closed { connection: id(1) });
+    bench.connect(2, "publisher", true, 0);
+    for packet_id in 1..=3 {
+        bench.publish(2, "a/b", QoS::AtLeastOnce, packet_id, "m");
+    }
+    bench.settle();
+    let seen = bench.seen(2);
+    assert_eq!(seen[1..], ["Puback 1 Success", "Puback 2 Success", "Puback 3 Quota exceeded"]);
+}
+
+#[test]
+fn a_silent_client_is_let_go_after_one_and_a_half_keep_alive_intervals() {
+    let mut bench = Bench::new();
+    bench.connect_as(1, &Connect { keep_alive: 2, ..connect("quiet") });
+    bench.wait_ms(2_990);
+    assert_eq!(bench.world.closed, []);
+    for _ in 0..5 {
+        bench.wait_ms(100);
+    }
+    assert_eq!(bench.world.closed, [(1, CloseReason::KeepAlive)]);
+    assert_eq!(bench.seen(1), ["CONNACK false Success", "DISCONNECT Keep Alive timeout"]);
+}
+
+#[test]
+fn a_shared_subscription_gives_each_message_to_one_member_and_hands_on_what_a_leaver_left() {
+    let mut bench = Bench::new();
+    for (slot, client_id) in [(1, "one"), (2, "two")] {
+        bench.connect(slot, client_id, true, 0);
+        bench.subscribe(slot, "$share/g/a/b", 1);
+        let _ = bench.seen(slot);
+    }
+    bench.connect(3, "publisher", true, 0);
+    for packet_id in 1..=4 {
+        bench.publish(3, "a/b", QoS::AtLeastOnce, packet_id, "m");
+    }
+    assert_eq!((bench.seen(1).len(), bench.seen(2).len()), (2, 2));
+    bench.handle(Input::Closed { connection: id(1) });
+    bench.advance();
+    assert_eq!(bench.seen(2).len(), 2, "the unacknowledged messages of the one that left");
+}
+
+#[test]
+fn a_session_that_ends_with_messages_on_their_way_takes_nobody_with_it() {
+    let mut bench = Bench::new();
+    bench.connect(1, "brief", true, 0);
+    bench.subscribe(1, "a/b", 0);
+    bench.connect(2, "publisher", true, 0);
+    let publish = [0x30, 6, 0, 3, b'a', b'/', b'b', 0];
+    let packet = wire::decode::packet(&publish, Some(Version::V5)).expect("a valid packet");
+    bench.handle(Input::Packet { connection: id(2), packet: &packet });
+    // One unit at a time, so that the end of the session falls between queueing and sending.
+    bench.broker.advance(bench.now, 2, &mut bench.world);
+    bench.handle(Input::Closed { connection: id(1) });
+    for _ in 0..20 {
+        bench.broker.advance(bench.now, 1, &mut bench.world);
+    }
+    bench.publish(2, "a/b", QoS::AtLeastOnce, 1, "m");
+    assert_eq!(bench.seen(2), ["CONNACK false Success", "Puback 1 No matching subscribers"]);
+}

@@ -1,0 +1,132 @@
+//! Wills: kept with the session while it is connected, pending once the connection ended, published when due.
+//!
+//! A pending will outlives its session (its table is its own), is published as any message, and is withdrawn from
+//! the journal only when everyone owed has it.
+
+use std::sync::Arc;
+
+use super::Broker;
+use super::effect::Effects;
+use super::messages::Sender;
+use super::route::Parcel;
+use super::session::{PendingWill, Will};
+use super::timers::Due;
+use crate::ids::{Lsn, SessionKey};
+use crate::record::{Body, Record, WillRecord};
+use crate::time::UnixMs;
+use crate::wire;
+
+/// As CONNECT brought it.
+pub(super) fn from_connect(will: &wire::Will<'_>) -> Will {
+    Will {
+        topic: will.topic.into(),
+        forward: will.forward.forwarded().collect::<Vec<_>>().concat().into(),
+        payload: will.payload.into(),
+        qos: will.qos,
+        retain: will.retain,
+        delay_s: will.delay.unwrap_or(0),
+        message_expiry_s: will.message_expiry.unwrap_or(u32::MAX),
+    }
+}
+
+/// As the journal keeps it.
+pub(super) fn record(will: &Will, now: UnixMs) -> WillRecord<'_> {
+    WillRecord {
+        body: Body {
+            topic: &will.topic,
+            forward: &will.forward,
+            payload: &will.payload,
+            qos: will.qos,
+            retain: will.retain,
+            accepted_at: now,
+            expires_at: UnixMs::NEVER,
+        },
+        delay_s: will.delay_s,
+        message_expiry_s: will.message_expiry_s,
+    }
+}
+
+/// As the journal kept it.
+pub(super) fn from_record(will: &WillRecord<'_>) -> Will {
+    Will {
+        topic: will.body.topic.into(),
+        forward: will.body.forward.into(),
+        payload: will.body.payload.into(),
+        qos: will.body.qos,
+        retain: will.body.retain,
+        delay_s: will.delay_s,
+        message_expiry_s: will.message_expiry_s,
+    }
+}
+
+impl Broker {
+    /// The connection ended badly: the will is due then. `record` is the `Session` record that holds it, if any.
+    pub(super) fn will_pending(&mut self, key: SessionKey, will: Will, due: UnixMs, record: Lsn) {
+        if record.is_some() {
+            self.live.add(record);
+        }
+        let pending = PendingWill { will, due, durable: record.is_some(), publishing: false, record };
+        let replaced = self.wills.insert(key, pending);
+        assert!(replaced.is_none(), "a session has one connection and so one will at a time");
+        self.timers.set(self.mono_at(due), Due::Will { key });
+    }
+
+    /// The client is back before its will was due.
+    pub(super) fn withdraw_will(&mut self, slot: u32, effects: &mut impl Effects) {
+        let key = self.sessions.get(slot).key;
+        if self.wills.get(&key).is_some_and(|pending| !pending.publishing) {
+            self.will_gone(key, effects);
+        } else if let Some(pending) = self.wills.remove(&key) {
+            // It is being published; from here on it is only a message. The new connection may bring a new will.
+            self.forget_will(&pending);
+        }
+    }
+
+    /// Forget a pending will.
+    pub(super) fn will_gone(&mut self, key: SessionKey, effects: &mut impl Effects) {
+        let Some(pending) = self.wills.remove(&key) else { return };
+        if pending.durable {
+            let _ = self.append(Record::WillGone { key }, effects);
+        }
+        self.forget_will(&pending);
+    }
+
+    fn forget_will(&mut self, pending: &PendingWill) {
+        if pending.record.is_some() {
+            self.live.remove(pending.record);
+        }
+    }
+
+    /// Publish it, if it is still there and its time has come.
+    pub(super) fn will_is_due(&mut self, key: SessionKey) {
+        let now = self.now.wall;
+        let Some(pending) = self.wills.get_mut(&key).filter(|pending| !pending.publishing) else { return };
+        if pending.due > now {
+            // The wall clock went back; ask again when it should be there.
+            let due = pending.due;
+            let at = self.mono_at(due);
+            self.timers.set(at, Due::Will { key });
+            return;
+        }
+        pending.publishing = true;
+        let will = &pending.will;
+        let expires_at = match will.message_expiry_s {
+            u32::MAX => UnixMs::NEVER,
+            seconds => now.plus_s(u64::from(seconds)),
+        };
+        let parcel = Parcel {
+            bytes: Arc::from([will.topic.as_bytes(), &will.forward, &will.payload].concat()),
+            topic_len: u16::try_from(will.topic.len())
+                .expect("a topic's length was checked when it was decoded"),
+            forward_len: u32::try_from(will.forward.len()).expect("a packet's length fits 32 bits"),
+            qos: will.qos,
+            retain: will.retain,
+            accepted_at: now,
+            expires_at,
+            publisher: (self.shard, SessionKey(0)),
+            origin: None,
+        };
+        let message = self.messages.insert(parcel, Sender::Will { key });
+        self.route(message.slot);
+    }
+}

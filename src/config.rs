@@ -1,0 +1,309 @@
+//! What an operator may decide: read once at start, validated, then never changed.
+//!
+//! A value comes from its default, a file, or a flag; the later overrides the earlier. Every setting is a row of
+//! `setting`, every row is explained in `example.toml`, and what is wrong ends in an error that names the place, the
+//! cause and the cure. Bounds come from `limits`. Reads the file it is given and nothing else: the environment and
+//! the machine are arguments ([`Host`]). Called by `command`.
+//!
+//! Invariant: a [`Config`] that [`load`] returned keeps every bound and the relations between its settings.
+
+mod error;
+mod explain;
+mod file;
+mod setting;
+#[cfg(test)]
+mod tests;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use crate::broker::settings::Settings;
+use crate::limits;
+use crate::placement::Placement;
+
+use error::Complaint;
+pub use error::ConfigError;
+pub use explain::explain;
+pub use setting::Value;
+
+/// The annotated file with every setting at its default.
+pub const EXAMPLE: &str = include_str!("config/example.toml");
+
+/// All settings. Fields are explained in `config/example.toml`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Config {
+    /// Where to listen; at least one.
+    pub listen: Vec<SocketAddr>,
+    /// The data directory; need not exist yet.
+    pub data: PathBuf,
+    /// 1..=`limits::SHARDS_MAX`; `None` takes what the data directory was made with, or one per core for a new one.
+    pub shards: Option<u16>,
+    /// How the kernel is asked for I/O.
+    pub reactor: ReactorChoice,
+    /// Whether clients without credentials may connect from other hosts.
+    pub allow_anonymous: bool,
+    /// What makes clients belong together.
+    pub account: AccountSource,
+    /// Topics that live with an account; valid for `Placement::new`.
+    pub account_topic_pattern: Option<String>,
+    /// Bound of a graceful stop.
+    pub drain_ms: u32,
+    /// What the broker's decisions depend on.
+    pub broker: BrokerConfig,
+    /// The log.
+    pub log: LogConfig,
+}
+
+/// The `[broker]` table; the meanings and units are those of [`Settings`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[expect(missing_docs, reason = "each field is documented at the field of that name in `Settings`")]
+pub struct BrokerConfig {
+    pub hold_ms: u32,
+    pub send_window: u16,
+    pub packet_bytes_max: u32,
+    pub session_expiry_max_s: u32,
+    pub keep_alive_max_s: u16,
+    pub queue_messages_max: u32,
+    pub queue_bytes_max: u64,
+    pub resident_bytes_max: u64,
+    pub sys_interval_s: u32,
+}
+
+/// The `[log]` table.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LogConfig {
+    /// Form of a line.
+    pub format: LogFormat,
+    /// Least severe line written.
+    pub level: LogLevel,
+}
+
+/// How the kernel is asked for I/O.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ReactorChoice {
+    /// Probe, and say in the log what was chosen and why.
+    Auto,
+    /// io_uring, or fail.
+    Uring,
+    /// epoll.
+    Epoll,
+}
+
+/// Where the account of a connection comes from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AccountSource {
+    /// Each client is its own.
+    ClientId,
+    /// All clients of one user.
+    Username,
+}
+
+/// Form of the log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LogFormat {
+    /// Human on a terminal, JSON elsewhere.
+    Auto,
+    /// For eyes.
+    Human,
+    /// One object per line.
+    Json,
+}
+
+/// Severity, most severe first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[expect(missing_docs, reason = "the words say it")]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+/// What defaults depend on.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Host {
+    /// `$STATE_DIRECTORY`, which systemd sets to one path, or to several with `:` between.
+    pub state_directory: Option<String>,
+}
+
+/// Where a value came from.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Origin {
+    /// Nobody set it.
+    Default,
+    /// systemd did.
+    StateDirectory,
+    /// `FILE:LINE`.
+    File(String),
+    /// That flag.
+    Flag(&'static str),
+}
+
+/// A value from the command line.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Override {
+    /// The setting, by its key in the file.
+    pub key: &'static str,
+    /// The flag, for errors and for `explain`.
+    pub flag: &'static str,
+    /// What was given.
+    pub value: Value,
+}
+
+/// A valid configuration and where each setting came from.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// By setting, in the order of the example.
+    origins: Vec<(&'static str, Origin)>,
+}
+
+impl Config {
+    /// The defaults on that host.
+    fn with_defaults(host: &Host) -> Config {
+        let placement = Placement::new(1, [0; 16], None).expect("no pattern is a valid pattern");
+        let broker = Settings::with_placement(placement);
+        let state_directory = host.state_directory.as_deref().and_then(|list| list.split(':').next());
+        Config {
+            listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 1883))],
+            data: PathBuf::from(state_directory.unwrap_or("./ironpost-data")),
+            shards: None,
+            reactor: ReactorChoice::Auto,
+            allow_anonymous: false,
+            account: AccountSource::ClientId,
+            account_topic_pattern: None,
+            drain_ms: limits::DRAIN_MS_DEFAULT,
+            broker: BrokerConfig {
+                hold_ms: broker.hold_ms,
+                send_window: broker.send_window,
+                packet_bytes_max: broker.packet_bytes_max,
+                session_expiry_max_s: broker.session_expiry_max_s,
+                keep_alive_max_s: broker.keep_alive_max_s,
+                queue_messages_max: broker.queue_messages_max,
+                queue_bytes_max: broker.queue_bytes_max,
+                resident_bytes_max: broker.resident_bytes_max,
+                sys_interval_s: broker.sys_interval_s,
+            },
+            log: LogConfig { format: LogFormat::Auto, level: LogLevel::Info },
+        }
+    }
+
+    /// The placement in a data directory of so many shards with that hash key.
+    pub fn placement(&self, shards: u16, hash_key: [u8; 16]) -> Placement {
+        Placement::new(shards, hash_key, self.account_topic_pattern.as_deref())
+            .expect("the pattern was checked when it was set")
+    }
+
+    /// What one shard's broker is built with.
+    pub fn broker_settings(&self, placement: Placement, hash_key: [u8; 16]) -> Settings {
+        Settings {
+            placement,
+            hold_ms: self.broker.hold_ms,
+            send_window: self.broker.send_window,
+            packet_bytes_max: self.broker.packet_bytes_max,
+            session_expiry_max_s: self.broker.session_expiry_max_s,
+            keep_alive_max_s: self.broker.keep_alive_max_s,
+            queue_messages_max: self.broker.queue_messages_max,
+            queue_bytes_max: self.broker.queue_bytes_max,
+            resident_bytes_max: self.broker.resident_bytes_max,
+            sys_interval_s: self.broker.sys_interval_s,
+            hash_key,
+        }
+    }
+}
+
+/// Reads the file, if there is one, lays the overrides over it and checks the whole.
+pub fn load(path: Option<&Path>, overrides: &[Override], host: &Host) -> Result<Loaded, ConfigError> {
+    let Some(path) = path else { return assemble(None, overrides, host) };
+    let name = path.display().to_string();
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        let cure = "name a readable file with --config, or leave the flag out to run with the defaults";
+        Complaint::new(format!("cannot read the configuration: {error}"), cure).at(&name)
+    })?;
+    assemble(Some((&name, &text)), overrides, host)
+}
+
+fn assemble(file: Option<(&str, &str)>, overrides: &[Override], host: &Host) -> Result<Loaded, ConfigError> {
+    let mut config = Config::with_defaults(host);
+    let mut origins: Vec<(&'static str, Origin)> =
+        setting::SETTINGS.iter().map(|setting| (setting.key, Origin::Default)).collect();
+    let mut note = |key: &str, origin: Origin| {
+        let slot = origins.iter_mut().find(|(other, _)| *other == key);
+        slot.expect("every setting has its origin").1 = origin;
+    };
+    if host.state_directory.is_some() {
+        note("data", Origin::StateDirectory);
+    }
+    if let Some((name, text)) = file {
+        for entry in file::parse(name, text)? {
+            let place = format!("{name}:{}", entry.line);
+            let row = setting::find(&entry.key).expect("the parser lets only known keys through");
+            row.apply(&mut config, &entry.value).map_err(|complaint| complaint.at(&place))?;
+            note(row.key, Origin::File(place));
+        }
+    }
+    for given in overrides {
+        let row = setting::find(given.key).expect("a flag names an existing setting");
+        row.apply(&mut config, &given.value).map_err(|complaint| complaint.at(given.flag))?;
+        note(row.key, Origin::Flag(given.flag));
+    }
+    let loaded = Loaded { config, origins };
+    check_relations(&loaded)?;
+    Ok(loaded)
+}
+
+impl Loaded {
+    /// Where that setting came from.
+    fn origin(&self, key: &str) -> &Origin {
+        let found = self.origins.iter().find(|(other, _)| *other == key);
+        &found.expect("every setting has its origin").1
+    }
+
+    /// The place to name in an error about that setting.
+    fn place(&self, key: &str) -> String {
+        match self.origin(key) {
+            Origin::File(place) => place.clone(),
+            Origin::Flag(flag) => (*flag).to_owned(),
+            Origin::StateDirectory => "$STATE_DIRECTORY".to_owned(),
+            Origin::Default => format!("{key} (default)"),
+        }
+    }
+}
+
+/// What no setting can decide alone.
+fn check_relations(loaded: &Loaded) -> Result<(), ConfigError> {
+    let config = &loaded.config;
+    let open = config.listen.iter().find(|address| !is_loopback(address.ip()));
+    if let Some(address) = open.filter(|_| !config.allow_anonymous) {
+        let cause = format!("tcp://{address} lets other hosts in, and nothing asks them for credentials");
+        let cure =
+            "listen on 127.0.0.1, or say that this is meant: allow_anonymous = true, or --allow-anonymous";
+        return Err(Complaint::new(cause, cure).at(loaded.place("listen")));
+    }
+    for (index, address) in config.listen.iter().enumerate() {
+        if address.port() != 0 && config.listen[..index].contains(address) {
+            let cause = format!("tcp://{address} is there twice");
+            return Err(Complaint::new(cause, "delete one of them").at(loaded.place("listen")));
+        }
+    }
+    let packet = u64::from(config.broker.packet_bytes_max);
+    for (key, bytes) in [
+        ("broker.queue_bytes_max", config.broker.queue_bytes_max),
+        ("broker.resident_bytes_max", config.broker.resident_bytes_max),
+    ] {
+        if bytes < packet {
+            let cause =
+                format!("{key} = {bytes} holds not even one packet of broker.packet_bytes_max = {packet}");
+            let cure = format!("write at least {packet}, or lower broker.packet_bytes_max");
+            return Err(Complaint::new(cause, cure).at(loaded.place(key)));
+        }
+    }
+    Ok(())
+}
+
+/// Also an IPv4 loopback address inside an IPv6 one.
+fn is_loopback(address: IpAddr) -> bool {
+    address.to_canonical().is_loopback()
+}

@@ -1,0 +1,485 @@
+//! The shard's side of a connection: the socket, where its bytes stand, and nothing the broker decides.
+//!
+//! One table per shard. A hot entry is small and always there; [`Buffers`] hang on it only while something is under
+//! way (a handshake, half a packet, output the peer has not taken) and come from a pool. So an idle connection costs
+//! one entry and the entry of the kernel's epoll set. Called by `inbound` and `outbound`; sockets are opened and
+//! closed there.
+//!
+//! Invariants: an id names at most one connection ever (the generation changes when a slot is freed, and a stale id
+//! finds nothing); a slot is freed only when the reactor will say nothing more for its token.
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use crate::ids::ConnectionId;
+use crate::limits::{
+    BUFFER_BYTES_KEPT_MAX, BUFFERS_KEPT_MAX, CONNECTIONS_PER_SHARD_MAX, OUTPUT_BYTES_MAX, PARKED_BYTES_MAX,
+};
+use crate::reactor::{Socket, TOKEN_RESERVED, Token};
+use crate::time::Nanos;
+use crate::wire::Version;
+
+/// Where a connection is in its life.
+///
+/// | from | event | to |
+/// |---|---|---|
+/// | `Handshake` | CONNECT of another shard's account | `Moving` |
+/// | `Handshake` | CONNECT of ours | `Live` |
+/// | `Handshake` | bad or late CONNECT, with an answer | `Closing` |
+/// | `Handshake` | end of stream, error, late | `Gone` |
+/// | `Moving` | `Detached` | freed |
+/// | `Live` | the broker closes | `Closing` |
+/// | `Live` | end of stream, error | `Gone` |
+/// | `Closing` | output taken, error, or too late | `Gone` |
+/// | `Gone` | `Closed` | freed |
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Phase {
+    /// The slot is free.
+    Free,
+    /// Waiting for a whole CONNECT.
+    Handshake,
+    /// On the way to its home shard.
+    Moving,
+    /// The broker knows it.
+    Live,
+    /// The broker has forgotten it; what is in the output still leaves.
+    Closing,
+    /// `Op::Close` is submitted.
+    Gone,
+}
+
+/// Facts that are true or not; a set in 16 bits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u16)]
+pub enum Flag {
+    /// In the list of those to read from.
+    Ready = 1 << 0,
+    /// A `Recv` is in flight.
+    Receiving = 1 << 1,
+    /// `Ready` came while a `Recv` was in flight: what it returns may be from before.
+    ReadyAgain = 1 << 2,
+    /// There may be something to read, but reading has to wait (`Paused`, `Held`, output full).
+    Deferred = 1 << 3,
+    /// A `Send` is in flight.
+    Sending = 1 << 4,
+    /// In the list of those with something to submit.
+    Flush = 1 << 5,
+    /// In the list of those whose progress is watched.
+    Watched = 1 << 6,
+    /// The broker parses no publishes for now.
+    Paused = 1 << 7,
+    /// The broker parses nothing for now.
+    Held = 1 << 8,
+    /// In the list of those to parse parked bytes of.
+    Resumed = 1 << 9,
+    /// The output was full: the broker is owed `Drained`.
+    Full = 1 << 10,
+    /// Closing, and the peer is still sending: wait for its end of stream, so that it reads our last word.
+    Linger = 1 << 11,
+    /// There are whole packets that wait for `Resume`.
+    Parked = 1 << 12,
+    /// The peer has ended its stream behind what is parked.
+    Ended = 1 << 13,
+}
+
+/// A connection, hot.
+#[derive(Debug)]
+pub struct Entry {
+    /// The socket.
+    pub socket: Socket,
+    generation: u32,
+    flags: u16,
+    /// Where it is in its life.
+    pub phase: Phase,
+    /// From its CONNECT.
+    pub version: Option<Version>,
+    buffers: Option<Box<Buffers>>,
+}
+
+const _: () = assert!(size_of::<Entry>() <= 32, "two million of these are idle");
+
+/// What a busy connection has.
+#[derive(Debug)]
+pub struct Buffers {
+    /// Who connected; kept for the handshake only.
+    pub peer: SocketAddr,
+    /// The beginning of a packet whose end has not come.
+    pub partial: Vec<u8>,
+    /// Whole packets that wait for `Resume`.
+    pub parked: Vec<u8>,
+    /// Packets for the peer that are not submitted.
+    pub output: Vec<u8>,
+    /// What came back from a short send.
+    pub unsent: Vec<u8>,
+    /// Where the unsent part of `unsent` begins.
+    pub unsent_from: usize,
+    /// Bytes submitted and not taken.
+    pub in_flight: usize,
+    /// When the peer last took something, or had nothing to take.
+    pub progress: Nanos,
+    /// When `parked` became so full that nothing more is read.
+    pub parked_since: Nanos,
+}
+
+impl Default for Buffers {
+    fn default() -> Self {
+        Buffers {
+            peer: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0),
+            partial: Vec::new(),
+            parked: Vec::new(),
+            output: Vec::new(),
+            unsent: Vec::new(),
+            unsent_from: 0,
+            in_flight: 0,
+            progress: Nanos(0),
+            parked_since: Nanos::NEVER,
+        }
+    }
+}
+
+impl Buffers {
+    /// Bytes that the peer has not taken.
+    pub fn backlog(&self) -> usize {
+        self.output.len() + (self.unsent.len() - self.unsent_from) + self.in_flight
+    }
+}
+
+impl Entry {
+    /// Whether the flag is set.
+    pub fn is(&self, flag: Flag) -> bool {
+        self.flags & flag as u16 != 0
+    }
+
+    /// Sets the flag; returns whether it was set.
+    pub fn set(&mut self, flag: Flag) -> bool {
+        let was = self.is(flag);
+        self.flags |= flag as u16;
+        was
+    }
+
+    /// Clears the flag; returns whether it was set.
+    pub fn clear(&mut self, flag: Flag) -> bool {
+        let was = self.is(flag);
+        self.flags &= !(flag as u16);
+        was
+    }
+
+    /// Whether packets have to be parked instead of handled.
+    pub fn parks(&self) -> bool {
+        self.flags & (Flag::Paused as u16 | Flag::Held as u16 | Flag::Parked as u16) != 0
+    }
+
+    /// Whether more may be read from it now: there is somewhere to put it.
+    pub fn may_read(&self) -> bool {
+        let parked = self.buffers.as_ref().map_or(0, |buffers| buffers.parked.len());
+        !self.is(Flag::Held)
+            && !self.is(Flag::Ended)
+            && parked < PARKED_BYTES_MAX
+            && self.backlog() < OUTPUT_BYTES_MAX
+            && matches!(self.phase, Phase::Handshake | Phase::Live | Phase::Closing)
+    }
+
+    /// Its buffers, fetched from the pool if it had none.
+    pub fn buffers_mut(&mut self, pool: &mut Pool) -> &mut Buffers {
+        self.buffers.get_or_insert_with(|| pool.boxes.pop().unwrap_or_default())
+    }
+
+    /// Its buffers, if something is under way.
+    pub fn buffers(&self) -> Option<&Buffers> {
+        self.buffers.as_deref()
+    }
+
+    /// Bytes that the peer has not taken.
+    pub fn backlog(&self) -> usize {
+        self.buffers.as_ref().map_or(0, |buffers| buffers.backlog())
+    }
+
+    /// Bytes of output that are welcome.
+    pub fn room(&self) -> usize {
+        OUTPUT_BYTES_MAX.saturating_sub(self.backlog())
+    }
+}
+
+/// Vectors and boxes to be used again: bounded in number and size.
+#[derive(Debug, Default)]
+pub struct Pool {
+    vectors: Vec<Vec<u8>>,
+    #[expect(clippy::vec_box, reason = "the boxes move between here and connections without a copy")]
+    boxes: Vec<Box<Buffers>>,
+}
+
+impl Pool {
+    /// An empty vector, with room if there is one.
+    pub fn take(&mut self) -> Vec<u8> {
+        self.vectors.pop().unwrap_or_default()
+    }
+
+    /// Takes a vector back.
+    pub fn put(&mut self, mut vector: Vec<u8>) {
+        let useful = vector.capacity() > 0 && vector.capacity() <= BUFFER_BYTES_KEPT_MAX;
+        if useful && self.vectors.len() < BUFFERS_KEPT_MAX {
+            vector.clear();
+            self.vectors.push(vector);
+        }
+    }
+
+    fn put_box(&mut self, mut buffers: Box<Buffers>) {
+        for vector in [&mut buffers.partial, &mut buffers.parked, &mut buffers.output, &mut buffers.unsent] {
+            self.put(std::mem::take(vector));
+        }
+        if self.boxes.len() < BUFFERS_KEPT_MAX {
+            *buffers = Buffers::default();
+            self.boxes.push(buffers);
+        }
+    }
+}
+
+/// The connections of one shard.
+#[derive(Debug, Default)]
+pub struct Connections {
+    entries: Vec<Entry>,
+    free: Vec<u32>,
+    /// Those to read from, in order: each once, each with `Flag::Ready`. Stale ids may be among them.
+    pub ready: VecDeque<ConnectionId>,
+    /// Where buffers come from.
+    pub pool: Pool,
+}
+
+impl Connections {
+    /// A new connection in `Handshake`; `None` if the table is full.
+    pub fn insert(&mut self, socket: Socket, peer: SocketAddr) -> Option<ConnectionId> {
+        let slot = match self.free.pop() {
+            Some(slot) => slot,
+            None if self.entries.len() < CONNECTIONS_PER_SHARD_MAX => {
+                self.entries.push(Entry {
+                    socket,
+                    generation: 0,
+                    flags: 0,
+                    phase: Phase::Free,
+                    version: None,
+                    buffers: None,
+                });
+                (self.entries.len() - 1) as u32
+            }
+            None => return None,
+        };
+        let mut buffers = self.pool.boxes.pop().unwrap_or_default();
+        buffers.peer = peer;
+        let entry = &mut self.entries[slot as usize];
+        debug_assert!(entry.phase == Phase::Free && entry.flags == 0);
+        entry.socket = socket;
+        entry.phase = Phase::Handshake;
+        entry.buffers = Some(buffers);
+        Some(ConnectionId { slot, generation: entry.generation })
+    }
+
+    /// The connection, unless the id is stale.
+    pub fn get(&self, id: ConnectionId) -> Option<&Entry> {
+        self.entries
+            .get(id.slot as usize)
+            .filter(|entry| entry.generation == id.generation && entry.phase != Phase::Free)
+    }
+
+    /// The connection, unless the id is stale.
+    pub fn get_mut(&mut self, id: ConnectionId) -> Option<&mut Entry> {
+        self.entries
+            .get_mut(id.slot as usize)
+            .filter(|entry| entry.generation == id.generation && entry.phase != Phase::Free)
+    }
+
+    /// The connection if it is in that phase.
+    pub fn in_phase(&mut self, id: ConnectionId, phase: Phase) -> Option<&mut Entry> {
+        self.get_mut(id).filter(|entry| entry.phase == phase)
+    }
+
+    /// The connection and the pool its buffers come from, unless the id is stale.
+    pub fn with_pool(&mut self, id: ConnectionId) -> Option<(&mut Entry, &mut Pool)> {
+        let pool = &mut self.pool;
+        self.entries
+            .get_mut(id.slot as usize)
+            .filter(|entry| entry.generation == id.generation && entry.phase != Phase::Free)
+            .map(|entry| (entry, pool))
+    }
+
+    /// Puts the connection into the list of those to read from, once.
+    pub fn mark_ready(&mut self, id: ConnectionId) {
+        if self.get_mut(id).is_some_and(|entry| !entry.set(Flag::Ready)) {
+            self.ready.push_back(id);
+        }
+    }
+
+    /// Reading had to wait; now it may not have to.
+    pub fn undefer(&mut self, id: ConnectionId) {
+        if self.get_mut(id).is_some_and(|entry| entry.clear(Flag::Deferred)) {
+            self.mark_ready(id);
+        }
+    }
+
+    /// Gives the buffers back if nothing is under way any more.
+    pub fn settle(&mut self, id: ConnectionId) {
+        let Some(entry) = self.entries.get_mut(id.slot as usize) else { return };
+        if entry.generation != id.generation || entry.phase == Phase::Handshake {
+            return;
+        }
+        let busy = entry.buffers.as_ref().is_some_and(|buffers| {
+            buffers.backlog() > 0 || !buffers.partial.is_empty() || !buffers.parked.is_empty()
+        });
+        if !busy && let Some(buffers) = entry.buffers.take() {
+            self.pool.put_box(buffers);
+        }
+    }
+
+    /// Frees the slot: the reactor says nothing more for that token.
+    pub fn remove(&mut self, id: ConnectionId) {
+        let Some(entry) = self.entries.get_mut(id.slot as usize) else { return };
+        if entry.generation != id.generation || entry.phase == Phase::Free {
+            return;
+        }
+        entry.generation = entry.generation.wrapping_add(1);
+        entry.phase = Phase::Free;
+        entry.flags = 0;
+        entry.version = None;
+        if let Some(buffers) = entry.buffers.take() {
+            self.pool.put_box(buffers);
+        }
+        self.free.push(id.slot);
+    }
+
+    /// How many there are, whatever their phase.
+    pub fn len(&self) -> usize {
+        self.entries.len() - self.free.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Every connection in that phase. Walks the table: for stopping only.
+    pub fn all_in(&self, phase: Phase) -> impl Iterator<Item = ConnectionId> {
+        self.entries
+            .iter()
+            .enumerate()
+            .filter(move |(_, entry)| entry.phase == phase)
+            .map(|(slot, entry)| ConnectionId { slot: slot as u32, generation: entry.generation })
+    }
+}
+
+/// Who a completion is for: what the token of an operation says.
+///
+/// Bits 63..56 say what, 55..32 the slot, 31..0 the generation or the index.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Target {
+    /// A connection.
+    Connection(ConnectionId),
+    /// The journal's write or sync.
+    Journal,
+    /// A listening socket, by index.
+    Listener(u32),
+    /// A socket that was refused at once: nobody waits.
+    Refused,
+}
+
+const CONNECTION: u64 = 1;
+const JOURNAL: u64 = 2;
+const LISTENER: u64 = 3;
+const REFUSED: u64 = 4;
+const SLOT_BITS: u32 = 24;
+
+const _: () = assert!(CONNECTIONS_PER_SHARD_MAX <= 1 << SLOT_BITS);
+const _: () = assert!(((REFUSED << 56) | ((1 << 56) - 1)) < TOKEN_RESERVED.0);
+
+impl Target {
+    /// The token that says so.
+    pub fn token(self) -> Token {
+        Token(match self {
+            Target::Connection(id) => CONNECTION << 56 | u64::from(id.slot) << 32 | u64::from(id.generation),
+            Target::Journal => JOURNAL << 56,
+            Target::Listener(index) => LISTENER << 56 | u64::from(index),
+            Target::Refused => REFUSED << 56,
+        })
+    }
+
+    /// What the token says. Panics on a token that no `Target` makes: the reactor returns ours unchanged.
+    pub fn of(token: Token) -> Target {
+        match token.0 >> 56 {
+            CONNECTION => Target::Connection(ConnectionId {
+                slot: (token.0 >> 32) as u32 & ((1 << SLOT_BITS) - 1),
+                generation: token.0 as u32,
+            }),
+            JOURNAL => Target::Journal,
+            LISTENER => Target::Listener(token.0 as u32),
+            REFUSED => Target::Refused,
+            _ => panic!("a token that this shard never made: {token:?}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer() -> SocketAddr {
+        "127.0.0.1:1000".parse().unwrap()
+    }
+
+    #[test]
+    fn a_stale_id_finds_nothing() {
+        let mut connections = Connections::default();
+        let first = connections.insert(Socket(7), peer()).unwrap();
+        assert_eq!(connections.get(first).unwrap().socket, Socket(7));
+        connections.remove(first);
+        assert!(connections.get(first).is_none());
+        let second = connections.insert(Socket(8), peer()).unwrap();
+        assert_eq!(second.slot, first.slot);
+        assert!(connections.get(first).is_none());
+        connections.remove(first);
+        assert_eq!(connections.len(), 1, "a stale id frees nothing");
+        assert_eq!(connections.get(second).unwrap().socket, Socket(8));
+    }
+
+    #[test]
+    fn an_idle_connection_owns_no_buffer() {
+        let mut connections = Connections::default();
+        let id = connections.insert(Socket(7), peer()).unwrap();
+        connections.settle(id);
+        assert!(connections.get(id).unwrap().buffers().is_some(), "the handshake keeps the address");
+        connections.get_mut(id).unwrap().phase = Phase::Live;
+        connections.settle(id);
+        assert!(connections.get(id).unwrap().buffers().is_none());
+        let (entry, pool) = connections.with_pool(id).unwrap();
+        entry.buffers_mut(pool).output.extend_from_slice(b"abc");
+        connections.settle(id);
+        assert_eq!(connections.get(id).unwrap().backlog(), 3);
+        let (entry, pool) = connections.with_pool(id).unwrap();
+        entry.buffers_mut(pool).output.clear();
+        connections.settle(id);
+        assert!(connections.get(id).unwrap().buffers().is_none());
+        assert_eq!(connections.pool.boxes.len(), 1);
+        assert!(connections.pool.take().capacity() >= 3, "the vector is used again");
+    }
+
+    #[test]
+    fn the_pool_keeps_neither_large_nor_many_buffers() {
+        let mut pool = Pool::default();
+        pool.put(Vec::with_capacity(BUFFER_BYTES_KEPT_MAX + 1));
+        assert_eq!(pool.take().capacity(), 0);
+        for _ in 0..BUFFERS_KEPT_MAX + 10 {
+            pool.put(Vec::with_capacity(1));
+        }
+        assert_eq!(pool.vectors.len(), BUFFERS_KEPT_MAX);
+    }
+
+    #[test]
+    fn every_target_survives_its_token() {
+        for target in [
+            Target::Connection(ConnectionId { slot: (1 << SLOT_BITS) - 1, generation: u32::MAX }),
+            Target::Connection(ConnectionId { slot: 0, generation: 0 }),
+            Target::Journal,
+            Target::Listener(3),
+            Target::Refused,
+        ] {
+            assert_eq!(Target::of(target.token()), target);
+        }
+    }
+}

@@ -1,0 +1,322 @@
+//! From bytes to inputs: who is read from, where packets end, and which of them have to wait.
+//!
+//! Decides nothing about packets. Bytes are parsed where they were received; only the beginning of a packet whose end
+//! has not come is copied. Called by the loop.
+//!
+//! - Fairness: each ready connection is read from once per turn, at most `RECEIVE_BYTES`, in the order they became
+//!   ready; one that may have more goes to the back.
+//! - A paused connection is still read: acknowledgements and pings are handled, everything else is parked as it came,
+//!   so that nothing overtakes a publish but what answers ours. When `PARKED_BYTES_MAX` are parked, reading stops and
+//!   the peer's own sends fill up; our timer or sync resumes it. If the pause waits for acknowledgements that sit
+//!   behind what was not read, nobody can go on, and after `PARKED_STALL_MS` the connection is closed.
+//! - A held connection (CONNACK waits for the disk) is not read and parks everything.
+//! - A connection whose output is full is not read.
+
+use crate::broker::input::Input;
+use crate::ids::ConnectionId;
+use crate::journal::Storage;
+use crate::limits::{
+    CONNECT_BYTES_MAX, PARKED_BYTES_MAX, REACTOR_OPERATIONS_RESERVED, RECEIVE_BYTES, RECEIVES_PER_TURN_MAX,
+};
+use crate::reactor::{Errno, Op, Reactor};
+use crate::wire::frame::{Peek, peek};
+use crate::wire::{ReasonCode, decode};
+
+use super::connection::{Flag, Phase, Target};
+use super::shard::Shard;
+
+/// Whether to go on with the bytes of a connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Parsing {
+    /// There may be another packet.
+    Continue,
+    /// It is closed, moved or lost.
+    Stop,
+}
+
+impl<R: Reactor, S: Storage> Shard<R, S> {
+    /// A connection may have something to read.
+    pub(super) fn ready(&mut self, id: ConnectionId) {
+        let Some(entry) = self.out.connections.get_mut(id) else { return };
+        match entry.phase {
+            Phase::Handshake | Phase::Live => {}
+            Phase::Closing if entry.is(Flag::Linger) => {}
+            _ => return,
+        }
+        // Whatever the order of completions within a turn, a connection that became ready after its bytes were taken
+        // is read again. One extra read that finds nothing is the price of never missing an end of stream.
+        if entry.is(Flag::Receiving) || entry.is(Flag::Ready) {
+            entry.set(Flag::ReadyAgain);
+        }
+        if !entry.is(Flag::Receiving) {
+            self.out.connections.mark_ready(id);
+        }
+    }
+
+    /// Submits a `Recv` for as many ready connections as one turn takes.
+    pub(super) fn submit_receives(&mut self) {
+        let count = self.out.connections.ready.len().min(RECEIVES_PER_TURN_MAX);
+        for _ in 0..count {
+            if self.reactor.room() <= REACTOR_OPERATIONS_RESERVED {
+                return;
+            }
+            let Some(id) = self.out.connections.ready.pop_front() else { return };
+            let Some(entry) = self.out.connections.get_mut(id) else { continue };
+            entry.clear(Flag::Ready);
+            if !entry.may_read() {
+                entry.set(Flag::Deferred);
+                continue;
+            }
+            entry.set(Flag::Receiving);
+            let socket = entry.socket;
+            let buffer = self.receive_buffers.pop().unwrap_or_else(|| Vec::with_capacity(RECEIVE_BYTES));
+            self.reactor.submit(Op::Recv { socket, token: Target::Connection(id).token(), buffer });
+        }
+    }
+
+    /// Takes what a `Recv` brought.
+    pub(super) fn received(&mut self, id: ConnectionId, buffer: Vec<u8>, result: Result<usize, Errno>) {
+        if let Some(entry) = self.out.connections.get_mut(id) {
+            entry.clear(Flag::Receiving);
+            let again = entry.clear(Flag::ReadyAgain);
+            match result {
+                Ok(0) => self.end_of_stream(id),
+                Ok(_) => {
+                    let filled = buffer.len() == buffer.capacity();
+                    if entry.phase != Phase::Closing {
+                        self.parse(id, &buffer);
+                    }
+                    self.out.connections.settle(id);
+                    if filled || again {
+                        self.out.connections.mark_ready(id);
+                    }
+                }
+                Err(Errno(libc::EAGAIN)) if again => self.out.connections.mark_ready(id),
+                Err(Errno(libc::EAGAIN)) => {}
+                Err(_) => self.lost(id),
+            }
+        }
+        if self.receive_buffers.len() < RECEIVES_PER_TURN_MAX {
+            self.receive_buffers.push(buffer);
+        }
+    }
+
+    /// The peer said that it sends no more. What it said before still counts.
+    fn end_of_stream(&mut self, id: ConnectionId) {
+        let now = self.now.mono;
+        let Some((entry, pool)) = self.out.connections.with_pool(id) else { return };
+        if entry.phase == Phase::Live && entry.is(Flag::Parked) {
+            entry.set(Flag::Ended);
+            entry.buffers_mut(pool).parked_since = now;
+            self.out.watch(id);
+        } else {
+            self.lost(id);
+        }
+    }
+
+    /// The connection has ended without the broker's doing.
+    pub(super) fn lost(&mut self, id: ConnectionId) {
+        let Some(entry) = self.out.connections.get(id) else { return };
+        let phase = entry.phase;
+        self.out.lose(id);
+        match phase {
+            Phase::Live => self.input(Input::Closed { connection: id }),
+            Phase::Handshake => self.handshakes.ended(),
+            _ => {}
+        }
+    }
+
+    /// Handles every whole packet in `input` and keeps the rest.
+    pub(super) fn parse(&mut self, id: ConnectionId, mut input: &[u8]) {
+        if let Some((entry, pool)) = self.out.connections.with_pool(id)
+            && entry.buffers().is_some_and(|buffers| !buffers.partial.is_empty())
+        {
+            let mut partial = std::mem::take(&mut entry.buffers_mut(pool).partial);
+            let parsing = self.complete_partial(id, &mut partial, &mut input);
+            if parsing == Parsing::Stop {
+                self.out.connections.pool.put(partial);
+                return;
+            }
+            if partial.is_empty() {
+                self.out.connections.pool.put(partial);
+            } else if let Some((entry, pool)) = self.out.connections.with_pool(id) {
+                entry.buffers_mut(pool).partial = partial;
+                return;
+            }
+        }
+        loop {
+            match peek(input, self.packet_bytes_max(id)) {
+                Ok(Peek::Complete { len }) => {
+                    let (frame, rest) = input.split_at(len);
+                    if self.frame(id, frame, rest) == Parsing::Stop {
+                        return;
+                    }
+                    input = rest;
+                }
+                Ok(Peek::Incomplete { .. }) => break,
+                Err(error) => return self.malformed(id, error.reason, input),
+            }
+        }
+        if !input.is_empty()
+            && let Some((entry, pool)) = self.out.connections.with_pool(id)
+        {
+            let mut partial = pool.take();
+            partial.extend_from_slice(input);
+            entry.buffers_mut(pool).partial = partial;
+        }
+    }
+
+    /// Completes the packet that began in an earlier receive with no more bytes than it lacks, and handles it. Leaves
+    /// `partial` empty if that came about.
+    fn complete_partial(&mut self, id: ConnectionId, partial: &mut Vec<u8>, input: &mut &[u8]) -> Parsing {
+        loop {
+            match peek(partial, self.packet_bytes_max(id)) {
+                Ok(Peek::Incomplete { need }) => {
+                    let (taken, rest) = input.split_at(input.len().min(need - partial.len()));
+                    if taken.is_empty() {
+                        return Parsing::Continue;
+                    }
+                    partial.extend_from_slice(taken);
+                    *input = rest;
+                }
+                Ok(Peek::Complete { len }) => {
+                    debug_assert_eq!(len, partial.len(), "never more than it lacks");
+                    let parsing = self.frame(id, partial, input);
+                    partial.clear();
+                    return parsing;
+                }
+                Err(error) => {
+                    self.malformed(id, error.reason, partial);
+                    return Parsing::Stop;
+                }
+            }
+        }
+    }
+
+    fn packet_bytes_max(&self, id: ConnectionId) -> u32 {
+        match self.out.connections.get(id) {
+            Some(entry) if entry.phase == Phase::Handshake => CONNECT_BYTES_MAX,
+            _ => self.packet_bytes_max,
+        }
+    }
+
+    /// One whole packet, and what came behind it.
+    fn frame(&mut self, id: ConnectionId, frame: &[u8], rest: &[u8]) -> Parsing {
+        let Some((entry, pool)) = self.out.connections.with_pool(id) else { return Parsing::Stop };
+        match entry.phase {
+            Phase::Live => {}
+            Phase::Handshake => return self.first_packet(id, frame, rest),
+            _ => return Parsing::Stop,
+        }
+        if entry.parks() && (entry.is(Flag::Held) || !may_overtake(frame[0])) {
+            entry.set(Flag::Parked);
+            let buffers = entry.buffers_mut(pool);
+            if buffers.parked.capacity() == 0 {
+                buffers.parked = pool.take();
+            }
+            buffers.parked.extend_from_slice(frame);
+            if buffers.parked.len() >= PARKED_BYTES_MAX && buffers.parked_since > self.now.mono {
+                buffers.parked_since = self.now.mono;
+                self.out.watch(id);
+            }
+            return Parsing::Continue;
+        }
+        self.packet(id, frame)
+    }
+
+    /// One whole packet of a live connection whose turn it is.
+    fn packet(&mut self, id: ConnectionId, frame: &[u8]) -> Parsing {
+        let version = self.out.connections.get(id).and_then(|entry| entry.version);
+        match decode::packet(frame, version) {
+            Ok(packet) => {
+                self.input(Input::Packet { connection: id, packet: &packet });
+                match self.out.connections.get(id) {
+                    Some(entry) if entry.phase == Phase::Live => Parsing::Continue,
+                    _ => Parsing::Stop,
+                }
+            }
+            Err(error) => {
+                self.malformed(id, error.reason, frame);
+                Parsing::Stop
+            }
+        }
+    }
+
+    /// What `bytes` begins with is no packet.
+    fn malformed(&mut self, id: ConnectionId, reason: ReasonCode, bytes: &[u8]) {
+        let Some(entry) = self.out.connections.get(id) else { return };
+        match entry.phase {
+            Phase::Handshake => self.bad_first_packet(id, reason, bytes),
+            Phase::Live => self.input(Input::Malformed { connection: id, reason }),
+            _ => return,
+        }
+        // The rest of it is still under way. Closed now, the peer would get a reset and lose our last word.
+        if reason == ReasonCode::PacketTooLarge
+            && let Some(entry) = self.out.connections.in_phase(id, Phase::Closing)
+        {
+            entry.set(Flag::Linger);
+            self.out.connections.mark_ready(id);
+        }
+    }
+
+    /// Handles what was parked, in order, until it is paused again.
+    pub(super) fn handle_parked(&mut self) {
+        // Those that are resumed meanwhile have their turn in the next one.
+        for _ in 0..self.out.resumed.len() {
+            let Some(id) = self.out.resumed.pop_front() else { return };
+            self.handle_parked_of(id);
+        }
+    }
+
+    fn handle_parked_of(&mut self, id: ConnectionId) {
+        let Some((entry, pool)) = self.out.connections.with_pool(id) else { return };
+        entry.clear(Flag::Resumed);
+        if entry.phase != Phase::Live {
+            return;
+        }
+        let mut parked = std::mem::take(&mut entry.buffers_mut(pool).parked);
+        let mut handled = 0;
+        while handled < parked.len() {
+            let Ok(Peek::Complete { len }) = peek(&parked[handled..], self.packet_bytes_max) else {
+                unreachable!("only whole packets are parked");
+            };
+            let frame = &parked[handled..handled + len];
+            let Some(entry) = self.out.connections.get(id) else { break };
+            let waits = entry.is(Flag::Held) || entry.is(Flag::Paused) && !may_overtake(frame[0]);
+            if waits || self.packet(id, frame) == Parsing::Stop {
+                break;
+            }
+            handled += len;
+        }
+        let Some((entry, pool)) = self.out.connections.with_pool(id) else { return };
+        if handled < parked.len() && entry.phase == Phase::Live {
+            parked.drain(..handled);
+            let full = parked.len() >= PARKED_BYTES_MAX;
+            let buffers = entry.buffers_mut(pool);
+            buffers.parked = parked;
+            if handled > 0 && full {
+                buffers.parked_since = self.now.mono;
+            }
+            if !full && !entry.is(Flag::Ended) {
+                entry.buffers_mut(pool).parked_since = crate::time::Nanos::NEVER;
+            }
+        } else {
+            pool.put(parked);
+            entry.clear(Flag::Parked);
+            entry.buffers_mut(pool).parked_since = crate::time::Nanos::NEVER;
+            if entry.is(Flag::Ended) {
+                self.lost(id);
+            }
+        }
+        self.out.connections.undefer(id);
+        self.out.connections.settle(id);
+    }
+}
+
+/// PUBACK, PUBREC, PUBREL, PUBCOMP and PINGREQ: they answer us, or nobody, and may be what a pause waits for.
+fn may_overtake(first: u8) -> bool {
+    matches!(first >> 4, 4..=7 | 12)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,333 @@
+//! From effects to bytes: the one implementor of [`Effects`] outside of tests.
+//!
+//! Decides how output is batched and for how long a peer may not take it, not what is said. A packet is encoded
+//! straight into its connection's output; at the end of the turn each connection with output gets one `Send`. Records
+//! go to the journal, messages to the mesh, at once. Called by the broker through [`Effects`], and by the loop.
+//!
+//! - At most one `Send` per connection is in flight. What is encoded meanwhile is the next one.
+//! - A connection whose output reaches [`OUTPUT_BYTES_MAX`] is not read from, so what it makes us answer is bounded
+//!   by that, by one receive buffer and by one packet. It gets `Drained` when half of it has left.
+//! - An acknowledgement is encoded only because the broker said so, and the broker says so only after `Durable`. So
+//!   nothing here waits for the journal; if the journal fails, the turn ends before anything is submitted.
+
+use std::collections::VecDeque;
+
+use crate::broker::effect::{CloseReason, Effect, Effects, Event};
+use crate::broker::route::MeshMessage;
+use crate::ids::{ConnectionId, Lsn, ShardId};
+use crate::journal::{Journal, Storage};
+use crate::limits::{
+    CLOSE_TIME_MS, OUTPUT_BYTES_MAX, OUTPUT_STALL_MS, PARKED_STALL_MS, REACTOR_OPERATIONS_RESERVED,
+};
+use crate::reactor::{Errno, Op, Reactor};
+use crate::time::Nanos;
+use crate::wire::{Connack, Packet, Version, encode};
+
+use super::connection::{Connections, Flag, Phase, Target};
+use super::mesh::Mesh;
+
+/// What the rest of the shard has to do about a completed send.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// Nothing.
+    Nothing,
+    /// The broker waits to hear that there is room.
+    Drained,
+    /// The connection is gone.
+    Lost,
+}
+
+/// What effects act on.
+pub struct Outbound<S> {
+    /// Every connection of this shard.
+    pub connections: Connections,
+    /// Its journal.
+    pub journal: Journal<S>,
+    /// Its end of the mesh.
+    pub mesh: Mesh,
+    /// The time of this turn.
+    pub now: Nanos,
+    /// Records to be read back, in the order they were asked for.
+    pub fetches: VecDeque<Lsn>,
+    /// Connections with parked packets that may be handled.
+    pub resumed: VecDeque<ConnectionId>,
+    /// Operations to submit, in order.
+    ops: VecDeque<Op>,
+    /// Connections with something to submit, each once, each with `Flag::Flush`.
+    flush: Vec<ConnectionId>,
+    /// Connections that may be stalled, each once, each with `Flag::Watched`.
+    watched: Vec<ConnectionId>,
+    /// When each closing connection is closed whatever is left, in order: the time is the same for all.
+    closing: VecDeque<(Nanos, ConnectionId)>,
+}
+
+impl<S: Storage> Outbound<S> {
+    /// Nothing connected yet.
+    pub fn new(journal: Journal<S>, mesh: Mesh) -> Outbound<S> {
+        Outbound {
+            connections: Connections::default(),
+            journal,
+            mesh,
+            now: Nanos(0),
+            fetches: VecDeque::new(),
+            resumed: VecDeque::new(),
+            ops: VecDeque::new(),
+            flush: Vec::new(),
+            watched: Vec::new(),
+            closing: VecDeque::new(),
+        }
+    }
+
+    /// Queues an operation; it leaves with the next `flush`.
+    pub fn submit(&mut self, op: Op) {
+        self.ops.push_back(op);
+    }
+
+    /// Says one last thing to a connection that is not the broker's yet, and closes it.
+    pub fn refuse(&mut self, id: ConnectionId, version: Version, connack: &Connack<'_>) {
+        self.encode(id, Phase::Handshake, version, &Packet::Connack(*connack));
+        self.close(id, Phase::Handshake);
+    }
+
+    /// Closes the socket now. The broker, if it knows the connection, is told by the caller.
+    pub fn lose(&mut self, id: ConnectionId) {
+        let Some(entry) = self.connections.get_mut(id) else { return };
+        if !matches!(entry.phase, Phase::Handshake | Phase::Live | Phase::Closing) {
+            return;
+        }
+        entry.phase = Phase::Gone;
+        let socket = entry.socket;
+        self.ops.push_back(Op::Close { socket, token: Target::Connection(id).token() });
+    }
+
+    /// Puts a connection under observation: it may make no progress.
+    pub fn watch(&mut self, id: ConnectionId) {
+        if self.connections.get_mut(id).is_some_and(|entry| !entry.set(Flag::Watched)) {
+            self.watched.push(id);
+        }
+    }
+
+    /// Whether everything said so far was submitted.
+    pub fn is_flushed(&self) -> bool {
+        self.flush.is_empty() && self.ops.is_empty()
+    }
+
+    /// Submits one `Send` per connection with output, then what else there is, as far as the reactor has room.
+    pub fn flush(&mut self, reactor: &mut impl Reactor) {
+        let mut flush = std::mem::take(&mut self.flush);
+        for id in flush.drain(..) {
+            self.flush_one(id);
+        }
+        self.flush = flush;
+        while reactor.room() > REACTOR_OPERATIONS_RESERVED {
+            let Some(op) = self.ops.pop_front() else { return };
+            reactor.submit(op);
+        }
+    }
+
+    fn flush_one(&mut self, id: ConnectionId) {
+        let Some((entry, pool)) = self.connections.with_pool(id) else { return };
+        entry.clear(Flag::Flush);
+        if entry.is(Flag::Sending) || !matches!(entry.phase, Phase::Live | Phase::Closing) {
+            return;
+        }
+        if entry.backlog() == 0 {
+            if entry.phase == Phase::Closing && !entry.is(Flag::Linger) {
+                self.lose(id);
+            }
+            return;
+        }
+        entry.set(Flag::Sending);
+        let socket = entry.socket;
+        let buffers = entry.buffers_mut(pool);
+        let (buffer, from) = if buffers.unsent.is_empty() {
+            (std::mem::take(&mut buffers.output), 0)
+        } else {
+            (std::mem::take(&mut buffers.unsent), std::mem::take(&mut buffers.unsent_from))
+        };
+        buffers.in_flight = buffer.len() - from;
+        self.ops.push_back(Op::Send { socket, token: Target::Connection(id).token(), buffer, from });
+        self.watch(id);
+    }
+
+    /// Takes the completion of a `Send`.
+    pub fn sent(
+        &mut self,
+        id: ConnectionId,
+        buffer: Vec<u8>,
+        from: usize,
+        result: Result<usize, Errno>,
+    ) -> Outcome {
+        let now = self.now;
+        let Some((entry, pool)) = self.connections.with_pool(id) else { return Outcome::Nothing };
+        entry.clear(Flag::Sending);
+        let Ok(taken) = result else {
+            entry.buffers_mut(pool).in_flight = 0;
+            pool.put(buffer);
+            return Outcome::Lost;
+        };
+        let buffers = entry.buffers_mut(pool);
+        buffers.in_flight = 0;
+        buffers.progress = now;
+        if from + taken < buffer.len() {
+            buffers.unsent = buffer;
+            buffers.unsent_from = from + taken;
+        } else {
+            pool.put(buffer);
+        }
+        let backlog = buffers.backlog();
+        if backlog > 0 || entry.phase == Phase::Closing {
+            self.needs_flush(id);
+        }
+        if backlog > OUTPUT_BYTES_MAX / 2 {
+            return Outcome::Nothing;
+        }
+        self.connections.undefer(id);
+        let drained = self.connections.in_phase(id, Phase::Live).is_some_and(|entry| entry.clear(Flag::Full));
+        self.connections.settle(id);
+        if drained { Outcome::Drained } else { Outcome::Nothing }
+    }
+
+    /// Connections that have made no progress for too long: closed here, to be told to the broker by the caller.
+    pub fn sweep(&mut self, stalled: &mut Vec<ConnectionId>) {
+        let now = self.now;
+        let mut watched = std::mem::take(&mut self.watched);
+        watched.retain(|id| {
+            let Some(entry) = self.connections.get_mut(*id) else { return false };
+            let Some(buffers) = entry.buffers() else {
+                entry.clear(Flag::Watched);
+                return false;
+            };
+            let output = buffers.backlog() > 0;
+            let parked = buffers.parked_since != Nanos::NEVER;
+            if output && now >= buffers.progress.plus_ms(OUTPUT_STALL_MS)
+                || parked && now >= buffers.parked_since.plus_ms(PARKED_STALL_MS)
+            {
+                stalled.push(*id);
+            }
+            if !output && !parked {
+                entry.clear(Flag::Watched);
+            }
+            output || parked
+        });
+        self.watched = watched;
+        while let Some((_, id)) = self.closing.pop_front_if(|(due, _)| *due <= now) {
+            if self.connections.in_phase(id, Phase::Closing).is_some() {
+                self.lose(id);
+            }
+        }
+    }
+
+    fn encode(&mut self, id: ConnectionId, phase: Phase, version: Version, packet: &Packet<'_>) {
+        let now = self.now;
+        let Some((entry, pool)) = self.connections.with_pool(id) else { return };
+        if entry.phase != phase {
+            return;
+        }
+        let buffers = entry.buffers_mut(pool);
+        if buffers.output.capacity() == 0 {
+            buffers.output = pool.take();
+        }
+        if buffers.backlog() == 0 {
+            buffers.progress = now;
+        }
+        encode::packet(packet, version, &mut buffers.output);
+        if buffers.backlog() >= OUTPUT_BYTES_MAX {
+            entry.set(Flag::Full);
+        }
+        if !entry.set(Flag::Flush) {
+            self.flush.push(id);
+        }
+    }
+
+    fn close(&mut self, id: ConnectionId, phase: Phase) {
+        let Some(entry) = self.connections.in_phase(id, phase) else { return };
+        entry.phase = Phase::Closing;
+        entry.clear(Flag::Full);
+        self.closing.push_back((self.now.plus_ms(CLOSE_TIME_MS), id));
+        self.needs_flush(id);
+    }
+
+    fn needs_flush(&mut self, id: ConnectionId) {
+        if self.connections.get_mut(id).is_some_and(|entry| !entry.set(Flag::Flush)) {
+            self.flush.push(id);
+        }
+    }
+
+    fn broker_closes(&mut self, id: ConnectionId, reason: CloseReason) {
+        tracing::debug!(event = "connection_closed", slot = id.slot, generation = id.generation, ?reason);
+        self.close(id, Phase::Live);
+    }
+
+    fn set(&mut self, id: ConnectionId, flag: Flag) {
+        if let Some(entry) = self.connections.in_phase(id, Phase::Live) {
+            entry.set(flag);
+        }
+    }
+
+    fn resume(&mut self, id: ConnectionId) {
+        let Some(entry) = self.connections.in_phase(id, Phase::Live) else { return };
+        entry.clear(Flag::Paused);
+        entry.clear(Flag::Held);
+        if entry.is(Flag::Parked) {
+            if !entry.set(Flag::Resumed) {
+                self.resumed.push_back(id);
+            }
+        } else {
+            self.connections.undefer(id);
+        }
+    }
+
+    fn mesh_message(&mut self, to: ShardId, message: MeshMessage) {
+        self.mesh.send(to, message);
+    }
+}
+
+impl<S: Storage> Effects for Outbound<S> {
+    fn perform(&mut self, effect: Effect<'_>) {
+        match effect {
+            Effect::Send { connection, version, packet } => {
+                self.encode(connection, Phase::Live, version, &packet);
+            }
+            Effect::Close { connection, reason } => self.broker_closes(connection, reason),
+            Effect::Pause { connection } => self.set(connection, Flag::Paused),
+            Effect::Hold { connection } => self.set(connection, Flag::Held),
+            Effect::Resume { connection } => self.resume(connection),
+            Effect::Append { lsn, record } => self.journal.append(lsn, &record),
+            Effect::Fetch { lsn } => self.fetches.push_back(lsn),
+            Effect::Mesh { to, message } => self.mesh_message(to, message),
+            Effect::Log(event) => log(event),
+        }
+    }
+
+    fn room(&self, connection: ConnectionId) -> usize {
+        match self.connections.get(connection) {
+            Some(entry) if entry.phase == Phase::Live => entry.room(),
+            _ => 0,
+        }
+    }
+
+    fn mesh_room(&self, to: ShardId) -> bool {
+        self.mesh.room(to)
+    }
+}
+
+/// Writes the broker's events into the log.
+pub fn log(event: Event<'_>) {
+    match event {
+        Event::QueueFull { client_id } => tracing::warn!(
+            event = "queue_full",
+            client_id,
+            "messages for this session are refused until it reads; it will be told of the gap"
+        ),
+        Event::ReplayInconsistent { lsn, what } => tracing::error!(
+            event = "replay_inconsistent",
+            lsn = lsn.0,
+            what,
+            "a record of the journal does not fit those before it; please report this"
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests;

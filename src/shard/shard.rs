@@ -1,0 +1,529 @@
+//! The loop of one shard: one turn is one screen.
+//!
+//! Decides the order of things and nothing else. [`Shard::turn`] waits at most until the next deadline, so a thread
+//! calls it in a loop (`serve`), and a simulator calls it for each of N shards in one thread, with simulated reactors
+//! and disks.
+//!
+//! Invariants:
+//!
+//! - The journal's outcome is looked at before anything is submitted. If it failed, the turn ends with [`Fatal`]:
+//!   what was said since is never sent (I4).
+//! - Inbound mesh batches are handled before outbound ones are handed over, and neither ever waits for the other.
+//! - A turn is bounded: by what the reactor reports, a ring's worth of batches from each shard, and
+//!   [`ADVANCE_BUDGET`].
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::broker::Broker;
+use crate::broker::effect::{Effect, Effects};
+use crate::broker::input::Input;
+use crate::broker::settings::Settings;
+use crate::config::AccountSource;
+use crate::ids::{ConnectionId, Lsn, ShardId};
+use crate::journal::{GrowRequest, Grown, Io, IoDone, Journal, JournalError, Replayed, Storage};
+use crate::limits::{ADVANCE_BUDGET, MESH_RETRY_MS, SWEEP_MS};
+use crate::reactor::{Completion, Op, Reactor, Socket};
+use crate::record::{Body, Record};
+use crate::time::{Nanos, Now, UnixMs};
+use crate::wire::QoS;
+
+use super::connection::{Phase, Target};
+use super::handshake::{Handshakes, Identities};
+use super::mesh::{Adopted, Batch, Mesh};
+use super::outbound::{self, Outbound, Outcome};
+
+/// What a shard is made of.
+pub struct Parts<R, S> {
+    /// Its world.
+    pub reactor: R,
+    /// Its journal, opened and not yet replayed.
+    pub journal: Journal<S>,
+    /// Its end of the mesh.
+    pub mesh: Mesh,
+    /// What its broker is built with.
+    pub settings: Settings,
+    /// Where accounts come from.
+    pub account: AccountSource,
+    /// Of the names given to clients without one: as random as can be had, another at each start.
+    pub name_key: [u8; 16],
+}
+
+/// The journal can no longer keep the promise: the process must stop, and say why.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Fatal {
+    /// Whose journal.
+    pub shard: ShardId,
+    /// What happened.
+    pub error: JournalError,
+}
+
+impl fmt::Display for Fatal {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "shard {}: {}", self.shard.0, self.error)
+    }
+}
+
+impl std::error::Error for Fatal {}
+
+/// Where a shard is in its life.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum State {
+    /// Recovered, but not every shard has told its interest: nobody may connect.
+    Starting,
+    /// At work.
+    Serving,
+    /// Told to stop: clients are told, what they were promised is settled.
+    Draining,
+    /// Nothing is left of this shard's own; it goes on for the others.
+    Drained,
+    /// Told that every shard has drained: the last records are synced.
+    Stopping,
+    /// Done. `turn` must not be called again.
+    Stopped,
+}
+
+/// One shard. See the module documentation.
+pub struct Shard<R, S> {
+    pub(super) reactor: R,
+    pub(super) broker: Broker,
+    pub(super) out: Outbound<S>,
+    pub(super) now: Now,
+    pub(super) handshakes: Handshakes,
+    pub(super) identities: Identities,
+    /// Connections between `Detach` and `Detached`.
+    pub(super) moving: BTreeMap<ConnectionId, (ShardId, Adopted)>,
+    pub(super) packet_bytes_max: u32,
+    /// Emptied receive buffers.
+    pub(super) receive_buffers: Vec<Vec<u8>>,
+    state: State,
+    listeners: Vec<Socket>,
+    completions: Vec<Completion>,
+    batches: Vec<(ShardId, Batch)>,
+    stalled: Vec<ConnectionId>,
+    fetched: Fetched,
+    /// The broker has more to do right now.
+    more: bool,
+    journal_busy: bool,
+    reserve_reached: bool,
+    sweep_at: Nanos,
+}
+
+impl<R: Reactor, S: Storage> Shard<R, S> {
+    /// A shard that has recovered what its journal holds. Blocks for as long as reading that takes.
+    pub fn new(parts: Parts<R, S>) -> Result<(Shard<R, S>, Replayed), Fatal> {
+        let Parts { reactor, journal, mut mesh, settings, account, name_key } = parts;
+        let id = mesh.me();
+        mesh.set_doorbell(reactor.doorbell());
+        let identities = Identities::new(settings.placement.clone(), account, id, name_key);
+        let mut shard = Shard {
+            now: reactor.now(),
+            reactor,
+            packet_bytes_max: settings.packet_bytes_max,
+            broker: Broker::new(settings, id),
+            out: Outbound::new(journal, mesh),
+            handshakes: Handshakes::default(),
+            identities,
+            moving: BTreeMap::new(),
+            receive_buffers: Vec::new(),
+            state: State::Starting,
+            listeners: Vec::new(),
+            completions: Vec::new(),
+            batches: Vec::new(),
+            stalled: Vec::new(),
+            fetched: Fetched::default(),
+            more: true,
+            journal_busy: false,
+            reserve_reached: false,
+            sweep_at: Nanos(0),
+        };
+        let replayed = shard.replay()?;
+        Ok((shard, replayed))
+    }
+
+    /// Every record through the broker's own door, before anything else.
+    fn replay(&mut self) -> Result<Replayed, Fatal> {
+        let Shard { broker, out, now, .. } = self;
+        // A journal without a record has nothing to replay.
+        let replayed = if out.journal.last_lsn().is_some() {
+            let mut apply = |lsn: Lsn, record: Record<'_>| {
+                broker.handle(*now, Input::Replay { lsn, record }, &mut ReplayEffects);
+            };
+            out.journal.replay(&mut apply)
+        } else {
+            Ok(Replayed::default())
+        };
+        let replayed = replayed.map_err(|error| self.fatal(error))?;
+        self.input(Input::Replayed);
+        if self.out.journal.durable().is_some() {
+            self.input(Input::Durable { lsn: self.out.journal.durable() });
+        }
+        Ok(replayed)
+    }
+
+    /// One turn: wait for something to happen, act on it, submit what follows from it.
+    pub fn turn(&mut self) -> Result<State, Fatal> {
+        assert!(self.state != State::Stopped, "a stopped shard has no turns");
+        self.wait();
+        self.complete()?;
+        self.receive_mesh();
+        self.on_time();
+        self.handle_parked();
+        self.more = self.broker.advance(self.now, ADVANCE_BUDGET, &mut self.out);
+        self.fetch()?;
+        self.submit_receives();
+        self.out.flush(&mut self.reactor);
+        self.flush_mesh();
+        self.commit();
+        self.step();
+        Ok(self.state)
+    }
+
+    /// Which shard this is.
+    pub fn id(&self) -> ShardId {
+        self.out.mesh.me()
+    }
+
+    /// Where it is in its life.
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// Its journal, for figures.
+    pub fn journal(&self) -> &Journal<S> {
+        &self.out.journal
+    }
+
+    /// Its reactor; for the simulator, whose world is behind it.
+    pub fn reactor_mut(&mut self) -> &mut R {
+        &mut self.reactor
+    }
+
+    /// How many connections there are, whatever their phase.
+    pub fn connections(&self) -> usize {
+        self.out.connections.len()
+    }
+
+    /// Accepts connections from these sockets from now on. The shard closes them.
+    pub fn listen(&mut self, sockets: &[Socket]) {
+        for socket in sockets {
+            if self.is_draining() {
+                self.out.submit(Op::Close { socket: *socket, token: Target::Refused.token() });
+                continue;
+            }
+            let index = u32::try_from(self.listeners.len()).expect("listeners are a handful");
+            self.listeners.push(*socket);
+            self.out.submit(Op::Listen { socket: *socket, token: Target::Listener(index).token() });
+        }
+        self.more = true;
+    }
+
+    /// Begins to stop: no new connections, and those that are there are told.
+    pub fn drain(&mut self) {
+        if self.is_draining() {
+            return;
+        }
+        self.state = State::Draining;
+        for (index, socket) in self.listeners.drain(..).enumerate() {
+            let token = Target::Listener(index as u32).token();
+            self.out.submit(Op::Close { socket, token });
+        }
+        let waiting: Vec<ConnectionId> = self.out.connections.all_in(Phase::Handshake).collect();
+        waiting.into_iter().for_each(|id| self.lost(id));
+        self.input(Input::Drain);
+        self.more = true;
+    }
+
+    /// Every shard has drained: sync what is left, then stop.
+    pub fn stop(&mut self) {
+        self.state = State::Stopping;
+        self.out.journal.witness();
+        self.more = true;
+    }
+
+    /// A segment to be made elsewhere, if the journal wants one.
+    pub fn grow(&mut self) -> Option<GrowRequest> {
+        self.out.journal.grow(self.now)
+    }
+
+    /// What became of that.
+    pub fn grown(&mut self, grown: Grown) {
+        self.more = true;
+        if let Err(error) = self.out.journal.grown(grown, self.now) {
+            tracing::warn!(event = "journal_cannot_grow", shard = self.id().0, %error, cure = error.cure());
+        }
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.state >= State::Draining
+    }
+
+    /// Tells the broker.
+    pub(super) fn input(&mut self, input: Input<'_>) {
+        self.broker.handle(self.now, input, &mut self.out);
+    }
+
+    fn wait(&mut self) {
+        let deadline =
+            if self.has_work() || !self.out.mesh.fall_asleep() { Nanos(0) } else { self.deadline() };
+        self.reactor.turn(deadline, &mut self.completions);
+        self.out.mesh.wake_up();
+        self.now = self.reactor.now();
+        self.out.now = self.now.mono;
+    }
+
+    /// Whether something can be done that no completion will announce.
+    fn has_work(&self) -> bool {
+        self.more
+            || !self.out.connections.ready.is_empty()
+            || !self.out.resumed.is_empty()
+            || !self.out.fetches.is_empty()
+            || !self.out.is_flushed()
+    }
+
+    fn deadline(&self) -> Nanos {
+        let mesh =
+            if self.out.mesh.held_back() { self.now.mono.plus_ms(MESH_RETRY_MS) } else { Nanos::NEVER };
+        self.broker
+            .next_deadline()
+            .min(self.out.journal.next_deadline().unwrap_or(Nanos::NEVER))
+            .min(self.handshakes.next_deadline())
+            .min(self.sweep_at)
+            .min(mesh)
+    }
+
+    fn complete(&mut self) -> Result<(), Fatal> {
+        let mut completions = std::mem::take(&mut self.completions);
+        let mut result = Ok(());
+        for completion in completions.drain(..) {
+            result = self.complete_one(completion);
+            if result.is_err() {
+                break;
+            }
+        }
+        self.completions = completions;
+        result
+    }
+
+    fn complete_one(&mut self, completion: Completion) -> Result<(), Fatal> {
+        match completion {
+            Completion::Written { buffer, result, .. } => {
+                return self.journal_done(IoDone::Written { buffer, result });
+            }
+            Completion::Synced { result, .. } => return self.journal_done(IoDone::Synced { result }),
+            Completion::Accepted { result, .. } => self.accepted(result),
+            Completion::Ready { token } => self.on_connection(Target::of(token), Self::ready),
+            Completion::Received { token, buffer, result } => {
+                self.on_connection(Target::of(token), |shard, id| shard.received(id, buffer, result));
+            }
+            Completion::Sent { token, buffer, from, result } => {
+                self.on_connection(Target::of(token), |shard, id| shard.sent(id, buffer, from, result));
+            }
+            Completion::Detached { token, socket } => {
+                self.on_connection(Target::of(token), |shard, id| shard.detached(id, socket));
+            }
+            Completion::Closed { token } => {
+                if let Target::Connection(id) = Target::of(token) {
+                    self.out.connections.remove(id);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn on_connection(&mut self, target: Target, act: impl FnOnce(&mut Self, ConnectionId)) {
+        match target {
+            Target::Connection(id) => act(self, id),
+            other => unreachable!("{other:?} is read, written and moved by nobody"),
+        }
+    }
+
+    fn sent(
+        &mut self,
+        id: ConnectionId,
+        buffer: Vec<u8>,
+        from: usize,
+        result: Result<usize, crate::reactor::Errno>,
+    ) {
+        match self.out.sent(id, buffer, from, result) {
+            Outcome::Nothing => {}
+            Outcome::Drained => self.input(Input::Drained { connection: id }),
+            Outcome::Lost => self.lost(id),
+        }
+    }
+
+    fn journal_done(&mut self, done: IoDone) -> Result<(), Fatal> {
+        self.journal_busy = false;
+        match self.out.journal.completed(done, self.now) {
+            Ok(Some(lsn)) => self.input(Input::Durable { lsn }),
+            Ok(None) => {}
+            Err(error) => return Err(self.fatal(error)),
+        }
+        Ok(())
+    }
+
+    fn receive_mesh(&mut self) {
+        let mut batches = std::mem::take(&mut self.batches);
+        self.out.mesh.take(&mut batches);
+        for (from, mut batch) in batches.drain(..) {
+            for message in batch.messages.drain(..) {
+                self.out.mesh.credit(from, &message);
+                self.input(Input::Mesh { from, message });
+            }
+            for adopted in batch.adopted.drain(..) {
+                self.adopt(adopted);
+            }
+            self.out.mesh.recycle(batch);
+        }
+        self.batches = batches;
+        self.offer_mesh_room();
+    }
+
+    fn offer_mesh_room(&mut self) {
+        while let Some(to) = self.out.mesh.full_no_more() {
+            self.input(Input::MeshRoom { to });
+            self.more = true;
+        }
+    }
+
+    fn flush_mesh(&mut self) {
+        self.out.mesh.flush();
+        self.offer_mesh_room();
+    }
+
+    fn on_time(&mut self) {
+        self.expire_handshakes();
+        let reached = self.out.journal.reserve_reached();
+        if reached != self.reserve_reached {
+            self.reserve_reached = reached;
+            self.input(Input::DiskReserve { reached });
+        }
+        if self.now.mono < self.sweep_at {
+            return;
+        }
+        self.sweep_at = self.now.mono.plus_ms(SWEEP_MS);
+        self.out.journal.release(self.broker.oldest_live());
+        let mut stalled = std::mem::take(&mut self.stalled);
+        self.out.sweep(&mut stalled);
+        for id in stalled.drain(..) {
+            tracing::debug!(event = "connection_stalled", slot = id.slot, generation = id.generation);
+            self.lost(id);
+        }
+        self.stalled = stalled;
+    }
+
+    /// Reads back what the broker asked for. A record that cannot be read back was promised and is lost: fatal.
+    fn fetch(&mut self) -> Result<(), Fatal> {
+        while let Some(lsn) = self.out.fetches.pop_front() {
+            let mut fetched = std::mem::take(&mut self.fetched);
+            let read = self.out.journal.read(lsn, &mut |record| fetched.keep(&record));
+            if let Err(error) = read {
+                return Err(self.fatal(error));
+            }
+            self.input(Input::Fetched { lsn, body: fetched.body() });
+            self.fetched = fetched;
+            self.more = true;
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self) {
+        if self.journal_busy {
+            return;
+        }
+        let Some(io) = self.out.journal.commit(self.now) else { return };
+        let token = Target::Journal.token();
+        self.journal_busy = true;
+        self.reactor.submit(match io {
+            Io::Write { file, offset, buffer } => Op::Write { file, token, offset, buffer },
+            Io::Sync { file } => Op::Sync { file, token },
+        });
+    }
+
+    /// To the next state, if it is reached.
+    fn step(&mut self) {
+        let synced = !self.journal_busy && self.out.journal.pending_bytes() == 0;
+        self.state = match self.state {
+            State::Starting if self.broker.ready() => State::Serving,
+            State::Draining if synced && self.has_drained() => State::Drained,
+            State::Stopping if synced && !self.more => State::Stopped,
+            state => state,
+        };
+    }
+
+    fn has_drained(&self) -> bool {
+        self.broker.drained()
+            && !self.more
+            && self.out.connections.is_empty()
+            && self.out.is_flushed()
+            && self.out.mesh.is_idle()
+    }
+
+    fn fatal(&self, error: JournalError) -> Fatal {
+        Fatal { shard: self.id(), error }
+    }
+}
+
+/// What a broker may want while it is rebuilt: to say that something does not fit. Anything else would be sent twice.
+struct ReplayEffects;
+
+impl Effects for ReplayEffects {
+    fn perform(&mut self, effect: Effect<'_>) {
+        match effect {
+            Effect::Log(event) => outbound::log(event),
+            other => panic!("replay acts on nothing: {other:?}"),
+        }
+    }
+
+    fn room(&self, _connection: ConnectionId) -> usize {
+        0
+    }
+
+    fn mesh_room(&self, _to: ShardId) -> bool {
+        false
+    }
+}
+
+/// A body read back, copied out of the journal: the broker answers with appends to the same journal.
+#[derive(Debug, Default)]
+struct Fetched {
+    bytes: Vec<u8>,
+    topic_len: usize,
+    forward_len: usize,
+    qos: QoS,
+    retain: bool,
+    accepted_at: UnixMs,
+    expires_at: UnixMs,
+}
+
+impl Fetched {
+    fn keep(&mut self, record: &Record<'_>) {
+        let (Record::Message { body, .. } | Record::Inbound { body, .. }) = record else {
+            panic!("the broker fetches bodies only");
+        };
+        self.bytes.clear();
+        self.bytes.extend_from_slice(body.topic.as_bytes());
+        self.bytes.extend_from_slice(body.forward);
+        self.bytes.extend_from_slice(body.payload);
+        self.topic_len = body.topic.len();
+        self.forward_len = body.forward.len();
+        self.qos = body.qos;
+        self.retain = body.retain;
+        self.accepted_at = body.accepted_at;
+        self.expires_at = body.expires_at;
+    }
+
+    fn body(&self) -> Body<'_> {
+        let (topic, rest) = self.bytes.split_at(self.topic_len);
+        let (forward, payload) = rest.split_at(self.forward_len);
+        Body {
+            topic: std::str::from_utf8(topic).expect("copied from a string"),
+            forward,
+            payload,
+            qos: self.qos,
+            retain: self.retain,
+            accepted_at: self.accepted_at,
+            expires_at: self.expires_at,
+        }
+    }
+}

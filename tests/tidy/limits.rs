@@ -1,0 +1,70 @@
+//! Rules about `limits.rs`: a bound has a reason, and something keeps to it.
+
+use crate::source::{Source, identifier_after, words};
+use crate::tables::LIMITS_PENDING;
+
+/// Constants without a doc comment.
+pub fn undocumented(limits: &Source) -> Vec<String> {
+    let lines: Vec<&str> = limits.text.lines().collect();
+    let mut findings = Vec::new();
+    for (index, line) in lines.iter().enumerate() {
+        let Some(rest) = line.strip_prefix("pub const ") else { continue };
+        if index == 0 || !lines[index - 1].starts_with("/// ") {
+            let name = identifier_after(rest, 0);
+            findings.push(format!("{}:{}: say why `{name}` has that value", limits.path, index + 1));
+        }
+    }
+    findings
+}
+
+/// Constants that no code outside `limits.rs` and outside tests uses, and pending ones that some does.
+pub fn unused(tree: &[Source]) -> Vec<String> {
+    let limits = crate::source::find(tree, "src/limits.rs");
+    let is_used = |name: &str| {
+        let product =
+            tree.iter().filter(|source| source.path.starts_with("src/") && source.path != limits.path);
+        product.into_iter().any(|source| !source.code_words(name, false).is_empty())
+    };
+    let mut findings = Vec::new();
+    for name in constants(limits) {
+        let is_pending = LIMITS_PENDING.contains(&name);
+        match (is_used(name), is_pending) {
+            (false, false) => {
+                findings.push(format!("src/limits.rs: nothing keeps to `{name}`: enforce or delete it"))
+            }
+            (true, true) => {
+                findings.push(format!("tables::LIMITS_PENDING: `{name}` is used now: delete the entry"))
+            }
+            _ => {}
+        }
+    }
+    for name in LIMITS_PENDING.iter().filter(|name| !constants(limits).contains(name)) {
+        findings.push(format!("tables::LIMITS_PENDING: there is no `{name}`: delete the entry"));
+    }
+    findings
+}
+
+fn constants(limits: &Source) -> Vec<&str> {
+    let all = words(&limits.code, "const").into_iter();
+    let names = all.map(|offset| identifier_after(&limits.code, offset + "const".len()));
+    names.filter(|name| *name != "_").collect()
+}
+
+#[test]
+fn a_limit_without_a_reason_is_found() {
+    let source = Source::new("src/limits.rs", "/// Why.\npub const A: u8 = 1;\n\npub const B: u8 = 2;\n");
+    assert_eq!(undocumented(&source).len(), 1);
+}
+
+#[test]
+fn a_limit_that_nothing_keeps_to_is_found() {
+    let tree = [
+        Source::new(
+            "src/a.rs",
+            "fn a() { limits::A; }\n#[cfg(test)]\nmod tests { fn b() { limits::B; } }\n// C\n",
+        ),
+        Source::new("src/limits.rs", "pub const A: u8 = 1;\npub const B: u8 = A;\npub const C: u8 = 1;\n"),
+    ];
+    let findings: Vec<String> = unused(&tree).into_iter().filter(|f| f.contains("keeps to")).collect();
+    assert_eq!(findings.len(), 2, "{findings:?}");
+}

@@ -1,0 +1,93 @@
+//! What the rules consult: who may import whom, budgets, exceptions and their reasons.
+//!
+//! A row here is a decision; a change of one belongs into the commit that needs it, with its reason in the row.
+
+/// Lines of a file, tests included.
+pub const FILE_LINES_MAX: usize = 600;
+
+/// Lines of a function, from its name to its closing brace: a screen.
+pub const FUNCTION_LINES_MAX: usize = 70;
+
+/// Longer files: path, lines allowed, reason.
+pub const LONG_FILES: &[(&str, usize, &str)] = &[];
+
+/// Longer functions: path, name, reason.
+pub const LONG_FUNCTIONS: &[(&str, &str, &str)] =
+    &[("src/journal/decode/tests.rs", "samples", "a table: one sample of each record type, read as a list")];
+
+/// Words that fit anything and therefore name nothing.
+pub const VAGUE_WORDS: &[&str] = &["util", "utils", "helper", "helpers", "manager", "common", "misc"];
+
+/// Where `unsafe` may stand: the files that talk to the kernel or share memory with it.
+pub const UNSAFE_FILES: &[&str] = &[
+    "src/reactor/", // descriptors, the ring's shared memory, buffers owned by operations in flight
+    "src/shard/mesh/", // pinning a thread to its core, the doorbell's eventfd
+    "src/shard/pin.rs", // sched_setaffinity
+    "src/shard/listen.rs", // socket options that the standard library does not set
+    "src/journal/storage.rs", // pwrite, fdatasync and locks on descriptors that the reactor also uses
+    "src/journal/reader.rs", // a mapping of a sealed segment
+    "bench/src/",   // the load generator drives tens of thousands of sockets by plain system calls
+];
+
+/// Limits that nothing keeps to yet. Goes when the parts that keep to them are in the tree.
+pub const LIMITS_PENDING: &[&str] = &[];
+
+/// Module below `src/`, and the modules it may import besides itself.
+///
+/// The order is that of the data: what stands higher never imports what stands lower. `broker` and `wire` are the
+/// two whose rows must not grow: they stay values that a test builds in one line.
+pub const MODULES: &[(&str, &[&str])] = &[
+    ("limits", &[]),
+    ("time", &[]),
+    ("ids", &[]),
+    ("wire", &["limits"]),
+    ("placement", &["ids", "limits"]),
+    ("record", &["ids", "time", "wire"]),
+    ("broker", &["ids", "limits", "placement", "record", "time", "wire"]),
+    ("reactor", &["limits", "time"]),
+    ("journal", &["ids", "limits", "reactor", "record", "time", "wire"]),
+    ("config", &["broker", "limits", "placement"]),
+    ("log", &["config"]),
+    (
+        "shard",
+        &["broker", "config", "ids", "journal", "limits", "placement", "reactor", "record", "time", "wire"],
+    ),
+    ("client", &["limits", "wire"]),
+    ("command", &["client", "config", "limits", "log", "shard", "wire"]),
+    ("lib", &[]),
+    ("main", &["command"]),
+];
+
+/// Imports that a folder may make beyond its row: path prefix, module, reason.
+pub const IMPORT_EXCEPTIONS: &[(&str, &str, &str)] = &[(
+    "src/reactor/sim/",
+    "journal",
+    "the simulated disk is a `Storage` of the journal, which only tests use",
+)];
+
+/// A crate of Cargo.toml, or a part of the standard library that touches the world, and the paths that may name it.
+pub const CRATES: &[(&str, &[&str])] = &[
+    ("std::env", &["src/command/"]), // its arguments and STATE_DIRECTORY
+    ("std::fs", &["src/journal/", "src/shard/", "src/config/", "src/command/"]),
+    ("std::net::Tcp", &["src/shard/", "src/reactor/", "src/client/"]),
+    ("std::os", &["src/reactor/", "src/shard/", "src/journal/storage.rs"]),
+    ("std::process", &["src/main.rs", "src/command/", "src/shard/", "src/journal/"]),
+    ("std::thread", &["src/shard/", "src/reactor/", "src/journal/directory.rs"]), // directory: counts the usable cores
+    ("clap", &["src/command/"]),
+    ("crc32c", &["src/journal/"]),
+    ("crossbeam_queue", &["src/shard/", "src/reactor/"]),
+    ("crossbeam_utils", &["src/shard/"]),
+    ("hashbrown", &["src/broker/", "src/journal/", "src/shard/", "src/reactor/"]),
+    ("io_uring", &["src/reactor/"]),
+    ("libc", &["src/reactor/", "src/shard/", "src/journal/storage.rs", "src/journal/error.rs"]), // error: errno names
+    ("memmap2", &["src/journal/"]),
+    ("mimalloc", &["src/main.rs"]),
+    ("mio", &["src/reactor/"]),
+    ("rkyv", &["src/journal/"]),
+    ("signal_hook", &["src/shard/", "src/command/"]),
+    ("siphasher", &["src/placement.rs", "src/broker/", "src/shard/"]),
+    ("slab", &["src/broker/", "src/shard/", "src/reactor/"]),
+    ("toml", &["src/config/"]),
+    ("tracing", &["src/log.rs", "src/command/", "src/shard/", "src/reactor/", "src/journal/"]),
+    ("tracing_subscriber", &["src/log.rs"]),
+];
