@@ -13,6 +13,8 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
+use crate::wire::topic;
+
 /// The retained message of a topic.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Held {
@@ -82,13 +84,13 @@ impl Retained {
         let mut looked_at = 0;
         let mut last = after;
         for (lower, upper) in Ranges::of(filter).after(after) {
-            for (topic, &held) in self.by_topic.range::<str, _>((lower.as_bound(), upper.as_bound())) {
+            for (name, &held) in self.by_topic.range::<str, _>((lower.as_bound(), upper.as_bound())) {
                 if looked_at == budget {
                     return Some(last.into());
                 }
                 looked_at += 1;
-                last = topic;
-                if matches(filter, topic) && !visit(topic, held) {
+                last = name;
+                if topic::matches(filter, name) && !visit(name, held) {
                     return Some(last.into());
                 }
             }
@@ -132,7 +134,7 @@ impl Ranges {
         // `0` is the character after `/`: `path/` up to `path0` is what begins with `path/`.
         let inside = (Edge::At(format!("{path}/").into()), Edge::Beyond(format!("{path}0").into()));
         if &filter[wildcard..] == "#" {
-            // `path` itself matches too [MQTT-4.7.1-2], and texts like `path!` lie between.
+            // `path` itself matches too (section 4.7.1.2), and texts like `path!` lie between.
             return Ranges([Some((Edge::At(path.into()), Edge::At(path.into()))), Some(inside)]);
         }
         Ranges([Some(inside), None])
@@ -153,20 +155,6 @@ impl Ranges {
             (!over).then_some((lower, upper))
         })
     }
-}
-
-/// Whether a topic that lies in the filter's ranges matches it; the ranges have kept the `$` rule.
-fn matches(filter: &str, topic: &str) -> bool {
-    let mut levels = topic.split('/');
-    for level in filter.split('/') {
-        match (level, levels.next()) {
-            ("#", _) => return true,
-            ("+", Some(_)) => {}
-            (literal, Some(level)) if literal == level => {}
-            _ => return false,
-        }
-    }
-    levels.next().is_none()
 }
 
 #[cfg(test)]

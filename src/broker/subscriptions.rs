@@ -11,15 +11,17 @@
 //! - The **trie** (`trie`) finds the filters that need matching: those with wildcards, and shared ones, which stand
 //!   there without their `$share/NAME/` prefix.
 //!
-//! Both tables store the handle and 32 bits of its hash, so they grow without touching a single text: growing past
-//! 1.8 M entries is a pause of milliseconds instead of one cache miss per entry.
+//! Both tables store the handle and 32 bits of its hash, so they grow without touching a single text. Growth is not
+//! free all the same: measured (2-core machine, loaded), the doubling of the slab at 1 M entries takes 100 ms of CPU
+//! and that of the table at 1.8 M 70 ms, in one call each. A shard of many has a fraction of both; whoever wants
+//! millions in one shard without the pause splits both by hash.
 //!
 //! Invariants: an entry has a local subscriber or a remote interest; it is in the table; it hangs in the trie exactly
 //! if it is shared or has a wildcard. Order of iteration depends only on the sequence of calls, not on the hash key
 //! or on addresses.
 //!
-//! Bytes per filter, counted (`fourteen_thousand_inboxes_stay_within_their_bytes`): entry 40, table handle 9 at a load
-//! between 7/16 and 7/8, and the text.
+//! Bytes per filter with one subscriber: entry 40, table handle 9 at a load between 7/16 and 7/8, and the text; 87 of
+//! resident memory measured with 2 M times `u/NUMBER/inbox`. A walk among them takes 1.5 µs, cold caches included.
 
 mod entry;
 mod members;
@@ -37,7 +39,7 @@ pub use entry::Entry;
 pub use members::Locals;
 
 use crate::ids::ShardId;
-use crate::wire::SubscribeOptions;
+use crate::wire::{SubscribeOptions, topic};
 use trie::Trie;
 
 /// The name of a filter in this shard while anyone wants it.
@@ -278,10 +280,7 @@ impl Subscriptions {
 
 /// The filter of a shared subscription without `$share/NAME/` `[MQTT-4.8.2-1]`; any other filter as it is.
 fn matched_part(filter: &str) -> &str {
-    match filter.strip_prefix("$share/").and_then(|rest| rest.split_once('/')) {
-        Some((_, matched)) => matched,
-        None => filter,
-    }
+    topic::split_shared(filter).map_or(filter, |(_, matched)| matched)
 }
 
 fn needs_matching(filter: &str) -> bool {

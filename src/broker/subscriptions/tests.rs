@@ -250,7 +250,7 @@ fn wildcards_at_the_front_do_not_match_topics_of_the_server() {
 
 #[test]
 fn a_hash_also_matches_the_level_above_it() {
-    // [MQTT-4.7.1-2]
+    // Section 4.7.1.2: "sport/#" also matches the singular "sport".
     let mut index = index();
     for filter in ["sport/#", "sport/+", "/#", "#", "sport", "sport/"] {
         index.subscribe(filter, 1, grant(1));

@@ -2,7 +2,7 @@
 //!
 //! A node is a path of levels that some filter has; `+` is a child like any other, but found by a link instead of
 //! the table, and a final `#` is no node at all: its entries hang on the node before it, because they match that
-//! path too `[MQTT-4.7.1-2]`. Literal children of all nodes stand in one table keyed by (parent, level), so that a
+//! path too. Literal children of all nodes stand in one table keyed by (parent, level), so that a
 //! node with one child and a node with a million are the same 40 bytes. Entries are the slab's; the trie only links
 //! them into a chain per node and place.
 //!
