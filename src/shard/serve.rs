@@ -1,0 +1,394 @@
+//! Runs the process: the data directory, one thread per shard, the listeners, and the stop.
+//!
+//! Decides the order of starting and stopping, and what ends the process; a shard's work is in `shard`. Called by the
+//! command. This thread only waits for reports.
+//!
+//! Starting: lock the data directory; one thread per shard recovers its journal; when all have, they exchange who is
+//! subscribed to what; when all know, the listeners open. A client that connected earlier would be acknowledged for a
+//! message whose recipients nobody remembers yet.
+//!
+//! Stopping (SIGTERM, SIGINT): listeners close; every shard tells its clients and settles what it owes; when all have
+//! drained, each syncs its journal and ends. If that takes longer than `drain_ms`, the process ends all the same: what
+//! was acknowledged is on disk, and the rest will be sent again. A second signal ends it at once.
+//!
+//! Failing: the first shard whose journal fails ends the process with the cause and the cure.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use super::backend::Backend;
+use super::mesh::Mesh;
+use super::pin;
+use super::shard::{Parts, Shard, State};
+use crate::config::Config;
+use crate::ids::ShardId;
+use crate::journal::storage::Directory;
+use crate::journal::{self, GrowRequest, Grown, JournalError, Replayed};
+use crate::reactor::{self, Doorbell, Reactor, Socket};
+
+/// Of the time for draining, the part that is left for the last sync.
+const STOP_SHARE: u32 = 10;
+
+/// Why the broker does not run (any more). Its text says what to do.
+#[derive(Debug)]
+pub enum ServeError {
+    /// A journal, or the data directory.
+    Journal(JournalError),
+    /// The kernel refused something at start.
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// What it said.
+        error: io::Error,
+    },
+    /// A shard's thread ended by a bug; its message is above in the log.
+    Panicked(ShardId),
+}
+
+impl fmt::Display for ServeError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ServeError::Journal(error) => write!(formatter, "{error}\n{}", error.cure()),
+            ServeError::System { what, error } => write!(formatter, "cannot {what}: {error}"),
+            ServeError::Panicked(shard) => write!(
+                formatter,
+                "shard {} stopped by a bug, described above; what was acknowledged is on disk: start again",
+                shard.0
+            ),
+        }
+    }
+}
+
+impl std::error::Error for ServeError {}
+
+impl From<JournalError> for ServeError {
+    fn from(error: JournalError) -> ServeError {
+        ServeError::Journal(error)
+    }
+}
+
+/// From this thread to a shard's.
+#[derive(Debug)]
+enum Command {
+    Listen(Vec<Socket>),
+    Grown(Grown),
+    Drain,
+    Stop,
+}
+
+/// From the others to this thread.
+enum Report {
+    Recovered(ShardId, Replayed),
+    State(ShardId, State),
+    Ended(ShardId, Result<(), ServeError>),
+    Signal,
+}
+
+/// How a shard's thread is told something while it works.
+#[derive(Default)]
+struct Control {
+    commands: Mutex<Vec<Command>>,
+    /// Spares a lock per turn.
+    waiting: AtomicBool,
+    doorbell: OnceLock<Arc<dyn Doorbell>>,
+}
+
+impl Control {
+    fn post(&self, command: Command) {
+        self.commands.lock().unwrap_or_else(PoisonError::into_inner).push(command);
+        self.waiting.store(true, Ordering::Release);
+        // Not set yet: the shard takes the lock once between setting it and its first wait.
+        if let Some(doorbell) = self.doorbell.get() {
+            doorbell.ring();
+        }
+    }
+
+    fn take(&self) -> Vec<Command> {
+        self.waiting.store(false, Ordering::Relaxed);
+        std::mem::take(&mut *self.commands.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// What a shard's thread needs.
+struct Seat {
+    mesh: Mesh,
+    storage: Directory,
+    hash_key: [u8; 16],
+    backend: Backend,
+    processor: Option<usize>,
+    config: Config,
+    control: Arc<Control>,
+    reports: Sender<Report>,
+    growth: Sender<(ShardId, Directory, GrowRequest)>,
+}
+
+/// Runs the broker until it is told to stop. Blocks.
+pub fn serve(config: &Config) -> Result<(), ServeError> {
+    let system = |what| move |error| ServeError::System { what, error };
+    let descriptors = reactor::prepare_process().map_err(system("raise the limit of open files"))?;
+    let data = journal::directory::open_or_create(&config.data, Some(config.shards), random())?;
+    let backend = super::backend::choose(config.reactor);
+    tracing::info!(
+        event = "starting",
+        version = env!("CARGO_PKG_VERSION"),
+        data = %config.data.display(),
+        shards = data.shards,
+        reactor = %backend.backend,
+        reactor_reason = backend.reason,
+        descriptors,
+    );
+    let (reports, received) = mpsc::channel();
+    watch_signals(reports.clone()).map_err(system("watch for signals"))?;
+    let controls: Vec<Arc<Control>> = (0..data.shards).map(|_| Arc::default()).collect();
+    let growth = start_growth(controls.clone()).map_err(system("start a thread"))?;
+    let processors = pin::allowed().unwrap_or_default();
+    for (index, (mesh, control)) in Mesh::ends(data.shards).into_iter().zip(&controls).enumerate() {
+        let seat = Seat {
+            storage: data.shard(mesh.me())?,
+            mesh,
+            hash_key: data.hash_key,
+            backend: backend.backend,
+            processor: processors.get(index % processors.len().max(1)).copied(),
+            config: config.clone(),
+            control: control.clone(),
+            reports: reports.clone(),
+            growth: growth.clone(),
+        };
+        let name = format!("shard-{index}");
+        thread::Builder::new().name(name).spawn(|| sit(seat)).map_err(system("start a thread"))?;
+    }
+    let mut watch = Watch { received, controls, states: vec![State::Starting; data.shards.into()] };
+    if watch.until(State::Serving, None)? == Waited::Reached {
+        open_listeners(&config.listen, &watch.controls)?;
+        watch.until_signal()?;
+    }
+    watch.stop(config.drain_ms)
+}
+
+/// What the shards have reported.
+struct Watch {
+    received: Receiver<Report>,
+    controls: Vec<Arc<Control>>,
+    states: Vec<State>,
+}
+
+/// How waiting for the shards ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Waited {
+    Reached,
+    Signal,
+    TooLate,
+}
+
+impl Watch {
+    /// Waits until every shard has reached that state.
+    fn until(&mut self, state: State, deadline: Option<Instant>) -> Result<Waited, ServeError> {
+        while self.states.iter().any(|reached| *reached < state) {
+            match self.next(deadline)? {
+                Some(Report::Signal) => return Ok(Waited::Signal),
+                Some(_) => {}
+                None => return Ok(Waited::TooLate),
+            }
+        }
+        Ok(Waited::Reached)
+    }
+
+    fn until_signal(&mut self) -> Result<(), ServeError> {
+        while !matches!(self.next(None)?, Some(Report::Signal)) {}
+        Ok(())
+    }
+
+    /// The next report, after taking note of it; `None` at the deadline. A shard that failed is an error.
+    fn next(&mut self, deadline: Option<Instant>) -> Result<Option<Report>, ServeError> {
+        let report = match deadline {
+            None => self.received.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(deadline) => self.received.recv_timeout(deadline.saturating_duration_since(clock())),
+        };
+        let report = match report {
+            Ok(report) => report,
+            Err(RecvTimeoutError::Timeout) => return Ok(None),
+            Err(RecvTimeoutError::Disconnected) => unreachable!("the thread for signals never ends"),
+        };
+        match &report {
+            Report::Recovered(shard, replayed) => tracing::info!(
+                event = "recovered",
+                shard = shard.0,
+                records = replayed.records,
+                bytes = replayed.bytes
+            ),
+            Report::State(shard, state) => self.states[shard.index()] = *state,
+            Report::Ended(..) | Report::Signal => {}
+        }
+        if let Report::Ended(shard, result) = report {
+            result?;
+            self.states[shard.index()] = State::Stopped;
+            return Ok(Some(Report::State(shard, State::Stopped)));
+        }
+        Ok(Some(report))
+    }
+
+    /// Stops every shard, within that time.
+    fn stop(&mut self, drain_ms: u32) -> Result<(), ServeError> {
+        let begun = clock();
+        let bound = Duration::from_millis(drain_ms.into());
+        tracing::info!(event = "draining", bound_ms = drain_ms);
+        self.tell_all(|| Command::Drain);
+        let drained = self.until(State::Drained, Some(begun + bound - bound / STOP_SHARE))?;
+        if drained == Waited::Signal {
+            tracing::warn!(event = "stopped", "told twice to stop: clients were not all told");
+            return Ok(());
+        }
+        self.tell_all(|| Command::Stop);
+        let stopped = self.until(State::Stopped, Some(begun + bound))?;
+        if drained == Waited::Reached && stopped == Waited::Reached {
+            tracing::info!(event = "stopped");
+        } else {
+            tracing::warn!(
+                event = "stopped",
+                "the time to drain is over; what was not acknowledged may be lost"
+            );
+        }
+        Ok(())
+    }
+
+    fn tell_all(&self, command: impl Fn() -> Command) {
+        self.controls.iter().for_each(|control| control.post(command()));
+    }
+}
+
+/// Every shard accepts from every listening socket, each through a descriptor of its own.
+fn open_listeners(addresses: &[SocketAddr], controls: &[Arc<Control>]) -> Result<(), ServeError> {
+    let mut sockets = vec![Vec::new(); controls.len()];
+    let mut bound = Vec::new();
+    for address in addresses {
+        let first =
+            reactor::listen(*address).map_err(|error| ServeError::System { what: "listen", error })?;
+        let failed = |error| ServeError::System { what: "share a listening socket", error };
+        bound.push(reactor::local_address(first).map_err(failed)?);
+        sockets[0].push(first);
+        for others in &mut sockets[1..] {
+            others.push(reactor::duplicate(first).map_err(failed)?);
+        }
+    }
+    for (control, sockets) in controls.iter().zip(sockets) {
+        control.post(Command::Listen(sockets));
+    }
+    for address in bound {
+        tracing::info!(event = "listening", %address);
+    }
+    Ok(())
+}
+
+/// A shard's thread: reports how it ended, also if it panics.
+fn sit(seat: Seat) {
+    struct Ending(ShardId, Sender<Report>);
+    impl Drop for Ending {
+        fn drop(&mut self) {
+            if thread::panicking() {
+                // The receiver is gone only if the process is ending already.
+                let _ending = self.1.send(Report::Ended(self.0, Err(ServeError::Panicked(self.0))));
+            }
+        }
+    }
+    let ending = Ending(seat.mesh.me(), seat.reports.clone());
+    let result = run(seat);
+    if let Err(error) = &result {
+        tracing::error!(event = "shard_failed", shard = ending.0.0, %error);
+    }
+    let _ending = ending.1.send(Report::Ended(ending.0, result));
+}
+
+fn run(seat: Seat) -> Result<(), ServeError> {
+    let Seat { mesh, storage, hash_key, backend, processor, config, control, reports, growth } = seat;
+    let id = mesh.me();
+    // Before the thread is pinned: a reactor may start a companion thread, which inherits the affinity.
+    let reactor = super::backend::open(backend)
+        .map_err(|error| ServeError::System { what: "set up the reactor", error })?;
+    let first = control.doorbell.set(reactor.doorbell());
+    assert!(first.is_ok(), "a shard has one reactor");
+    if let Some(Err(error)) = processor.map(pin::pin) {
+        tracing::warn!(event = "not_pinned", shard = id.0, %error, "the shard's thread may move between processors");
+    }
+    let options = journal::Options::new(id, config.shards, hash_key);
+    let journal = journal::open(storage.clone(), options, random(), reactor.now())?;
+    let placement = config.placement(hash_key);
+    let settings = config.broker_settings(placement, hash_key);
+    let mut name_key = [0; 16];
+    name_key[..8].copy_from_slice(&random().to_le_bytes());
+    name_key[8..].copy_from_slice(&random().to_le_bytes());
+    let parts = Parts { reactor, journal, mesh, settings, account: config.account, name_key };
+    let (mut shard, replayed) = Shard::new(parts).map_err(|fatal| ServeError::Journal(fatal.error))?;
+    // Nobody listens to reports only when the process is ending already.
+    let report = |report| drop(reports.send(report));
+    report(Report::Recovered(id, replayed));
+    let mut commands = control.take();
+    let mut state = shard.state();
+    loop {
+        for command in commands {
+            match command {
+                Command::Listen(sockets) => shard.listen(&sockets),
+                Command::Grown(grown) => shard.grown(grown),
+                Command::Drain => shard.drain(),
+                Command::Stop => shard.stop(),
+            }
+        }
+        let reached = shard.turn().map_err(|fatal| ServeError::Journal(fatal.error))?;
+        if reached != state {
+            state = reached;
+            report(Report::State(id, state));
+        }
+        if state == State::Stopped {
+            return Ok(());
+        }
+        if let Some(request) = shard.grow() {
+            // As above.
+            let _ending = growth.send((id, storage.clone(), request));
+        }
+        let waiting = control.waiting.load(Ordering::Acquire);
+        commands = if waiting { control.take() } else { Vec::new() };
+    }
+}
+
+/// The thread that writes segments full of zeros, ahead of need and outside of every turn.
+fn start_growth(controls: Vec<Arc<Control>>) -> io::Result<Sender<(ShardId, Directory, GrowRequest)>> {
+    let (sender, requests) = mpsc::channel::<(ShardId, Directory, GrowRequest)>();
+    thread::Builder::new().name("journal-growth".into()).spawn(move || {
+        for (shard, storage, request) in requests {
+            controls[shard.index()].post(Command::Grown(request.execute(&storage)));
+        }
+    })?;
+    Ok(sender)
+}
+
+fn watch_signals(reports: Sender<Report>) -> io::Result<()> {
+    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+    thread::Builder::new().name("signals".into()).spawn(move || {
+        for _ in signals.forever() {
+            if reports.send(Report::Signal).is_err() {
+                return;
+            }
+        }
+    })?;
+    Ok(())
+}
+
+#[expect(clippy::disallowed_methods, reason = "bounds the stop of the process; no shard sees it")]
+fn clock() -> Instant {
+    Instant::now()
+}
+
+/// Sixty-four bits that nobody can foresee.
+fn random() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    // Its keys come from the operating system, and the hash of nothing is a function of them.
+    RandomState::new().hash_one(())
+}
