@@ -36,8 +36,8 @@ pub struct Config {
     pub listen: Vec<SocketAddr>,
     /// The data directory; need not exist yet.
     pub data: PathBuf,
-    /// 1..=`limits::SHARDS_MAX`.
-    pub shards: u16,
+    /// 1..=`limits::SHARDS_MAX`; `None` takes what the data directory was made with, or one per core for a new one.
+    pub shards: Option<u16>,
     /// How the kernel is asked for I/O.
     pub reactor: ReactorChoice,
     /// Whether clients without credentials may connect from other hosts.
@@ -123,8 +123,6 @@ pub enum LogLevel {
 /// What defaults depend on.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Host {
-    /// Cores that the process may use, as affinity and cgroup say.
-    pub cores: usize,
     /// `$STATE_DIRECTORY`, which systemd sets to one path, or to several with `:` between.
     pub state_directory: Option<String>,
 }
@@ -171,7 +169,7 @@ impl Config {
         Config {
             listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 1883))],
             data: PathBuf::from(state_directory.unwrap_or("./ironpost-data")),
-            shards: 0,
+            shards: None,
             reactor: ReactorChoice::Auto,
             allow_anonymous: false,
             account: AccountSource::ClientId,
@@ -192,9 +190,9 @@ impl Config {
         }
     }
 
-    /// The placement of a data directory with that hash key.
-    pub fn placement(&self, hash_key: [u8; 16]) -> Placement {
-        Placement::new(self.shards, hash_key, self.account_topic_pattern.as_deref())
+    /// The placement in a data directory of so many shards with that hash key.
+    pub fn placement(&self, shards: u16, hash_key: [u8; 16]) -> Placement {
+        Placement::new(shards, hash_key, self.account_topic_pattern.as_deref())
             .expect("the pattern was checked when it was set")
     }
 
@@ -250,10 +248,6 @@ fn assemble(file: Option<(&str, &str)>, overrides: &[Override], host: &Host) -> 
         let row = setting::find(given.key).expect("a flag names an existing setting");
         row.apply(&mut config, &given.value).map_err(|complaint| complaint.at(given.flag))?;
         note(row.key, Origin::Flag(given.flag));
-    }
-    if config.shards == 0 {
-        let shards = host.cores.clamp(1, limits::SHARDS_MAX);
-        config.shards = u16::try_from(shards).expect("clamped to SHARDS_MAX");
     }
     let loaded = Loaded { config, origins };
     check_relations(&loaded)?;

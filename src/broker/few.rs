@@ -11,6 +11,10 @@ pub(super) enum Few<T> {
     /// One element, in place.
     One(T),
     /// More than one, or once more than one.
+    #[expect(
+        clippy::box_collection,
+        reason = "a third of the size: this list is a field of every session and message"
+    )]
     Many(Box<Vec<T>>),
 }
 

@@ -121,10 +121,10 @@ impl Broker {
         let key = self.sessions.get(slot).key;
         let Some(body) = self.messages.get(message).body() else { return };
         let groups = self.ending.front().map_or(&[][..], |ending| &ending.groups);
-        let matches = |text: &&Box<str>| {
+        let matches = |text: &str| {
             topic::split_shared(text).is_some_and(|(_, filter)| topic::matches(filter, body.topic))
         };
-        let Some(group) = groups.iter().find(matches).cloned() else { return };
+        let Some(group) = groups.iter().find(|text| matches(text)).cloned() else { return };
         let owner = self.settings.placement.owner(body.topic);
         let copy = self.messages.copy(message, Sender::Departed { key });
         if self.messages.get(copy.slot).lsn.is_some() {

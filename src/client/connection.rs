@@ -4,16 +4,25 @@
 //! nothing written is unsent.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
 use super::error::ClientError;
 use crate::limits;
 use crate::wire::frame::{self, Peek};
-use crate::wire::{Connect, DecodeError, Packet, Properties, ReasonCode, Version, decode, encode};
+use crate::wire::{
+    Connect, DecodeError, Disconnect, Packet, Properties, ReasonCode, Version, decode, encode,
+};
 
 /// How long a client without keep alive waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long the server may take to end a connection that was taken leave of.
+const LEAVE_TIME: Duration = Duration::from_secs(2);
+
+/// Publishes unacknowledged at once to a server of 3.1.1, which cannot say what it takes; the least that servers and
+/// clients of that version commonly agree on.
+const WINDOW_V3: u16 = 20;
 
 /// First byte of a PINGRESP, which needs no further look.
 const PINGRESP: u8 = 0xD0;
@@ -72,7 +81,7 @@ impl Connection {
             last_sent: now(),
             ping_unanswered: false,
             session_present: false,
-            window: limits::SEND_WINDOW_DEFAULT,
+            window: if options.version.is_v5() { limits::SEND_WINDOW_DEFAULT } else { WINDOW_V3 },
         };
         connection.send(&Packet::Connect(connect_packet(options)))?;
         connection.take_connack(options.keep_alive_s)?;
@@ -136,6 +145,25 @@ impl Connection {
                 Peek::Incomplete { .. } => self.fill()?,
             }
         }
+    }
+
+    /// Takes leave. Reads to the end of the stream, bounded in time: closing with bytes unread would reset the
+    /// connection, and the server might lose the acknowledgements that it has not read yet.
+    pub fn close(&mut self) -> Result<(), ClientError> {
+        self.send(&Packet::Disconnect(Disconnect {
+            reason: ReasonCode::Success,
+            session_expiry: None,
+            reason_string: None,
+            server_reference: None,
+        }))?;
+        let mut chunk = [0; 16 << 10];
+        self.stream
+            .shutdown(Shutdown::Write)
+            .and_then(|()| self.stream.set_read_timeout(Some(LEAVE_TIME)))
+            .map_err(ClientError::Io)?;
+        let begin = now();
+        while now().duration_since(begin) < LEAVE_TIME && matches!(self.stream.read(&mut chunk), Ok(1..)) {}
+        Ok(())
     }
 
     /// What a frame says. A DISCONNECT is an error.

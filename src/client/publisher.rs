@@ -8,7 +8,7 @@ use std::io;
 
 use super::connection::Connection;
 use super::error::ClientError;
-use crate::wire::{Ack, AckKind, Disconnect, Packet, PacketId, Properties, Publish, QoS, ReasonCode};
+use crate::wire::{Ack, AckKind, Packet, PacketId, Properties, Publish, QoS, ReasonCode};
 
 /// What all messages of one run have in common.
 #[derive(Clone, Debug)]
@@ -45,20 +45,10 @@ pub fn publish(
     while !publisher.unacknowledged.is_empty() {
         publisher.take_answer(connection)?;
     }
-    connection.send(&Packet::Disconnect(farewell()))?;
+    connection.close()?;
     match publisher.refused {
         Some((count, reason)) => Err(ClientError::PublishRefused { count, reason }),
         None => Ok(count),
-    }
-}
-
-/// A normal end.
-pub(super) fn farewell() -> Disconnect<'static> {
-    Disconnect {
-        reason: ReasonCode::Success,
-        session_expiry: None,
-        reason_string: None,
-        server_reference: None,
     }
 }
 

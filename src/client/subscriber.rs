@@ -10,7 +10,7 @@ use std::num::NonZeroU16;
 
 use super::connection::Connection;
 use super::error::ClientError;
-use super::publisher::{acknowledgement, farewell};
+use super::publisher::acknowledgement;
 use crate::wire::{AckKind, Packet, PacketId, Publish, QoS, Suback, Subscribe, SubscribeOptions};
 
 /// What to subscribe to and for how long.
@@ -40,7 +40,7 @@ pub fn subscribe(
             connection.send(&answer)?;
         }
     }
-    connection.send(&Packet::Disconnect(farewell()))
+    connection.close()
 }
 
 /// The only request of this client.

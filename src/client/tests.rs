@@ -209,7 +209,12 @@ fn a_refused_connection_says_why() {
 fn the_servers_disconnect_says_why() {
     let outcome = publish_with(Version::V5, accepted(), QoS::AtLeastOnce, 1, |server| {
         let reason = ReasonCode::ServerShuttingDown;
-        server.send(&Packet::Disconnect(Disconnect { reason, ..super::publisher::farewell() }));
+        server.send(&Packet::Disconnect(Disconnect {
+            reason,
+            session_expiry: None,
+            reason_string: None,
+            server_reference: None,
+        }));
     });
     assert_eq!(
         outcome.unwrap_err().to_string(),

@@ -36,7 +36,7 @@ pub(super) struct Settings {
     #[arg(long, value_name = "DIR")]
     data: Option<String>,
 
-    /// Threads that share the sessions; fixed when the data directory is created [default: one per core]
+    /// Threads that share the sessions; fixed when the directory is created [default: one per core for a new directory]
     #[arg(long, value_name = "N")]
     shards: Option<i64>,
 
@@ -75,8 +75,6 @@ impl Settings {
 /// What defaults depend on here.
 fn host() -> Host {
     Host {
-        // Counts what affinity and cgroup leave to this process.
-        cores: std::thread::available_parallelism().map_or(1, usize::from),
         state_directory: std::env::var_os("STATE_DIRECTORY")
             .and_then(|path| path.into_string().ok())
             .filter(|path| !path.is_empty()),

@@ -195,7 +195,13 @@ pub(super) const SETTINGS: &[Setting] = &[
         key: "data",
         kind: Kind::Text { get: |config| config.data.to_string_lossy().into_owned(), set: set_data },
     },
-    integer("shards", 0, limits::SHARDS_MAX as u64, |c| c.shards.into(), |c, n| c.shards = narrow(n)),
+    integer(
+        "shards",
+        0,
+        limits::SHARDS_MAX as u64,
+        |c| c.shards.unwrap_or(0).into(),
+        |c, n| c.shards = Some(narrow(n)).filter(|shards| *shards > 0),
+    ),
     Setting {
         key: "reactor",
         kind: Kind::Text {

@@ -6,7 +6,7 @@ use super::setting::SETTINGS;
 use super::*;
 
 fn host() -> Host {
-    Host { cores: 3, state_directory: None }
+    Host { state_directory: None }
 }
 
 fn load_text(text: &str) -> Result<Config, ConfigError> {
@@ -54,9 +54,9 @@ fn each_setting_can_be_set_and_reaches_its_field() {
          sys_interval_s = 10\n[log]\nformat = 'json'\nlevel = 'trace'\n",
     )
     .unwrap();
-    let settings = config.broker_settings(config.placement([1; 16]), [1; 16]);
+    let settings = config.broker_settings(config.placement(64, [1; 16]), [1; 16]);
     assert_eq!(config.listen.iter().map(SocketAddr::port).collect::<Vec<_>>(), [1884, 0]);
-    assert_eq!((config.data.to_str().unwrap(), config.shards), ("/d", 64));
+    assert_eq!((config.data.to_str().unwrap(), config.shards), ("/d", Some(64)));
     assert_eq!((config.reactor, config.allow_anonymous), (ReactorChoice::Epoll, true));
     assert_eq!((config.account, config.drain_ms), (AccountSource::Username, 1));
     assert_eq!(config.account_topic_pattern.as_deref(), Some("u/{account}/#"));
@@ -121,17 +121,16 @@ fn a_flag_overrides_the_file_and_is_named_in_its_error() {
     let file = Some(("x.toml", "shards = 4\nreactor = 'uring'\n"));
     let given = [override_with("shards", Value::Integer(2))];
     let config = assemble(file, &given, &host()).unwrap().config;
-    assert_eq!((config.shards, config.reactor), (2, ReactorChoice::Uring));
+    assert_eq!((config.shards, config.reactor), (Some(2), ReactorChoice::Uring));
     let error = assemble(file, &[override_with("shards", Value::Integer(65))], &host()).unwrap_err();
     assert_eq!(error.place, "--flag");
 }
 
 #[test]
 fn the_host_decides_what_nobody_else_does() {
-    let host = Host { cores: 200, state_directory: Some("/var/lib/a:/var/lib/b".to_owned()) };
+    let host = Host { state_directory: Some("/var/lib/a:/var/lib/b".to_owned()) };
     let loaded = assemble(None, &[], &host).unwrap();
     assert_eq!(loaded.config.data, Path::new("/var/lib/a"));
-    assert_eq!(usize::from(loaded.config.shards), limits::SHARDS_MAX);
     assert_eq!(assemble(Some(("x", "data = 'd'")), &[], &host).unwrap().config.data, Path::new("d"));
 }
 

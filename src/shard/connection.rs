@@ -204,6 +204,7 @@ impl Entry {
 #[derive(Debug, Default)]
 pub struct Pool {
     vectors: Vec<Vec<u8>>,
+    #[expect(clippy::vec_box, reason = "the boxes move between here and connections without a copy")]
     boxes: Vec<Box<Buffers>>,
 }
 
@@ -386,7 +387,7 @@ const REFUSED: u64 = 4;
 const SLOT_BITS: u32 = 24;
 
 const _: () = assert!(CONNECTIONS_PER_SHARD_MAX <= 1 << SLOT_BITS);
-const _: () = assert!((REFUSED << 56 | (1 << 56) - 1) < TOKEN_RESERVED.0);
+const _: () = assert!(((REFUSED << 56) | ((1 << 56) - 1)) < TOKEN_RESERVED.0);
 
 impl Target {
     /// The token that says so.

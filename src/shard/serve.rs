@@ -122,6 +122,7 @@ impl Control {
 struct Seat {
     mesh: Mesh,
     storage: Directory,
+    shards: u16,
     hash_key: [u8; 16],
     backend: Backend,
     processor: Option<usize>,
@@ -135,7 +136,7 @@ struct Seat {
 pub fn serve(config: &Config) -> Result<(), ServeError> {
     let system = |what| move |error| ServeError::System { what, error };
     let descriptors = reactor::prepare_process().map_err(system("raise the limit of open files"))?;
-    let data = journal::directory::open_or_create(&config.data, Some(config.shards), random())?;
+    let data = journal::directory::open_or_create(&config.data, config.shards, random())?;
     let backend = super::backend::choose(config.reactor);
     tracing::info!(
         event = "starting",
@@ -155,6 +156,7 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
         let seat = Seat {
             storage: data.shard(mesh.me())?,
             mesh,
+            shards: data.shards,
             hash_key: data.hash_key,
             backend: backend.backend,
             processor: processors.get(index % processors.len().max(1)).copied(),
@@ -308,7 +310,7 @@ fn sit(seat: Seat) {
 }
 
 fn run(seat: Seat) -> Result<(), ServeError> {
-    let Seat { mesh, storage, hash_key, backend, processor, config, control, reports, growth } = seat;
+    let Seat { mesh, storage, shards, hash_key, backend, processor, config, control, reports, growth } = seat;
     let id = mesh.me();
     // Before the thread is pinned: a reactor may start a companion thread, which inherits the affinity.
     let reactor = super::backend::open(backend)
@@ -318,9 +320,9 @@ fn run(seat: Seat) -> Result<(), ServeError> {
     if let Some(Err(error)) = processor.map(pin::pin) {
         tracing::warn!(event = "not_pinned", shard = id.0, %error, "the shard's thread may move between processors");
     }
-    let options = journal::Options::new(id, config.shards, hash_key);
+    let options = journal::Options::new(id, shards, hash_key);
     let journal = journal::open(storage.clone(), options, random(), reactor.now())?;
-    let placement = config.placement(hash_key);
+    let placement = config.placement(shards, hash_key);
     let settings = config.broker_settings(placement, hash_key);
     let mut name_key = [0; 16];
     name_key[..8].copy_from_slice(&random().to_le_bytes());

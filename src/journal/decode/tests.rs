@@ -77,7 +77,7 @@ fn samples() -> Vec<(&'static str, Record<'static>)> {
             Record::Disconnected { key, at: UnixMs(5), expiry_s: u32::MAX, will_due: UnixMs::NEVER },
         ),
         ("will-gone", Record::WillGone { key }),
-        ("session-ended", Record::SessionEnded { key }),
+        ("session-ended", Record::SessionEnded { key, will_due: UnixMs(0x3132_3334_3536_3738) }),
         ("gap", Record::Gap { key, skipped: 1 << 40 }),
         ("origin-released", Record::OriginReleased { mark }),
         ("session", session("", Version::V311, None)),
@@ -223,7 +223,7 @@ impl Parts {
             },
             11 => Record::Disconnected { key, at: UnixMs(b), expiry_s: self.small, will_due: UnixMs(c) },
             12 => Record::WillGone { key },
-            13 => Record::SessionEnded { key },
+            13 => Record::SessionEnded { key, will_due: UnixMs(c) },
             14 => Record::Subscribed {
                 key,
                 filter: &self.texts[1],

@@ -1,0 +1,86 @@
+"""One broker process of a test run: start, crash, restart, stop, on a free port with its own data directory."""
+
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+
+READY_SECONDS = 20
+STOP_SECONDS = 20
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Broker:
+    """Ironpost, or the peer against which the scenarios themselves are checked."""
+
+    def __init__(self, binary, reactor, shards):
+        self.binary, self.reactor, self.shards = binary, reactor, shards
+        self.is_peer = binary == "mosquitto"
+        self.port = free_port()
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="ironpost-clients-"))
+        self.log = self.folder / "log"
+        self.process = None
+
+    def command(self):
+        if not self.is_peer:
+            return [self.binary, "serve", "--listen", f"tcp://127.0.0.1:{self.port}", "--data",
+                    str(self.folder / "data"), "--shards", str(self.shards), "--reactor", self.reactor]
+        settings = self.folder / "mosquitto.conf"
+        settings.write_text(
+            f"listener {self.port} 127.0.0.1\nallow_anonymous true\npersistence true\nautosave_interval 0\n"
+            f"persistence_location {self.folder}/\nmax_queued_messages 0\nmax_queued_bytes 0\nuser root\n"
+        )
+        return [shutil.which("mosquitto") or "/usr/sbin/mosquitto", "-c", str(settings)]
+
+    def start(self):
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                self.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        deadline = time.monotonic() + READY_SECONDS
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                raise AssertionError(f"the broker ended with {self.process.returncode}:\n{self.log_tail()}")
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
+                    return
+            time.sleep(0.02)
+        raise AssertionError(f"the broker did not listen within {READY_SECONDS} s:\n{self.log_tail()}")
+
+    def crash(self):
+        """kill -9. The peer keeps its state in memory until it is asked to stop, so it is asked."""
+        self.process.send_signal(signal.SIGTERM if self.is_peer else signal.SIGKILL)
+        self.process.wait(STOP_SECONDS)
+
+    def restart(self):
+        self.crash()
+        self.start()
+
+    def stop(self):
+        """SIGTERM, and an exit code of 0 within the bound."""
+        if self.process is None or self.process.poll() is not None:
+            return
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            code = self.process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise AssertionError(f"the broker did not stop within {STOP_SECONDS} s:\n{self.log_tail()}") from None
+        assert code == 0, f"the broker stopped with exit code {code}:\n{self.log_tail()}"
+
+    def remove(self):
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def log_tail(self):
+        return self.log.read_text(errors="replace")[-4000:]

@@ -1,0 +1,36 @@
+"""What MQTT.js sees: the scenarios are in mqttjs.mjs, the crash between two of them is here."""
+
+import os
+import pathlib
+import subprocess
+
+from scenario import scenario
+
+HERE = pathlib.Path(__file__).parent
+MODULES = HERE.parent.parent / "target" / "clients" / "node_modules"
+
+
+def node(broker, name, version):
+    command = ["node", str(HERE / "mqttjs.mjs"), name, str(broker.port), str(version)]
+    environment = {**os.environ, "MQTTJS": str(MODULES / "mqtt" / "build" / "index.js")}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=40)
+    assert done.returncode == 0, f"{name} (version {version}): {done.stdout[-1000:]} {done.stderr[-1000:]}"
+
+
+@scenario
+def mqttjs_messages_of_each_qos_come_back_in_order(broker):
+    for version in (4, 5):
+        node(broker, "echo", version)
+
+
+@scenario
+def mqttjs_a_session_queues_while_it_is_away_and_through_a_crash(broker):
+    for version in (4, 5):
+        node(broker, "leave", version)
+        broker.restart()
+        node(broker, "find", version)
+
+
+@scenario
+def mqttjs_topic_aliases_and_properties_of_version_5_work(broker):
+    node(broker, "aliases", 5)

@@ -1,0 +1,82 @@
+"""What `ironpost pub` and `ironpost sub` see, and the tour of the README word for word."""
+
+import os
+import pathlib
+import re
+import subprocess
+import tempfile
+
+from broker import free_port
+from scenario import peer_skips, scenario
+
+ROOT = pathlib.Path(__file__).parent.parent.parent
+WAIT_SECONDS = 30
+
+#: The command under test; set by run.py.
+binary = None
+
+
+def run(broker, *arguments, lines=None):
+    """The lines that the command printed."""
+    command = [str(binary), arguments[0], "-p", str(broker.port), *arguments[1:]]
+    done = subprocess.run(command, input=lines, capture_output=True, text=True, timeout=WAIT_SECONDS)
+    assert done.returncode == 0, f"{command}: {done.returncode}: {done.stderr}"
+    return done.stdout.splitlines()
+
+
+@scenario
+def own_client_drains_a_session_of_each_version_and_qos_after_a_crash(broker):
+    numbers = [str(number) for number in range(500)]
+    for version in ("3.1.1", "5"):
+        for qos in ("1", "2"):
+            topic, name = f"own/{version}/{qos}", f"own-{version}-{qos}"
+            flags = ("-V", version, "-q", qos)
+            session = ("sub", *flags, "-c", "-i", name, "-t", f"{topic}/#", "-v")
+            assert run(broker, *session, "--count", "0") == []
+            run(broker, "pub", *flags, "-t", f"{topic}/x", "-l", lines="".join(f"{n}\n" for n in numbers))
+            broker.restart()
+            wanted = [f"{topic}/x {number}" for number in numbers]
+            for part in (wanted[:200], wanted[200:]):
+                got = run(broker, *session, "--count", str(len(part)))
+                assert got == part, f"got {got}, wanted {part}"
+
+
+@scenario
+def own_client_says_why_it_fails(broker):
+    command = [str(binary), "pub", "-p", str(free_port()), "-t", "x", "-m", "x"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=WAIT_SECONDS)
+    assert done.returncode == 1 and "cure: start a broker" in done.stderr, done
+    done = subprocess.run([str(binary), "pub", "-t", "a/#", "-m", "x"], capture_output=True, text=True)
+    assert done.returncode == 2 and "no topic" in done.stderr, done
+
+
+def tour():
+    """The commands of the README's tour, each with the output it shows."""
+    text = (ROOT / "README.md").read_text()
+    block = re.search(r"```console\n(\$ .*?)```", text, re.DOTALL).group(1)
+    steps = []
+    for line in block.splitlines():
+        if line.startswith("$ "):
+            steps.append((line[2:], []))
+        else:
+            steps[-1][1].append(line)
+    return steps
+
+
+@scenario
+def own_tour_of_the_readme_works_word_for_word(broker):
+    """Typed into an interactive shell's stand-in, with a mark after each command to tell the outputs apart."""
+    steps = tour()
+    assert len(steps) >= 6, steps
+    script = "".join(f"{command}\necho '--- mark'\n" for command, _ in steps)
+    with tempfile.TemporaryDirectory() as home:
+        script = script.replace("1883", str(free_port()))
+        environment = {**os.environ, "PATH": f"{pathlib.Path(binary).resolve().parent}:{os.environ['PATH']}"}
+        done = subprocess.run(["bash", "-c", script + "kill $(jobs -p)\nwait\n"], cwd=home, env=environment,
+                              capture_output=True, text=True, timeout=WAIT_SECONDS)
+        outputs = done.stdout.split("--- mark\n")
+    for (command, wanted), got in zip(steps, outputs):
+        assert got.splitlines() == wanted, f"$ {command}\ngot {got!r}, wanted {wanted}\n{done.stderr}"
+
+
+peer_skips.add("own_tour_of_the_readme_works_word_for_word")
