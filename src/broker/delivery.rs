@@ -102,6 +102,10 @@ impl Broker {
                 return true;
             }
             let Some(slot) = self.ready.pop_front() else { break };
+            // A session may have ended, and its slot gone, since it was put here.
+            if !self.sessions.exists(slot) {
+                continue;
+            }
             self.sessions.get_mut(slot).ready = false;
             if self.deliver(slot, budget, effects) == Attempt::Progress {
                 self.make_ready(slot);

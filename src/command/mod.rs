@@ -23,7 +23,7 @@ const FAILURE: u8 = 1;
 ///
 /// What it has acknowledged is delivered, or is on disk: a crash loses nothing that a sender was told is safe.
 #[derive(Parser)]
-#[command(name = "ironpost", version, after_help = EXAMPLES, max_term_width = 100)]
+#[command(name = "ironpost", version, after_help = EXAMPLES, max_term_width = 110)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,

@@ -13,8 +13,8 @@ use crate::wire::{QoS, topic};
 #[command(after_help = "\
 Examples:
   ironpost pub -t greeting -m hello                       at most once: nobody acknowledges it
-  ironpost pub -q 1 -t inbox/alice -m hello               exit code 0: delivered, or on the broker's disk
-  ironpost pub -q 2 -t meter/7 -r -f reading.json         exactly once, and kept for later subscribers
+  ironpost pub -q 1 -t inbox/alice -m hello               exit code 0: delivered, or on disk there
+  ironpost pub -q 2 -t meter/7 -r -f reading.json         exactly once, and retained
   seq 1000 | ironpost pub -q 1 -t numbers -l              one message per line")]
 #[command(group = clap::ArgGroup::new("payload").required(true))]
 pub(super) struct Arguments {

@@ -33,23 +33,28 @@
 //! the socket down and is reported as `Ready`: the read that follows says end of stream. Operations are performed in
 //! the order of their submission, but what they do to *different* sockets and files is not ordered.
 //!
-//! Sockets and files are the owner's: dropping a reactor closes none of them, but does not return before the kernel
-//! is done with every buffer that an operation in flight had lent to it.
+//! Sockets and files are the owner's: dropping a reactor closes none of them, and leaves no buffer that the kernel
+//! may still read or write to be used again.
 
 mod calls;
 mod epoll;
+pub mod faults;
 mod files;
 mod listeners;
+mod probe;
 mod random;
 mod readiness;
 pub mod sim;
+mod uring;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 pub use calls::{duplicate, listen, local_address, prepare_process};
 pub use epoll::Epoll;
+pub use probe::{AUTO_PREFERS, Backend, Probe, open, probe};
 pub use random::Random;
+pub use uring::Uring;
 
 use crate::limits;
 

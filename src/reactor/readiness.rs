@@ -73,14 +73,19 @@ impl Bell {
     pub(super) fn take(&self) -> bool {
         self.rung.swap(false, Ordering::AcqRel)
     }
+
+    /// Make the set report the doorbell, rung or not.
+    pub(super) fn wake(&self) {
+        // Writing an eventfd fails only when its counter is full, and then the set reports it anyway.
+        let _counter_full = self.waker.wake();
+    }
 }
 
 impl Doorbell for Bell {
     fn ring(&self) {
         // Whoever finds the flag set relies on the one who set it and has yet to write, or has written, the eventfd.
         if !self.rung.swap(true, Ordering::AcqRel) {
-            // Writing an eventfd fails only when its counter is full, and then the set reports it anyway.
-            let _counter_full = self.waker.wake();
+            self.wake();
         }
     }
 }

@@ -21,12 +21,11 @@
 //! - `inbound`: bytes to inputs
 //! - `outbound`: effects to bytes
 //! - `mesh`, `signal`: batches between shards, and when to ring for them
-//! - `serve`, `backend`, `pin`: the process around the shards: threads, listeners, signals
+//! - `serve`, `pin`: the process around the shards: threads, listeners, signals
 //!
 //! Nothing is shared between shards but the rings of the mesh. Nothing in a turn waits but the reactor, and nothing
 //! waits there while there is something to do.
 
-mod backend;
 pub mod connection;
 mod handshake;
 mod inbound;

@@ -25,15 +25,14 @@ use std::time::{Duration, Instant};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::backend::Backend;
 use super::mesh::Mesh;
 use super::pin;
 use super::shard::{Parts, Shard, State};
-use crate::config::Config;
+use crate::config::{Config, ReactorChoice};
 use crate::ids::ShardId;
 use crate::journal::storage::Directory;
 use crate::journal::{self, GrowRequest, Grown, JournalError, Replayed};
-use crate::reactor::{self, Doorbell, Reactor, Socket};
+use crate::reactor::{self, Backend, Doorbell, Probe, Reactor, Socket};
 
 /// Of the time for draining, the part that is left for the last sync.
 const STOP_SHARE: u32 = 10;
@@ -120,9 +119,9 @@ impl Control {
 
 /// What a shard's thread needs.
 struct Seat {
+    shards: u16,
     mesh: Mesh,
     storage: Directory,
-    shards: u16,
     hash_key: [u8; 16],
     backend: Backend,
     processor: Option<usize>,
@@ -137,7 +136,7 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
     let system = |what| move |error| ServeError::System { what, error };
     let descriptors = reactor::prepare_process().map_err(system("raise the limit of open files"))?;
     let data = journal::directory::open_or_create(&config.data, config.shards, random())?;
-    let backend = super::backend::choose(config.reactor);
+    let backend = choose_backend(config.reactor);
     tracing::info!(
         event = "starting",
         version = env!("CARGO_PKG_VERSION"),
@@ -154,9 +153,9 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
     let processors = pin::allowed().unwrap_or_default();
     for (index, (mesh, control)) in Mesh::ends(data.shards).into_iter().zip(&controls).enumerate() {
         let seat = Seat {
+            shards: data.shards,
             storage: data.shard(mesh.me())?,
             mesh,
-            shards: data.shards,
             hash_key: data.hash_key,
             backend: backend.backend,
             processor: processors.get(index % processors.len().max(1)).copied(),
@@ -174,6 +173,16 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
         watch.until_signal()?;
     }
     watch.stop(config.drain_ms)
+}
+
+/// What was asked for, or what suits this host.
+fn choose_backend(choice: ReactorChoice) -> Probe {
+    let asked = |backend| Probe { backend, reason: "asked for by the configuration".into() };
+    match choice {
+        ReactorChoice::Auto => reactor::probe(),
+        ReactorChoice::Epoll => asked(Backend::Epoll),
+        ReactorChoice::Uring => asked(Backend::Uring),
+    }
 }
 
 /// What the shards have reported.
@@ -310,10 +319,10 @@ fn sit(seat: Seat) {
 }
 
 fn run(seat: Seat) -> Result<(), ServeError> {
-    let Seat { mesh, storage, shards, hash_key, backend, processor, config, control, reports, growth } = seat;
+    let Seat { shards, mesh, storage, hash_key, backend, processor, config, control, reports, growth } = seat;
     let id = mesh.me();
     // Before the thread is pinned: a reactor may start a companion thread, which inherits the affinity.
-    let reactor = super::backend::open(backend)
+    let reactor = reactor::open(backend, reactor::Settings::default())
         .map_err(|error| ServeError::System { what: "set up the reactor", error })?;
     let first = control.doorbell.set(reactor.doorbell());
     assert!(first.is_ok(), "a shard has one reactor");

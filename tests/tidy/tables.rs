@@ -12,7 +12,8 @@ pub const FUNCTION_LINES_MAX: usize = 70;
 pub const LONG_FILES: &[(&str, usize, &str)] = &[];
 
 /// Longer functions: path, name, reason.
-pub const LONG_FUNCTIONS: &[(&str, &str, &str)] = &[];
+pub const LONG_FUNCTIONS: &[(&str, &str, &str)] =
+    &[("src/journal/decode/tests.rs", "samples", "a table: one sample of each record type, read as a list")];
 
 /// Words that fit anything and therefore name nothing.
 pub const VAGUE_WORDS: &[&str] = &["util", "utils", "helper", "helpers", "manager", "common", "misc"];
@@ -29,26 +30,7 @@ pub const UNSAFE_FILES: &[&str] = &[
 ];
 
 /// Limits that nothing keeps to yet. Goes when the parts that keep to them are in the tree.
-pub const LIMITS_PENDING: &[&str] = &[
-    "RECEIVE_BYTES",
-    "RECEIVES_PER_TURN_MAX",
-    "PARKED_STALL_MS",
-    "CLOSE_TIME_MS",
-    "ADVANCE_BUDGET",
-    "DRAIN_TIME_MS",
-    "SESSIONS_PER_SHARD_MAX",
-    "HANDSHAKES_PENDING_MAX",
-    "HANDSHAKE_TIME_MS",
-    "SUBSCRIPTIONS_PER_SESSION_MAX",
-    "BROAD_FILTERS_PER_SHARD_MAX",
-    "RECEIVE_MAXIMUM",
-    "RETAINED_MESSAGES_MAX",
-    "RETAINED_BYTES_MAX",
-    "TOPIC_ALIASES_IN_MAX",
-    "TOPIC_ALIASES_OUT_MAX",
-    "OUTPUT_STALL_MS",
-    "PARKED_BYTES_MAX",
-];
+pub const LIMITS_PENDING: &[&str] = &[];
 
 /// Module below `src/`, and the modules it may import besides itself.
 ///
@@ -76,6 +58,13 @@ pub const MODULES: &[(&str, &[&str])] = &[
     ("main", &["command"]),
 ];
 
+/// Imports that a folder may make beyond its row: path prefix, module, reason.
+pub const IMPORT_EXCEPTIONS: &[(&str, &str, &str)] = &[(
+    "src/reactor/sim/",
+    "journal",
+    "the simulated disk is a `Storage` of the journal, which only tests use",
+)];
+
 /// A crate of Cargo.toml, or a part of the standard library that touches the world, and the paths that may name it.
 pub const CRATES: &[(&str, &[&str])] = &[
     ("std::env", &["src/command/"]), // its arguments and STATE_DIRECTORY
@@ -86,7 +75,7 @@ pub const CRATES: &[(&str, &[&str])] = &[
     ("std::thread", &["src/shard/", "src/reactor/", "src/journal/directory.rs"]), // directory: counts the usable cores
     ("clap", &["src/command/"]),
     ("crc32c", &["src/journal/"]),
-    ("crossbeam_queue", &["src/shard/"]),
+    ("crossbeam_queue", &["src/shard/", "src/reactor/"]),
     ("crossbeam_utils", &["src/shard/"]),
     ("hashbrown", &["src/broker/", "src/journal/", "src/shard/", "src/reactor/"]),
     ("io_uring", &["src/reactor/"]),

@@ -162,3 +162,22 @@ fn a_shared_subscription_gives_each_message_to_one_member_and_hands_on_what_a_le
     bench.advance();
     assert_eq!(bench.seen(2).len(), 2, "the unacknowledged messages of the one that left");
 }
+
+#[test]
+fn a_session_that_ends_with_messages_on_their_way_takes_nobody_with_it() {
+    let mut bench = Bench::new();
+    bench.connect(1, "brief", true, 0);
+    bench.subscribe(1, "a/b", 0);
+    bench.connect(2, "publisher", true, 0);
+    let publish = [0x30, 6, 0, 3, b'a', b'/', b'b', 0];
+    let packet = wire::decode::packet(&publish, Some(Version::V5)).expect("a valid packet");
+    bench.handle(Input::Packet { connection: id(2), packet: &packet });
+    // One unit at a time, so that the end of the session falls between queueing and sending.
+    bench.broker.advance(bench.now, 2, &mut bench.world);
+    bench.handle(Input::Closed { connection: id(1) });
+    for _ in 0..20 {
+        bench.broker.advance(bench.now, 1, &mut bench.world);
+    }
+    bench.publish(2, "a/b", QoS::AtLeastOnce, 1, "m");
+    assert_eq!(bench.seen(2), ["CONNACK false Success", "Puback 1 No matching subscribers"]);
+}

@@ -1,3 +1,5 @@
+//! Records survive their encoding, and the bytes of every type stay what the golden files say.
+
 use proptest::prelude::*;
 
 use super::*;
