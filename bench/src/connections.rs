@@ -31,6 +31,9 @@ pub struct ConnectionSettings {
     /// Sessions that end with their connections, instead of durable ones
     #[arg(long)]
     pub clean: bool,
+    /// What each one subscribes to; {id} is its number. A broker's memory may depend on the levels
+    #[arg(long, default_value = "u/{id}/inbox")]
+    pub filter: String,
     /// Keep alive in seconds; the load sends no PINGREQ, so it must outlast the run
     #[arg(long, default_value_t = 1_200)]
     pub keep_alive: u16,
@@ -58,7 +61,7 @@ pub fn run(server: &Server, settings: &ConnectionSettings) -> Result<Outcome> {
     let session = |index: usize| Session {
         client_id: format!("bench-{index:07}"),
         clean: settings.clean,
-        subscription: Some((format!("u/{index:07}/inbox"), 1)),
+        subscription: Some((settings.filter.replace("{id}", &format!("{index:07}")), 1)),
     };
     let limit = Duration::from_secs(settings.size_seconds_max);
     let mut fleet = Fleet::new(dialect)?;

@@ -69,6 +69,9 @@ const AHEAD_WINDOWS_MAX: u64 = 50;
 /// No arrival for this long means that something is lost.
 const STALL: Duration = Duration::from_secs(10);
 
+/// Nothing the load waits for takes longer than this: a broker that only trickles ends the run too.
+const COMPLETE_MAX: Duration = Duration::from_secs(300);
+
 /// Latencies up to a minute, in nanoseconds, to three digits.
 const LATENCY_NS_MAX: u64 = 60_000_000_000;
 
@@ -123,6 +126,9 @@ pub fn run(server: &Server, settings: &FlowSettings) -> Result<Outcome> {
     interval.report_shares(&mut outcome);
     flow.report_latency(&mut outcome);
     let totals = Totals::of(flow.pairs.iter().map(|pair| &pair.ledger));
+    if totals.repeated > 0 {
+        outcome.add("repeated", "messages", totals.repeated as f64);
+    }
     outcome.failures = totals.failures(settings.qos);
     outcome.detail = json!({
         "settings": format!("{settings:?}"),
@@ -227,6 +233,7 @@ impl Flow {
 
     /// Turns until everything sent has arrived and is acknowledged, or nothing moves any more.
     fn turn_until_complete(&mut self, fleet: &mut Fleet) -> Result<()> {
+        let deadline = clock::now() + COMPLETE_MAX;
         let mut progress = (self.arrived, self.in_flight, clock::now());
         while !self.is_complete() {
             self.turn(fleet)?;
@@ -234,6 +241,7 @@ impl Flow {
                 progress = (self.arrived, self.in_flight, clock::now());
             }
             ensure!(progress.2.elapsed() < STALL, "{}", self.stalled());
+            ensure!(clock::now() < deadline, "not complete after {} s", COMPLETE_MAX.as_secs());
         }
         Ok(())
     }

@@ -20,6 +20,7 @@ mod slope;
 mod store_drain;
 
 use std::fs;
+use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -148,8 +149,9 @@ impl Environment {
         if let Some(path) = &self.json {
             fs::write(path, &json).with_context(|| format!("writing {}", path.display()))?;
         }
-        println!("{}", if self.text { text } else { &json });
-        Ok(())
+        // Not println: a reader that has seen enough is an error to report, not a panic.
+        let output = if self.text { text } else { &json };
+        writeln!(io::stdout(), "{output}").context("writing the result to standard output")
     }
 }
 
@@ -199,6 +201,7 @@ fn measure<Settings: Args>(
         }
     };
     let outcome = run(&server, settings).unwrap_or_else(|error| Outcome::failed(&error));
+    drop(server);
     let mut document = report::head();
     document["scenario"] = json!(scenario);
     document["broker"] = broker;

@@ -12,7 +12,7 @@ use crate::report::Outcome;
 #[derive(Clone, Copy, Debug)]
 pub struct Mark {
     at: Instant,
-    server: Option<(CpuTime, u64)>,
+    server: Option<(CpuTime, u64, f64)>,
     own_us: f64,
 }
 
@@ -33,6 +33,8 @@ pub struct ServerInterval {
     /// The share of that which was spent in the kernel, from clock ticks.
     pub system_share: f64,
     pub context_switches: u64,
+    /// Its main thread was ready while another process had the CPU: the mark of a machine that is not ours alone.
+    pub kept_waiting_us: f64,
 }
 
 impl Mark {
@@ -41,7 +43,7 @@ impl Mark {
         let server = match server {
             Some(pid) => {
                 let (voluntary, forced) = process::context_switches(pid)?;
-                Some((process::cpu_time(pid)?, voluntary + forced))
+                Some((process::cpu_time(pid)?, voluntary + forced, process::kept_waiting_us(pid)?))
             }
             None => None,
         };
@@ -51,13 +53,15 @@ impl Mark {
     /// What passed since `earlier`.
     pub fn since(&self, earlier: &Mark) -> Interval {
         let wall = self.at - earlier.at;
-        let server = self.server.zip(earlier.server).map(|((now, switches), (then, switches_then))| {
+        let server = self.server.zip(earlier.server).map(|(now, then)| {
+            let ((now, switches, waiting), (then, switches_then, waiting_then)) = (now, then);
             let user = now.user_us - then.user_us;
             let system = now.system_us - then.system_us;
             ServerInterval {
                 cpu_us: now.total_us - then.total_us,
                 system_share: if user + system > 0.0 { system / (user + system) } else { 0.0 },
                 context_switches: switches - switches_then,
+                kept_waiting_us: waiting - waiting_then,
             }
         });
         let generator_share = (self.own_us - earlier.own_us) / (wall.as_secs_f64() * 1e6).max(1.0);
@@ -87,6 +91,7 @@ impl Interval {
         if let Some(server) = self.server {
             let wall_us = (self.wall.as_secs_f64() * 1e6).max(1.0);
             outcome.add("server busy", "% of a core", 100.0 * server.cpu_us / wall_us);
+            outcome.add("server kept waiting", "% of the time", 100.0 * server.kept_waiting_us / wall_us);
             outcome.add("server in kernel", "% of its CPU", 100.0 * server.system_share);
             outcome.add("server context switches", "/s", server.context_switches as f64 / wall_us * 1e6);
         }

@@ -66,6 +66,17 @@ pub fn context_switches(pid: u32) -> Result<(u64, u64)> {
     Ok((field("voluntary_ctxt_switches:"), field("nonvoluntary_ctxt_switches:")))
 }
 
+/// How long a process's main thread was ready to run while something else had its CPU, in microseconds.
+pub fn kept_waiting_us(pid: u32) -> Result<f64> {
+    let path = format!("/proc/{pid}/schedstat");
+    let schedstat = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
+    parse_schedstat(&schedstat).with_context(|| format!("{path} is not understood"))
+}
+
+fn parse_schedstat(schedstat: &str) -> Option<f64> {
+    Some(schedstat.split_whitespace().nth(1)?.parse::<f64>().ok()? / 1e3)
+}
+
 /// A process's user memory, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Memory {
@@ -150,6 +161,12 @@ mod tests {
     fn a_stat_line_with_a_difficult_name_gives_user_and_system() {
         let stat = "7 (a) b (c) S 1 7 7 0 -1 4194560 1 0 0 0 123 45 0 0 20 0 1 0 5 0 0";
         assert_eq!(parse_stat(stat), Some((1_230_000.0, 450_000.0)));
+    }
+
+    #[test]
+    fn schedstat_gives_the_wait_behind_the_run_time() {
+        assert_eq!(parse_schedstat("9000 2500 3\n"), Some(2.5));
+        assert_eq!(parse_schedstat("9000"), None);
     }
 
     #[test]

@@ -100,6 +100,7 @@ pub fn head() -> Value {
             "cores": std::thread::available_parallelism().map_or(0, |count| count.get()),
             "memory": first("/proc/meminfo", "MemTotal"),
             "kernel": kernel.trim(),
+            "load_average": fs::read_to_string("/proc/loadavg").unwrap_or_default().trim(),
         },
     })
 }

@@ -90,7 +90,10 @@ pub enum Input<'a> {
     },
     /// Recovery: that was the last record. Interest is announced to the other shards and inbound messages that were
     /// not routed are routed again (both pulled by `advance`).
-    Replayed,
+    Replayed {
+        /// The newest record ever written, also if it is released and so was not replayed. All of it is on disk.
+        lsn: Lsn,
+    },
     /// The process is stopping: tell every client and refuse new ones (pulled by `advance`).
     Drain,
 }

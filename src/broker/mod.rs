@@ -194,7 +194,12 @@ impl Broker {
             Input::Mesh { from, message } => self.mesh_message(from, message, effects),
             Input::MeshRoom { to } => self.outbox.has_room(to),
             Input::Replay { lsn, record } => self.replay_record(lsn, &record),
-            Input::Replayed => self.replayed(effects),
+            Input::Replayed { lsn } => {
+                assert!(lsn >= self.lsn, "the newest record is not older than those that were replayed");
+                self.lsn = lsn;
+                self.durable = lsn;
+                self.replayed(effects);
+            }
             Input::Drain => self.draining = Some(self.draining.unwrap_or(0)),
         }
     }

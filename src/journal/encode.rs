@@ -16,7 +16,7 @@
 //! | 9 retained | message u64 |
 //! | 10 disconnected | session u64, at u64, will due u64, expiry u32, zeros u32 |
 //! | 11 will gone | session u64 |
-//! | 12 session ended | session u64 |
+//! | 12 session ended | session u64, will due u64 |
 //! | 13 gap | session u64, skipped u64 |
 //! | 14 origin released | LSN u64, shard u16, zeros to 16 |
 //! | 32 session | rkyv [`SessionBody`] |

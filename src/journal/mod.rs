@@ -74,8 +74,9 @@
 //! An error from `completed` is final: the caller logs it with its cure and stops the process before any further
 //! acknowledgement leaves. A failed sync is never tried again: the kernel may have dropped the pages it could not
 //! write and would report success. An error while *growing* loses nothing and is retried; with no room at all, what
-//! was appended waits in memory and `durable` stands still. Reading mapped bytes of a sector that the disk cannot
-//! read kills the process with SIGBUS: fail-stop without a message; the kernel's log has the sector.
+//! was appended waits in memory and `durable` stands still until the pool grew, because a release needs room for the
+//! block that records it. The reserve is there so that this is not reached. Reading mapped bytes of a sector that the
+//! disk cannot read kills the process with SIGBUS: fail-stop without a message; the kernel's log has the sector.
 
 mod decode;
 pub mod directory;
@@ -299,7 +300,7 @@ impl<S: Storage> Journal<S> {
         Ok(mark)
     }
 
-    /// When `commit` or `grow` has something to do though nothing happened.
+    /// When `commit` or `grow` has something to do though nothing happened. Call both then, and in every turn.
     pub fn next_deadline(&self) -> Option<Nanos> {
         let retry = self.pool.retry_at(self.writer.block_bytes_wanted());
         self.writer.next_deadline(&self.pool).into_iter().chain(retry).min()

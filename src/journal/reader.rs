@@ -26,12 +26,22 @@ pub struct Replayed {
 /// What reading remembers.
 #[derive(Debug, Default)]
 pub(super) struct Reader {
-    replayed: bool,
+    replay: Replay,
     /// Copy of the block at (sequence, offset).
     block: Vec<u8>,
     block_at: Option<(u64, u64)>,
     cursor: Cursor,
     maps: usize,
+}
+
+/// Whether the records of before were handed out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+enum Replay {
+    #[default]
+    Due,
+    /// There are none.
+    Empty,
+    Done,
 }
 
 /// A frame that was read: the next one is probably behind it.
@@ -46,12 +56,12 @@ struct Cursor {
 
 impl Reader {
     pub fn replayed(&self) -> bool {
-        self.replayed
+        self.replay != Replay::Due
     }
 
     /// There is nothing to replay.
     pub fn skip_replay(&mut self) {
-        self.replayed = true;
+        self.replay = Replay::Empty;
     }
 }
 
@@ -62,7 +72,8 @@ impl<S: Storage> Journal<S> {
     ///
     /// At the second call.
     pub fn replay(&mut self, apply: &mut dyn FnMut(Lsn, Record<'_>)) -> Result<Replayed, JournalError> {
-        assert!(!std::mem::replace(&mut self.reader.replayed, true), "a journal is replayed once");
+        assert!(self.reader.replay != Replay::Done, "a journal is replayed once");
+        self.reader.replay = Replay::Done;
         let mut replayed = Replayed::default();
         let mut expected = self.pool.first_lsn();
         for segment in self.pool.live() {

@@ -290,12 +290,8 @@ fn follow<S: Storage>(
         }
         live.push_back(segment);
     }
-    if let Some((index, lowest)) = run.first()
-        && lowest.first_lsn > chain.oldest_live.max(Lsn(1))
-    {
-        let (expected, found) = (chain.oldest_live.max(Lsn(1)).0.to_string(), lowest.first_lsn.0.to_string());
-        let name = &files[*index].name;
-        return Err(corruption(storage, name, 0, "the first record of the oldest segment", expected, found));
+    if let Some((index, lowest)) = run.first() {
+        check_reaches_back(storage, files, *index, lowest, chain.oldest_live)?;
     }
     let end = End {
         last_lsn: Lsn(chain.next_lsn.0 - 1),
@@ -305,6 +301,34 @@ fn follow<S: Storage>(
         uncovered: chain.uncovered,
     };
     Ok(Log { live, end, torn_bytes })
+}
+
+/// The run must hold the oldest live record. If it does not, a segment before it has lost its header or its file.
+fn check_reaches_back<S: Storage>(
+    storage: &S,
+    files: &[Found],
+    index: usize,
+    lowest: &SegmentHeader,
+    oldest_live: Lsn,
+) -> Result<(), JournalError> {
+    let needed = oldest_live.max(Lsn(1));
+    if lowest.first_lsn <= needed {
+        return Ok(());
+    }
+    if let Some(damaged) = files.iter().find(|found| found.first_page == FirstPage::Invalid) {
+        let expected = format!("one of sequence {}, with record {}", lowest.sequence - 1, needed.0);
+        return Err(corruption(
+            storage,
+            &damaged.name,
+            0,
+            "the segment header",
+            expected,
+            "damaged".to_owned(),
+        ));
+    }
+    let expected = format!("{}: a segment is missing", needed.0);
+    let what = "the first record of the oldest segment";
+    Err(corruption(storage, &files[index].name, 0, what, expected, lowest.first_lsn.0.to_string()))
 }
 
 /// The header of a segment was written when every block before it was durable, so it must continue from here.

@@ -78,6 +78,14 @@ enum Cargo {
     Block { block: Block, record_bytes: u32, oldest_live: Lsn },
 }
 
+/// Records below `oldest_live` are dead, because of records up to `after`: an acknowledgement, or a copy. So a block may
+/// say so only if it ends there or later. (It would also be wrong to release numbers that a crash gives out again.)
+#[derive(Clone, Copy, Debug)]
+struct Release {
+    oldest_live: Lsn,
+    after: Lsn,
+}
+
 /// What recovery knows of the log's end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct End {
@@ -105,7 +113,9 @@ pub(super) struct Writer {
     durable: Lsn,
     next_block: u64,
     previous_crc: u32,
-    /// Asked for by `release`; goes into the next block.
+    /// Asked for and not yet in a block: the first and the latest.
+    releases: VecDeque<Release>,
+    /// In the latest block.
     oldest_live: Lsn,
     /// In a durable block.
     oldest_live_durable: Lsn,
@@ -134,6 +144,7 @@ impl Writer {
             durable: end.last_lsn,
             next_block: end.next_block,
             previous_crc: end.previous_crc,
+            releases: VecDeque::new(),
             oldest_live: end.oldest_live,
             oldest_live_durable: end.oldest_live,
             uncovered: end.uncovered,
@@ -205,7 +216,13 @@ impl Writer {
 
     pub fn release(&mut self, oldest_live: Lsn) {
         assert!(oldest_live <= self.last_lsn.next(), "what was not written cannot be released");
-        self.oldest_live = self.oldest_live.max(oldest_live);
+        let known = self.releases.back().map_or(self.oldest_live, |release| release.oldest_live);
+        if oldest_live <= known {
+            return;
+        }
+        // The first stays, so that under load, with blocks waiting, the end is not always one block away.
+        self.releases.truncate(1);
+        self.releases.push_back(Release { oldest_live, after: self.last_lsn });
     }
 
     /// The frames of the block in memory that holds that record.
@@ -230,7 +247,7 @@ impl Writer {
     }
 
     fn wants_witness(&self, pool: &Pool) -> bool {
-        let frees = self.oldest_live > self.oldest_live_durable && pool.would_free(self.oldest_live);
+        let frees = self.releases.back().is_some_and(|release| pool.would_free(release.oldest_live));
         self.waiting.is_empty() && self.building.records == 0 && (self.uncovered || frees)
     }
 
@@ -321,6 +338,11 @@ impl Writer {
             self.witness_now = false;
         }
         statistics.blocks += 1;
+        let last_lsn = Lsn(block.first_lsn.0 + u64::from(block.records) - 1);
+        while let Some(release) = self.releases.front().filter(|release| release.after <= last_lsn) {
+            self.oldest_live = release.oldest_live;
+            self.releases.pop_front();
+        }
         let record_bytes = block.record_bytes();
         block.bytes.resize(format::extent(record_bytes), 0);
         let open = pool.open_mut();

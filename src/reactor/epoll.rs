@@ -236,7 +236,7 @@ impl Epoll {
                 DOORBELL => rung = true,
                 BLOCKED_SENDS => writable = true,
                 _ if self.listeners.take_event(number) => {}
-                token => out.push(Completion::Ready { token }),
+                token => readiness::report(token, event.is_read_closed(), out),
             }
         }
         if writable {

@@ -11,6 +11,9 @@
 //!    comes back as a completion with an errno.
 //! 2. `Watch` on a socket yields `Ready` repeatedly, edge-triggered: after `Ready` the owner reads until a `Received`
 //!    that did not fill its buffer, or remembers that it did not. A hang-up or error is also `Ready`; the read tells.
+//!    The end of the stream may come together with bytes, in one change of readiness; the read that takes the bytes
+//!    does not show it, and nothing changes after. So it is reported by a second `Ready` right behind the first, and
+//!    the owner reads once more for a `Ready` that comes before it has read for the last one.
 //! 3. Every operation except `Watch` and `Listen` ends with exactly one completion, also after `Close` of its socket,
 //!    and also if it fails. The buffer it carried comes back in that completion.
 //! 4. A `Recv` completes within the same turn it is performed in: it never waits for bytes (`EAGAIN` instead).

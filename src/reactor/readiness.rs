@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Waker};
 
-use super::{Doorbell, Errno, Socket, TOKEN_RESERVED, Token, calls};
+use super::{Completion, Doorbell, Errno, Socket, TOKEN_RESERVED, Token, calls};
 
 /// The doorbell's number in the set.
 pub(super) const DOORBELL: Token = Token(u64::MAX - 1);
@@ -56,6 +56,14 @@ pub(super) fn watch(registry: &Registry, socket: Socket, token: Token) -> bool {
         calls::shut_down(socket);
     }
     watched
+}
+
+/// Tell the owner that there is something to read; twice if the stream has ended (contract, item 2).
+pub(super) fn report(token: Token, ended: bool, out: &mut Vec<Completion>) {
+    out.push(Completion::Ready { token });
+    if ended {
+        out.push(Completion::Ready { token });
+    }
 }
 
 /// An eventfd in the set, and a flag that spares the system call when it has been rung already.

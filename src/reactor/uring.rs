@@ -381,20 +381,23 @@ impl Uring {
     fn read_set(&mut self, result: i32, out: &mut Vec<Completion>) -> bool {
         let mut rung = false;
         let listeners = &mut self.listeners;
-        let mut event = |token: Token| match token {
+        let mut event = |token: Token, ended: bool| match token {
             DOORBELL => rung = true,
             _ if listeners.take_event(token) => {}
-            token => out.push(Completion::Ready { token }),
+            token => readiness::report(token, ended, out),
         };
         match &mut self.wait {
             SetWait::Events(events) => {
                 // An error is an interruption or the lack of memory for it: it is armed again.
                 let count = usize::try_from(result).unwrap_or(0);
-                events[..count].iter().for_each(|each| event(Token(each.u64)));
+                events[..count].iter().for_each(|each| {
+                    let ended = each.events & (libc::EPOLLRDHUP | libc::EPOLLHUP) as u32 != 0;
+                    event(Token(each.u64), ended);
+                });
             }
             SetWait::Descriptor(events) => {
                 if self.poll.poll(events, Some(Duration::ZERO)).is_ok() {
-                    events.iter().for_each(|each| event(Token(each.token().0 as u64)));
+                    events.iter().for_each(|each| event(Token(each.token().0 as u64), each.is_read_closed()));
                 }
             }
         }

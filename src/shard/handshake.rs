@@ -60,12 +60,6 @@ impl Handshakes {
     pub(super) fn next_deadline(&self) -> Nanos {
         self.deadlines.front().map_or(Nanos::NEVER, |(due, _)| *due)
     }
-
-    /// How many are waited for.
-    #[cfg(test)]
-    pub(super) fn pending(&self) -> usize {
-        self.pending
-    }
 }
 
 /// Which account a connection belongs to, and where that is at home.
@@ -287,6 +281,3 @@ fn announced_level(frame: &[u8]) -> Option<u8> {
     let (name_length, rest) = frame.get(1 + length..)?.split_first_chunk::<2>()?;
     rest.get(usize::from(u16::from_be_bytes(*name_length))).copied()
 }
-
-#[cfg(test)]
-mod tests;

@@ -317,6 +317,3 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
 fn may_overtake(first: u8) -> bool {
     matches!(first >> 4, 4..=7 | 12)
 }
-
-#[cfg(test)]
-mod tests;

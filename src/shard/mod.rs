@@ -1,4 +1,30 @@
 //! Acts on what the broker decides: sockets, mesh, journal, in one loop per pinned thread.
+//!
+//! ```text
+//!  turn:  wait            reactor.turn(deadline): perform what was submitted, sleep, collect completions
+//!         complete        bytes -> packets -> Input; accepted, sent, closed; Durable, or the journal's failure
+//!         receive_mesh    what other shards sent -> Input
+//!         on_time         handshakes too old, peers that do not read, segments to release
+//!         handle_parked   packets of connections that may go on -> Input
+//!         advance         the broker does its plural work, within a budget
+//!         fetch           bodies read back from the journal -> Input
+//!         submit_receives one Recv per ready connection
+//!         flush           one Send per connection with output, then everything else
+//!         flush_mesh      one batch per shard with messages, a ring of the doorbell for sleepers
+//!         commit          the next write or sync of the journal, if none is under way
+//!         step            starting -> serving -> draining -> drained -> stopping -> stopped
+//! ```
+//!
+//! - `shard`: that loop
+//! - `connection`: the table of connections
+//! - `handshake`: from accept to CONNECT; which shard a connection belongs to
+//! - `inbound`: bytes to inputs
+//! - `outbound`: effects to bytes
+//! - `mesh`, `signal`: batches between shards, and when to ring for them
+//! - `serve`, `pin`: the process around the shards: threads, listeners, signals
+//!
+//! Nothing is shared between shards but the rings of the mesh. Nothing in a turn waits but the reactor, and nothing
+//! waits there while there is something to do.
 
 pub mod connection;
 mod handshake;
@@ -7,7 +33,9 @@ pub mod mesh;
 pub mod outbound;
 pub mod pin;
 mod serve;
+#[expect(clippy::module_inception, reason = "the shard itself, among its parts")]
 pub mod shard;
 pub mod signal;
 
 pub use serve::{ServeError, serve};
+pub use shard::{Fatal, Parts, Shard, State};

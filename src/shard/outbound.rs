@@ -328,6 +328,3 @@ pub fn log(event: Event<'_>) {
         ),
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -154,10 +154,9 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
             Ok(Replayed::default())
         };
         let replayed = replayed.map_err(|error| self.fatal(error))?;
-        self.input(Input::Replayed);
-        if self.out.journal.durable().is_some() {
-            self.input(Input::Durable { lsn: self.out.journal.durable() });
-        }
+        let lsn = self.out.journal.last_lsn();
+        assert!(lsn == self.out.journal.durable(), "what was recovered is on disk (I5)");
+        self.input(Input::Replayed { lsn });
         Ok(replayed)
     }
 

@@ -81,12 +81,17 @@ impl<'a> Reader<'a> {
     /// `[MQTT-1.5.4-3]`.
     #[inline]
     pub fn string(&mut self) -> Result<&'a str, DecodeError> {
-        let bytes = self.binary()?;
-        let string = std::str::from_utf8(bytes).map_err(|_| DecodeError::malformed("string is not UTF-8"))?;
-        if bytes.contains(&0) {
+        let string = self.utf_8()?;
+        if string.as_bytes().contains(&0) {
             return Err(DecodeError::malformed("string with U+0000"));
         }
         Ok(string)
+    }
+
+    /// A UTF-8 string in which the caller looks for U+0000.
+    #[inline]
+    pub fn utf_8(&mut self) -> Result<&'a str, DecodeError> {
+        std::str::from_utf8(self.binary()?).map_err(|_| DecodeError::malformed("string is not UTF-8"))
     }
 
     /// Two strings `[MQTT-1.5.7-1]`.

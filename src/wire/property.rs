@@ -1,6 +1,6 @@
 //! The properties of MQTT 5: identifiers, types, and where each may stand (table 2-4 of the standard).
 //!
-//! One table yields the identifiers, the values' types, reading, writing and legality. `decode` calls [`validate`]
+//! One table yields the identifiers, the values' types, reading, writing and legality. `decode` calls `validate`
 //! once per packet; everything after that walks bytes known to be right.
 
 use super::bytes::{Reader, Sink};

@@ -4,6 +4,8 @@
 //! millions of them. Included by the tests of `wire/`; each uses a part.
 #![allow(dead_code, reason = "each test that includes this uses a part of it")]
 
+pub mod check;
+
 use ironpost::wire::property::{Place, allowed_at};
 use ironpost::wire::{PacketType, Property, Version};
 

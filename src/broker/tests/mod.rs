@@ -78,7 +78,7 @@ impl Bench {
         let now = Now { mono: Nanos(1), wall: UnixMs(1_000_000) };
         let broker = Broker::new(settings, ShardId(0));
         let mut bench = Bench { broker, world: World::default(), now, durable: 0 };
-        bench.handle(Input::Replayed);
+        bench.handle(Input::Replayed { lsn: Lsn::NONE });
         bench.advance();
         assert!(bench.broker.ready());
         bench
@@ -153,8 +153,9 @@ impl Bench {
             let record = journal::decoded(bytes);
             bench.handle(Input::Replay { lsn: *lsn, record });
         }
+        let lsn = records.last().map_or(Lsn::NONE, |(lsn, _)| *lsn);
         bench.world.journal = records;
-        bench.handle(Input::Replayed);
+        bench.handle(Input::Replayed { lsn });
         bench.settle();
         bench
     }

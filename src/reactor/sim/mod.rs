@@ -5,7 +5,7 @@
 //! ([`World::trace_hash`]). `network` decides what happens to bytes, `disk` what happens to files; this file owns the
 //! clock and hands completions to the reactors. Nothing here reads a clock, a random source or the kernel.
 //!
-//! Two ways to move the clock. *One reactor*: [`SimReactor::turn`] waits as a kernel would, by moving the clock
+//! Two ways to move the clock. *One reactor*: [`SimReactor`] waits as a kernel would, by moving the clock
 //! itself. *Several shards* ([`Settings::turns_wait`] off): `turn` never waits; the test runs whoever is
 //! [`World::runnable`], and when nobody is, calls [`World::advance_to_next_event`].
 //!

@@ -382,6 +382,11 @@ impl Network {
         })
     }
 
+    /// Whether nothing more will arrive there.
+    pub(super) fn has_ended(&self, end: u64) -> bool {
+        self.ends.get(&end).is_some_and(|end| end.end_of_stream || end.broken)
+    }
+
     pub(super) fn send(
         &mut self,
         socket: Socket,

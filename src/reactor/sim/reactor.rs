@@ -210,6 +210,9 @@ impl Report {
                     } else if let Some((key, token)) = network.take_ready(end, shard) {
                         events += 1;
                         self.add(key, Completion::Ready { token });
+                        if network.has_ended(end) {
+                            self.add(key, Completion::Ready { token });
+                        }
                     }
                 }
             }

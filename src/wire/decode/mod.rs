@@ -15,7 +15,7 @@ use super::frame;
 use super::packet::{Ack, AckKind, Auth, Disconnect, Packet, PacketId, PacketType, Publish, QoS, Version};
 use super::property::{self, Place, Properties, Property};
 use super::reason::ReasonCode;
-use super::topic;
+use super::topic::{self, TopicError};
 
 pub use connect::announced_version;
 
@@ -45,7 +45,7 @@ pub fn packet(frame: &[u8], version: Option<Version>) -> Result<Packet<'_>, Deco
         return Err(DecodeError::malformed("remaining length longer than needed"));
     }
     if packet_type == PacketType::Publish {
-        return publish(first, body, version).map(Packet::Publish);
+        return publish(first, body, version);
     }
     check_flags(first & 0x0F, packet_type, version)?;
     rarer(packet_type, body, version)
@@ -84,8 +84,9 @@ fn rarer(packet_type: PacketType, mut body: Reader<'_>, version: Version) -> Res
     if body.is_empty() { Ok(packet) } else { Err(DecodeError::malformed("bytes after the end")) }
 }
 
+/// The hot path: collects the fields and builds the packet once, where it is returned.
 #[inline]
-fn publish<'a>(first: u8, mut body: Reader<'a>, version: Version) -> Result<Publish<'a>, DecodeError> {
+fn publish<'a>(first: u8, mut body: Reader<'a>, version: Version) -> Result<Packet<'a>, DecodeError> {
     let dup = first & 0x08 != 0;
     // [MQTT-3.3.1-4]
     let qos = QoS::from_bits(first >> 1 & 0x03).ok_or(DecodeError::malformed("QoS 3"))?;
@@ -93,50 +94,58 @@ fn publish<'a>(first: u8, mut body: Reader<'a>, version: Version) -> Result<Publ
     if dup && qos == QoS::AtMostOnce {
         return Err(DecodeError::malformed("DUP at QoS 0"));
     }
-    let topic = body.string()?;
+    // U+0000 is looked for below, with the wildcards.
+    let topic = body.utf_8()?;
     let packet_id = if qos == QoS::AtMostOnce { None } else { Some(packet_id(&mut body)?) };
-    let mut publish = Publish {
-        dup,
-        qos,
-        retain: first & 0x01 != 0,
-        topic,
-        packet_id,
-        message_expiry: None,
-        topic_alias: None,
-        subscription_ids: &[],
-        carries_subscription_id: false,
-        forward: Properties::EMPTY,
-        payload: &[],
-    };
-    let mut text = false;
+    let (mut message_expiry, mut topic_alias) = (None, None);
+    let (mut carries_subscription_id, mut text) = (false, false);
+    let mut forward = Properties::EMPTY;
     if version.is_v5() {
-        publish.forward =
+        forward =
             property::validate(&mut body, Place::Packet(PacketType::Publish), |property| match property {
                 Property::PayloadFormatIndicator(value) => text = value == 1,
-                Property::MessageExpiryInterval(seconds) => publish.message_expiry = Some(seconds),
-                Property::TopicAlias(alias) => publish.topic_alias = NonZeroU16::new(alias),
-                Property::SubscriptionIdentifier(_) => publish.carries_subscription_id = true,
+                Property::MessageExpiryInterval(seconds) => message_expiry = Some(seconds),
+                Property::TopicAlias(alias) => topic_alias = NonZeroU16::new(alias),
+                Property::SubscriptionIdentifier(_) => carries_subscription_id = true,
                 _ => {}
             })?;
     }
-    publish.payload = body.rest;
+    let payload = body.rest;
     if topic.is_empty() && version.is_v5() {
-        if publish.topic_alias.is_none() {
+        if topic_alias.is_none() {
             return Err(DecodeError::protocol("neither topic nor topic alias"));
         }
     } else {
         topic_name(topic)?;
     }
-    check_payload(text, publish.payload)?;
-    Ok(publish)
+    check_payload(text, payload)?;
+    Ok(Packet::Publish(Publish {
+        dup,
+        qos,
+        retain: first & 0x01 != 0,
+        topic,
+        packet_id,
+        message_expiry,
+        topic_alias,
+        subscription_ids: &[],
+        carries_subscription_id,
+        forward,
+        payload,
+    }))
 }
 
 /// A topic name to publish to `[MQTT-3.3.2-2]`.
 #[inline]
 fn topic_name(name: &str) -> Result<(), DecodeError> {
-    topic::check_name(name).map_err(|_| {
-        DecodeError::new(ReasonCode::TopicNameInvalid, "topic name empty, with wildcard, or too long")
-    })
+    match topic::check_name(name) {
+        Ok(()) => Ok(()),
+        // [MQTT-1.5.4-2]
+        Err(TopicError::Null) => Err(DecodeError::malformed("string with U+0000")),
+        Err(_) => {
+            let what = "topic name empty, with wildcard, or too long";
+            Err(DecodeError::new(ReasonCode::TopicNameInvalid, what))
+        }
+    }
 }
 
 /// Payload format indicator 1 promises UTF-8.
