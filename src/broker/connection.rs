@@ -79,8 +79,8 @@ pub(super) struct Due {
     pub(super) ready: bool,
 }
 
-/// PUBACKs and PUBRECs in the order of their PUBLISHes `[MQTT-4.6.0-2]` `[MQTT-4.6.0-3]`: one that is ready waits for those before
-/// it.
+/// PUBACKs and PUBRECs in the order of their PUBLISHes: one that is ready waits for those before it
+/// `[MQTT-4.6.0-2]` `[MQTT-4.6.0-3]`.
 #[derive(Debug, Default)]
 pub(super) struct Acknowledgements {
     /// Sequence number of the front.

@@ -129,7 +129,8 @@ fn filter() -> impl Strategy<Value = String> {
             if open || levels.is_empty() {
                 levels.push("#");
             }
-            (levels[0] != "$share").then(|| format!("{prefix}{}", levels.join("/")))
+            let filter = levels.join("/");
+            (levels[0] != "$share" && !filter.is_empty()).then(|| format!("{prefix}{filter}"))
         },
     )
 }
