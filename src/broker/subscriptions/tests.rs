@@ -126,7 +126,7 @@ fn filter() -> impl Strategy<Value = String> {
     (prefix, prop::collection::vec(level, 0..4), any::<bool>()).prop_filter_map(
         "not empty, and no accidental prefix",
         |(prefix, mut levels, open)| {
-            if open || levels.is_empty() {
+            if open || levels.concat().is_empty() {
                 levels.push("#");
             }
             let filter = levels.join("/");
