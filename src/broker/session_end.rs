@@ -8,12 +8,12 @@ use super::Budget;
 use super::effect::Effects;
 use super::messages::Sender;
 use super::place::{Scope, Task};
-use super::session::{Entry, NO_SLOT};
+use super::session::{Entry, NO_SLOT, Phase};
 use super::timers::Due;
 use crate::ids::{Lsn, SessionKey};
 use crate::record::Record;
 use crate::time::{Nanos, UnixMs};
-use crate::wire::topic;
+use crate::wire::{QoS, topic};
 
 /// An ended session whose queue is not cleared yet.
 #[derive(Debug)]
@@ -101,7 +101,16 @@ impl Broker {
     fn depart(&mut self, slot: u32, entry: Entry, effects: &mut impl Effects) -> bool {
         let shared = entry.owed != NO_SLOT
             && self.messages.get(entry.message).owed.as_slice()[entry.owed as usize].shared;
-        if shared {
+        // A QoS 2 delivery that was begun ends with the session [MQTT-4.8.2-5].
+        let begun = self.entry_qos(entry) == QoS::ExactlyOnce
+            && self
+                .sessions
+                .get(slot)
+                .delivery
+                .as_deref()
+                .and_then(|delivery| delivery.in_flight.front())
+                .is_some_and(|front| !matches!(front.phase, Phase::Reserved | Phase::Sendable));
+        if shared && !begun {
             if self.messages.get(entry.message).bytes.is_none() {
                 self.fetch(entry.message, None, effects);
                 return false;

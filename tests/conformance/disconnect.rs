@@ -43,7 +43,6 @@ fn what_follows_a_disconnect_is_not_processed() {
 
 /// [MQTT-3.14.2-1] [MQTT-3.14.2-2] [MQTT-3.14.4-1] [MQTT-3.14.4-2]: the decoder knows the reasons a server may give.
 #[test]
-#[ignore = "known gap: a delivery queued before a malformed packet is not flushed before DISCONNECT"]
 fn a_broker_that_disconnects_says_why_and_nothing_more() {
     let broker = Broker::start();
     let mut observer = Client::v5(&broker, "observer");

@@ -10,7 +10,6 @@ fn receiving(client_id: &str, maximum: u16) -> Connect {
 
 /// [MQTT-3.3.4-9] [MQTT-3.3.4-10] [MQTT-4.9.0-1] [MQTT-4.9.0-2] [MQTT-4.9.0-3]
 #[test]
-#[ignore = "known gap: QoS 0 waits behind a full window in the same queue"]
 fn no_more_than_the_receive_maximum_is_in_flight_and_other_packets_pass() {
     let broker = Broker::start();
     let mut client = Client::connect(&broker, &receiving("narrow", 2));

@@ -178,7 +178,6 @@ fn auth_without_a_method_in_connect_is_a_protocol_error() {
 
 /// [MQTT-3.14.2-1]: a reason that does not exist; and an expiry that cannot come back once it was 0.
 #[test]
-#[ignore = "known gap: a DISCONNECT with a reason only servers send is not refused yet"]
 fn a_disconnect_has_a_legal_reason_and_expiry() {
     let expiry = [&[0, 5, property::SESSION_EXPIRY][..], &60_u32.to_be_bytes()].concat();
     refused(&[

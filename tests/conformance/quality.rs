@@ -117,7 +117,6 @@ fn a_pubrec_is_answered_by_pubrel_and_a_failure_is_not() {
 
 /// [MQTT-4.3.3-9] [MQTT-3.5.2-1]: a topic that is the server's own is refused, and the identifier is free again.
 #[test]
-#[ignore = "known gap: PUBREC is sent before a full queue is known, so it cannot refuse"]
 fn an_identifier_that_was_refused_by_pubrec_is_free() {
     let broker = Broker::start();
     let mut client = Client::v5(&broker, "refused");
