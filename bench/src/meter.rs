@@ -33,7 +33,7 @@ pub struct ServerInterval {
     /// The share of that which was spent in the kernel, from clock ticks.
     pub system_share: f64,
     pub context_switches: u64,
-    /// Its main thread was ready while another process had the CPU: the mark of a machine that is not ours alone.
+    /// Its threads were ready while another process had the CPU: the mark of a machine that is not ours alone.
     pub kept_waiting_us: f64,
 }
 
@@ -42,8 +42,8 @@ impl Mark {
     pub fn read(server: Option<u32>) -> Result<Mark> {
         let server = match server {
             Some(pid) => {
-                let (voluntary, forced) = process::context_switches(pid)?;
-                Some((process::cpu_time(pid)?, voluntary + forced, process::kept_waiting_us(pid)?))
+                let switches = process::context_switches(pid)?;
+                Some((process::cpu_time(pid)?, switches, process::kept_waiting_us(pid)?))
             }
             None => None,
         };

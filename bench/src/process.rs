@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::mem;
+use std::ops::Add;
 
 use anyhow::{Context, Result, bail};
 
@@ -59,18 +60,34 @@ fn parse_stat(stat: &str) -> Option<(f64, f64)> {
     Some((ticks(11)? * 10_000.0, ticks(12)? * 10_000.0))
 }
 
-/// Context switches of a process's main thread: voluntary, and forced.
-pub fn context_switches(pid: u32) -> Result<(u64, u64)> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let field = |name| kilobytes_or_count(&status, name).unwrap_or(0);
-    Ok((field("voluntary_ctxt_switches:"), field("nonvoluntary_ctxt_switches:")))
+/// Context switches of a process, voluntary and forced, all its threads together.
+pub fn context_switches(pid: u32) -> Result<u64> {
+    sum_over_threads(pid, "status", |status| {
+        let field = |name| kilobytes_or_count(status, name).unwrap_or(0);
+        Some(field("voluntary_ctxt_switches:") + field("nonvoluntary_ctxt_switches:"))
+    })
 }
 
-/// How long a process's main thread was ready to run while something else had its CPU, in microseconds.
+/// How long the threads of a process were ready to run while something else had their CPU, in microseconds, all
+/// together: a server of several busy threads may have waited longer than the clock went.
 pub fn kept_waiting_us(pid: u32) -> Result<f64> {
-    let path = format!("/proc/{pid}/schedstat");
-    let schedstat = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
-    parse_schedstat(&schedstat).with_context(|| format!("{path} is not understood"))
+    sum_over_threads(pid, "schedstat", parse_schedstat)
+}
+
+/// What a file of `/proc/PID/task/TID` says, added up. A thread that ends meanwhile is left out.
+fn sum_over_threads<T: Default + Add<Output = T>>(
+    pid: u32,
+    file: &str,
+    parse: impl Fn(&str) -> Option<T>,
+) -> Result<T> {
+    let threads = format!("/proc/{pid}/task");
+    let mut sum = T::default();
+    for thread in fs::read_dir(&threads).with_context(|| format!("reading {threads}"))? {
+        let path = thread?.path().join(file);
+        let Ok(text) = fs::read_to_string(&path) else { continue };
+        sum = sum + parse(&text).with_context(|| format!("{} is not understood", path.display()))?;
+    }
+    Ok(sum)
 }
 
 fn parse_schedstat(schedstat: &str) -> Option<f64> {
@@ -193,6 +210,7 @@ mod tests {
         let pid = std::process::id();
         let spent = cpu_time(pid).unwrap();
         assert!(spent.total_us > 0.0 && own_cpu_us().unwrap() >= spent.total_us);
+        assert!(context_switches(pid).unwrap() > 0 && kept_waiting_us(pid).unwrap() >= 0.0);
         let memory = memory(pid).unwrap();
         assert!(memory.private > 0.0 && memory.resident >= memory.private);
         assert!(slab().unwrap().total > 0.0);
