@@ -69,8 +69,13 @@ impl Placing {
 }
 
 impl Broker {
-    /// Place messages, as far as the budget and the other shards' room go.
+    /// Place messages, as far as the budget and the other shards' room go. None before every shard has told its
+    /// interest: a will that is due at the start, or a QoS 2 message that another shard routes again, would miss those
+    /// who have not been heard of.
     pub(super) fn place_messages(&mut self, budget: &mut Budget, effects: &mut impl Effects) -> bool {
+        if !self.ready() {
+            return false;
+        }
         while !self.placing.is_empty() {
             if budget.is_spent() {
                 return true;

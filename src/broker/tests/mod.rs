@@ -1,8 +1,9 @@
-//! The broker alone, driven by hand: one shard, a disk that is durable when the test says so, clients that are lists
-//! of packets they were sent.
+//! The broker alone, driven by hand: a disk that is durable when the test says so, clients that are lists of packets
+//! they were sent, other shards that are lists of messages.
 
 mod flows;
 mod recovery;
+mod shards;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -10,6 +11,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use super::Broker;
 use super::effect::{CloseReason, Effect, Effects};
 use super::input::Input;
+use super::route::MeshMessage;
 use super::settings::Settings;
 use crate::ids::{ConnectionId, Lsn, ShardId};
 use crate::journal;
@@ -25,6 +27,8 @@ struct World {
     /// Encoded records by LSN.
     journal: Vec<(Lsn, Vec<u8>)>,
     fetches: Vec<Lsn>,
+    /// What other shards were told.
+    mesh: Vec<(ShardId, MeshMessage)>,
 }
 
 impl Effects for World {
@@ -40,7 +44,7 @@ impl Effects for World {
                 self.journal.push((lsn, journal::encoded(lsn, &record)));
             }
             Effect::Fetch { lsn } => self.fetches.push(lsn),
-            Effect::Mesh { message, .. } => panic!("one shard has nobody to talk to: {message:?}"),
+            Effect::Mesh { to, message } => self.mesh.push((to, message)),
             Effect::Pause { .. } | Effect::Hold { .. } | Effect::Resume { .. } | Effect::Log(_) => {}
         }
     }
@@ -56,6 +60,7 @@ impl Effects for World {
 
 /// A broker, its world, and the clock.
 struct Bench {
+    settings: Settings,
     broker: Broker,
     world: World,
     now: Now,
@@ -64,7 +69,11 @@ struct Bench {
 }
 
 fn settings() -> Settings {
-    let mut settings = Settings::with_placement(Placement::new(1, [0; 16], None).expect("no pattern"));
+    settings_for(1)
+}
+
+fn settings_for(shards: u16) -> Settings {
+    let mut settings = Settings::with_placement(Placement::new(shards, [0; 16], None).expect("no pattern"));
     settings.sys_interval_s = 0;
     settings
 }
@@ -75,12 +84,24 @@ impl Bench {
     }
 
     fn with(settings: Settings) -> Bench {
-        let now = Now { mono: Nanos(1), wall: UnixMs(1_000_000) };
-        let broker = Broker::new(settings, ShardId(0));
-        let mut bench = Bench { broker, world: World::default(), now, durable: 0 };
-        bench.handle(Input::Replayed { lsn: Lsn::NONE });
-        bench.advance();
+        let mut bench = Bench::start(settings, Now { mono: Nanos(1), wall: UnixMs(1_000_000) }, Vec::new());
+        bench.settle();
         assert!(bench.broker.ready());
+        bench
+    }
+
+    /// A broker that has replayed these records and done nothing else yet.
+    fn start(settings: Settings, now: Now, journal: Vec<(Lsn, Vec<u8>)>) -> Bench {
+        let broker = Broker::new(settings.clone(), ShardId(0));
+        let durable = journal.len();
+        let mut bench = Bench { settings, broker, world: World::default(), now, durable };
+        for (lsn, bytes) in &journal {
+            let record = journal::decoded(bytes);
+            bench.handle(Input::Replay { lsn: *lsn, record });
+        }
+        let lsn = journal.last().map_or(Lsn::NONE, |(lsn, _)| *lsn);
+        bench.world.journal = journal;
+        bench.handle(Input::Replayed { lsn });
         bench
     }
 
@@ -142,22 +163,15 @@ impl Bench {
 
     /// Kill the process, lose what was not synced, and start again.
     fn crash(self) -> Bench {
-        let mut bench = Bench {
-            broker: Broker::new(settings(), ShardId(0)),
-            world: World::default(),
-            now: self.now,
-            durable: self.durable,
-        };
-        let records: Vec<_> = self.world.journal.into_iter().take(self.durable).collect();
-        for (lsn, bytes) in &records {
-            let record = journal::decoded(bytes);
-            bench.handle(Input::Replay { lsn: *lsn, record });
-        }
-        let lsn = records.last().map_or(Lsn::NONE, |(lsn, _)| *lsn);
-        bench.world.journal = records;
-        bench.handle(Input::Replayed { lsn });
+        let mut bench = self.crash_and_replay();
         bench.settle();
         bench
+    }
+
+    /// As `crash`, up to the end of replay.
+    fn crash_and_replay(self) -> Bench {
+        let records: Vec<_> = self.world.journal.into_iter().take(self.durable).collect();
+        Bench::start(self.settings, self.now, records)
     }
 
     fn connect(&mut self, slot: u32, client_id: &str, clean_start: bool, expiry: u32) {

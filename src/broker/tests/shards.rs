@@ -1,0 +1,81 @@
+//! One of two shards: what it tells the other, and what it waits for.
+
+use super::*;
+use crate::broker::route::Parcel;
+use crate::ids::{OriginKey, SessionKey};
+use crate::wire::Will;
+
+const OTHER: ShardId = ShardId(1);
+
+/// Shard 0 of two, which has heard of everyone the other shard has: nobody.
+fn two_shards() -> Bench {
+    let mut bench = Bench::start(settings_for(2), NOW, Vec::new());
+    bench.hear_all();
+    bench
+}
+
+const NOW: Now = Now { mono: Nanos(1), wall: UnixMs(1_000_000) };
+
+impl Bench {
+    /// The other shard has told all its interest.
+    fn hear_all(&mut self) {
+        self.settle();
+        assert!(!self.broker.ready(), "the other shard has not said that it is through");
+        self.handle(Input::Mesh { from: OTHER, message: MeshMessage::InterestComplete });
+        self.settle();
+        assert!(self.broker.ready());
+    }
+
+    fn hear(&mut self, message: MeshMessage) {
+        self.handle(Input::Mesh { from: OTHER, message });
+        self.settle();
+    }
+
+    /// A topic of two levels that this shard owns.
+    fn own_topic(&self) -> String {
+        let placement = &self.settings.placement;
+        let owned = |topic: &String| placement.owner(topic) == ShardId(0);
+        (0..).map(|n| format!("a/{n}")).find(owned).expect("half of them are")
+    }
+}
+
+fn parcel(topic: &str, retain: bool, origin: Lsn) -> Parcel {
+    Parcel {
+        bytes: [topic.as_bytes(), b"once"].concat().into(),
+        topic_len: u16::try_from(topic.len()).expect("short"),
+        forward_len: 0,
+        qos: QoS::ExactlyOnce,
+        retain,
+        accepted_at: NOW.wall,
+        expires_at: UnixMs::NEVER,
+        publisher: (OTHER, SessionKey(1)),
+        origin: Some(OriginKey { shard: OTHER, lsn: origin }),
+    }
+}
+
+#[test]
+fn nothing_is_placed_before_the_other_shard_has_told_its_interest() {
+    let mut bench = two_shards();
+    let topic = bench.own_topic();
+    let will = Will {
+        qos: QoS::AtLeastOnce,
+        retain: false,
+        delay: None,
+        message_expiry: None,
+        topic: &topic,
+        forward: Properties::EMPTY,
+        payload: b"gone",
+    };
+    bench.connect_as(1, &Connect { session_expiry: Some(100), will: Some(will), ..connect("mortal") });
+    let mut bench = bench.crash_and_replay();
+    bench.settle();
+    // It is due at once, but who wants it is not known; the same for what comes from a shard that is ahead.
+    bench.hear(MeshMessage::Publish { token: 5, parcel: parcel(&topic, false, Lsn(77)) });
+    let delivered = |bench: &Bench| {
+        bench.world.mesh.iter().filter(|(_, message)| matches!(message, MeshMessage::Deliver { .. })).count()
+    };
+    assert_eq!(delivered(&bench), 0);
+    bench.hear(MeshMessage::Interest { token: 0, filter: topic.as_str().into(), members: 1 });
+    bench.hear(MeshMessage::InterestComplete);
+    assert_eq!(delivered(&bench), 2, "the will and the message: {:?}", bench.world.mesh);
+}
