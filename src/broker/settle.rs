@@ -9,7 +9,7 @@ use super::effect::{Effect, Effects};
 use super::messages::{MessageId, Sender};
 use super::route::MeshMessage;
 use super::{Broker, Budget};
-use crate::ids::Lsn;
+use crate::ids::{Lsn, OriginKey};
 use crate::record::{Recipient, Record};
 use crate::time::Nanos;
 use crate::wire::QoS;
@@ -67,9 +67,10 @@ impl Broker {
                 ..recipient
             }));
         }
-        let origin = message.origin.filter(|origin| origin.shard != self.shard);
+        let origin = self.origin_elsewhere(slot);
         self.lsn = self.lsn.next();
         let lsn = self.lsn;
+        let message = self.messages.get_mut(slot);
         if message.lsn.is_some() {
             let record = Record::Deliver { message: message.lsn, recipients: (&*recipients).into() };
             effects.perform(Effect::Append { lsn, record });
@@ -84,6 +85,11 @@ impl Broker {
         self.origins.recorded(origin, lsn, &mut self.live);
         self.statistics.recorded += 1;
         self.awaiting.push(lsn, super::await_durable::Waiter::Covered { message: self.messages.id(slot) });
+    }
+
+    /// The key to be recorded with a QoS 2 message of another shard; one of this shard is the record's own number.
+    fn origin_elsewhere(&self, slot: u32) -> Option<OriginKey> {
+        self.messages.get(slot).origin.filter(|origin| origin.shard != self.shard)
     }
 
     /// The record with the recipients is durable.
@@ -218,15 +224,16 @@ impl Broker {
             || self.retained.bytes() - held + bytes as u64 > crate::limits::RETAINED_BYTES_MAX
     }
 
-    /// Write the body with no recipients yet: they follow as `Deliver`.
+    /// Write the body with no recipients yet: they follow as `Deliver`, and with them it counts as placed.
     fn record_body(&mut self, slot: u32, effects: &mut impl Effects) {
         self.lsn = self.lsn.next();
         let lsn = self.lsn;
         let message = self.messages.get_mut(slot);
         message.lsn = lsn;
+        let origin = self.origin_elsewhere(slot);
         let message = self.messages.get(slot);
         let body = message.body().expect("a body leaves memory only once it is on disk");
-        let record = Record::Message { body, origin: None, recipients: (&[][..]).into() };
+        let record = Record::Message { body, origin, recipients: (&[][..]).into() };
         effects.perform(Effect::Append { lsn, record });
         self.live.add(lsn);
     }

@@ -53,6 +53,37 @@ fn parcel(topic: &str, retain: bool, origin: Lsn) -> Parcel {
     }
 }
 
+fn publishes(seen: &[String]) -> usize {
+    seen.iter().filter(|packet| packet.starts_with("PUBLISH")).count()
+}
+
+/// The publisher's shard does not know yet that the message has arrived, and after the crash routes it again.
+#[test]
+fn a_message_that_was_placed_before_a_crash_is_not_placed_again() {
+    for retain in [false, true] {
+        let mut bench = two_shards();
+        let topic = bench.own_topic();
+        bench.connect(1, "subscriber", true, 1_000);
+        bench.subscribe(1, &topic, 2);
+        bench.handle(Input::Closed { connection: id(1) });
+        bench.hear(MeshMessage::Publish { token: 5, parcel: parcel(&topic, retain, Lsn(77)) });
+        let mut bench = bench.crash_and_replay();
+        bench.hear_all();
+        bench.hear(MeshMessage::Publish { token: 6, parcel: parcel(&topic, retain, Lsn(77)) });
+        assert!(
+            bench.world.mesh.contains(&(OTHER, MeshMessage::Settled { token: 6 })),
+            "it is answered all the same"
+        );
+        bench.hear(MeshMessage::Publish { token: 7, parcel: parcel(&topic, retain, Lsn(78)) });
+        bench.connect(2, "subscriber", false, 1_000);
+        let mut seen = bench.seen(2);
+        bench.ack(2, 0x50, 1);
+        bench.settle();
+        seen.extend(bench.seen(2));
+        assert_eq!(publishes(&seen), 2, "key 77 once, key 78 once; retain {retain}: {seen:?}");
+    }
+}
+
 #[test]
 fn nothing_is_placed_before_the_other_shard_has_told_its_interest() {
     let mut bench = two_shards();
