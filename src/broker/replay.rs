@@ -235,8 +235,9 @@ impl Broker {
     fn replay_body(&mut self, lsn: Lsn, body: &Body<'_>, origin: Option<OriginKey>) -> u32 {
         let slot = self.messages.insert_on_disk(body, lsn, origin).slot;
         if body.retain {
-            // Perhaps the retained message of its topic, whose body is kept in memory.
-            self.messages.restore_bytes(slot, body);
+            // Perhaps the retained message of its topic, whose body is kept in memory; if not, the end of replay lets
+            // go of it.
+            self.messages.keep_bytes(slot, body);
         }
         let message = self.messages.get_mut(slot);
         message.placed = true;
@@ -379,6 +380,7 @@ impl Broker {
 
     fn replay_unpin(&mut self, slot: u32) {
         self.messages.get_mut(slot).pinned = false;
+        self.messages.take_bytes(slot);
         self.release_message(slot);
     }
 
@@ -386,6 +388,9 @@ impl Broker {
     pub(super) fn replayed(&mut self, effects: &mut impl Effects) {
         let replay = self.replay.take().expect("replay ends once");
         for slot in replay.by_record.values().copied() {
+            if !self.messages.get(slot).pinned {
+                self.messages.take_bytes(slot);
+            }
             let restored = replay.unrouted.contains_key(&self.messages.get(slot).lsn);
             if !restored {
                 self.release_message(slot);

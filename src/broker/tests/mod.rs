@@ -209,20 +209,16 @@ impl Bench {
     }
 
     fn publish(&mut self, slot: u32, topic: &str, qos: QoS, packet_id: u16, payload: &str) {
-        let publish = Publish {
-            dup: false,
-            qos,
-            retain: false,
-            topic,
-            packet_id: PacketId::new(packet_id),
-            message_expiry: None,
-            topic_alias: None,
-            subscription_ids: &[],
-            carries_subscription_id: false,
-            forward: Properties::EMPTY,
-            payload: payload.as_bytes(),
-        };
-        self.handle(Input::Packet { connection: id(slot), packet: &Packet::Publish(publish) });
+        self.publish_packet(slot, publish(topic, qos, packet_id, payload));
+    }
+
+    fn publish_retained(&mut self, slot: u32, topic: &str, packet_id: u16, payload: &str) {
+        let packet = publish(topic, QoS::AtLeastOnce, packet_id, payload);
+        self.publish_packet(slot, Publish { retain: true, ..packet });
+    }
+
+    fn publish_packet(&mut self, slot: u32, packet: Publish<'_>) {
+        self.handle(Input::Packet { connection: id(slot), packet: &Packet::Publish(packet) });
         self.advance();
     }
 
@@ -240,6 +236,22 @@ impl Bench {
 
 fn id(slot: u32) -> ConnectionId {
     ConnectionId { slot, generation: 1 }
+}
+
+fn publish<'a>(topic: &'a str, qos: QoS, packet_id: u16, payload: &'a str) -> Publish<'a> {
+    Publish {
+        dup: false,
+        qos,
+        retain: false,
+        topic,
+        packet_id: PacketId::new(packet_id),
+        message_expiry: None,
+        topic_alias: None,
+        subscription_ids: &[],
+        carries_subscription_id: false,
+        forward: Properties::EMPTY,
+        payload: payload.as_bytes(),
+    }
 }
 
 fn connect(client_id: &str) -> Connect<'_> {

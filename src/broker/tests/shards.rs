@@ -9,7 +9,11 @@ const OTHER: ShardId = ShardId(1);
 
 /// Shard 0 of two, which has heard of everyone the other shard has: nobody.
 fn two_shards() -> Bench {
-    let mut bench = Bench::start(settings_for(2), NOW, Vec::new());
+    two_shards_with(settings_for(2))
+}
+
+fn two_shards_with(settings: Settings) -> Bench {
+    let mut bench = Bench::start(settings, NOW, Vec::new());
     bench.hear_all();
     bench
 }
@@ -31,11 +35,14 @@ impl Bench {
         self.settle();
     }
 
-    /// A topic of two levels that this shard owns.
+    /// Topics of two levels that this shard owns.
+    fn own_topics(&self) -> impl Iterator<Item = String> {
+        let placement = self.settings.placement.clone();
+        (0..).map(|n| format!("a/{n}")).filter(move |topic| placement.owner(topic) == ShardId(0))
+    }
+
     fn own_topic(&self) -> String {
-        let placement = &self.settings.placement;
-        let owned = |topic: &String| placement.owner(topic) == ShardId(0);
-        (0..).map(|n| format!("a/{n}")).find(owned).expect("half of them are")
+        self.own_topics().next().expect("half of all topics are")
     }
 }
 
@@ -109,4 +116,31 @@ fn nothing_is_placed_before_the_other_shard_has_told_its_interest() {
     bench.hear(MeshMessage::Interest { token: 0, filter: topic.as_str().into(), members: 1 });
     bench.hear(MeshMessage::InterestComplete);
     assert_eq!(delivered(&bench), 2, "the will and the message: {:?}", bench.world.mesh);
+}
+
+/// The other shard cannot read back what is in this one's journal: retained bodies stay in memory, whatever the bound.
+#[test]
+fn another_shard_is_told_every_retained_message_after_a_crash_however_many_they_are() {
+    let mut settings = settings_for(2);
+    settings.resident_bytes_max = 50;
+    let mut bench = two_shards_with(settings);
+    let topics: Vec<String> = bench.own_topics().take(10).collect();
+    bench.connect(1, "publisher", true, 0);
+    for number in 0..20_usize {
+        let packet_id = u16::try_from(number + 1).expect("few");
+        bench.publish_retained(1, &topics[number % 10], packet_id, &format!("value {number}"));
+        bench.settle();
+    }
+    let mut bench = bench.crash_and_replay();
+    bench.hear_all();
+    bench.hear(MeshMessage::RetainedPull { token: 3, filter: "a/#".into(), after: "".into(), count: 100 });
+    let Some((_, MeshMessage::Retained { parcels, next, .. })) = bench.world.mesh.last() else {
+        panic!("no answer: {:?}", bench.world.mesh);
+    };
+    let mut values: Vec<_> =
+        parcels.iter().map(|parcel| &parcel.bytes[usize::from(parcel.topic_len)..]).collect();
+    values.sort_unstable();
+    let expected: Vec<String> = (10..20).map(|number| format!("value {number}")).collect();
+    assert_eq!(values, expected.iter().map(String::as_bytes).collect::<Vec<_>>());
+    assert!(next.is_none());
 }
