@@ -2,6 +2,7 @@
 //! of packets they were sent.
 
 mod flows;
+mod overload;
 mod recovery;
 
 use std::collections::BTreeMap;
@@ -25,6 +26,10 @@ struct World {
     /// Encoded records by LSN.
     journal: Vec<(Lsn, Vec<u8>)>,
     fetches: Vec<Lsn>,
+    /// How many there ever were.
+    fetched: usize,
+    /// Who was paused (true) or resumed since, but for CONNACK.
+    paused: Vec<(u32, bool)>,
 }
 
 impl Effects for World {
@@ -41,7 +46,9 @@ impl Effects for World {
             }
             Effect::Fetch { lsn } => self.fetches.push(lsn),
             Effect::Mesh { message, .. } => panic!("one shard has nobody to talk to: {message:?}"),
-            Effect::Pause { .. } | Effect::Hold { .. } | Effect::Resume { .. } | Effect::Log(_) => {}
+            Effect::Pause { connection } => self.paused.push((connection.slot, true)),
+            Effect::Resume { connection } => self.paused.push((connection.slot, false)),
+            Effect::Hold { .. } | Effect::Log(_) => {}
         }
     }
 
@@ -50,6 +57,10 @@ impl Effects for World {
     }
 
     fn mesh_room(&self, _: ShardId) -> bool {
+        true
+    }
+
+    fn mesh_deliver_room(&self, _: ShardId) -> bool {
         true
     }
 }
@@ -104,7 +115,13 @@ impl Bench {
         panic!("the broker always has more to do");
     }
 
+    /// Do so many units of what can be done.
+    fn advance_by(&mut self, units: u32) {
+        self.broker.advance(self.now, units, &mut self.world);
+    }
+
     fn fetch(&mut self, lsn: Lsn) {
+        self.world.fetched += 1;
         let (_, bytes) =
             self.world.journal.iter().find(|(at, _)| *at == lsn).expect("it was appended").clone();
         let body = match journal::decoded(&bytes) {
@@ -142,8 +159,13 @@ impl Bench {
 
     /// Kill the process, lose what was not synced, and start again.
     fn crash(self) -> Bench {
+        self.crash_with(settings())
+    }
+
+    /// The same, to go on with other settings.
+    fn crash_with(self, settings: Settings) -> Bench {
         let mut bench = Bench {
-            broker: Broker::new(settings(), ShardId(0)),
+            broker: Broker::new(settings, ShardId(0)),
             world: World::default(),
             now: self.now,
             durable: self.durable,
@@ -176,13 +198,20 @@ impl Bench {
         };
         self.handle(input);
         self.settle();
+        // CONNACK resumes every connection.
+        self.world.paused.retain(|paused| *paused != (slot, false));
     }
 
     /// A packet as bytes, decoded as the broker would see it.
     fn packet(&mut self, slot: u32, bytes: &[u8]) {
+        self.take(slot, bytes);
+        self.advance();
+    }
+
+    /// The same, with nothing done about it yet.
+    fn take(&mut self, slot: u32, bytes: &[u8]) {
         let packet = wire::decode::packet(bytes, Some(Version::V5)).expect("a valid packet");
         self.handle(Input::Packet { connection: id(slot), packet: &packet });
-        self.advance();
     }
 
     fn subscribe(&mut self, slot: u32, filter: &str, qos: u8) {
@@ -195,10 +224,22 @@ impl Bench {
     }
 
     fn publish(&mut self, slot: u32, topic: &str, qos: QoS, packet_id: u16, payload: &str) {
+        self.publish_with(slot, topic, qos, packet_id, payload, false);
+    }
+
+    fn publish_with(
+        &mut self,
+        slot: u32,
+        topic: &str,
+        qos: QoS,
+        packet_id: u16,
+        payload: &str,
+        retain: bool,
+    ) {
         let publish = Publish {
             dup: false,
             qos,
-            retain: false,
+            retain,
             topic,
             packet_id: PacketId::new(packet_id),
             message_expiry: None,
