@@ -65,6 +65,8 @@ pub struct BrokerConfig {
     pub keep_alive_max_s: u16,
     pub queue_messages_max: u32,
     pub queue_bytes_max: u64,
+    /// See `limits::QUEUED_MESSAGES_DEFAULT`.
+    pub queued_messages_max: u64,
     pub resident_bytes_max: u64,
     pub sys_interval_s: u32,
 }
@@ -183,6 +185,7 @@ impl Config {
                 keep_alive_max_s: broker.keep_alive_max_s,
                 queue_messages_max: broker.queue_messages_max,
                 queue_bytes_max: broker.queue_bytes_max,
+                queued_messages_max: broker.queued_messages_max,
                 resident_bytes_max: broker.resident_bytes_max,
                 sys_interval_s: broker.sys_interval_s,
             },
@@ -199,7 +202,6 @@ impl Config {
     /// What one shard's broker is built with.
     pub fn broker_settings(&self, placement: Placement, hash_key: [u8; 16]) -> Settings {
         Settings {
-            placement,
             hold_ms: self.broker.hold_ms,
             send_window: self.broker.send_window,
             packet_bytes_max: self.broker.packet_bytes_max,
@@ -207,9 +209,11 @@ impl Config {
             keep_alive_max_s: self.broker.keep_alive_max_s,
             queue_messages_max: self.broker.queue_messages_max,
             queue_bytes_max: self.broker.queue_bytes_max,
+            queued_messages_max: self.broker.queued_messages_max,
             resident_bytes_max: self.broker.resident_bytes_max,
             sys_interval_s: self.broker.sys_interval_s,
             hash_key,
+            ..Settings::with_placement(placement)
         }
     }
 }

@@ -2,17 +2,41 @@
 //!
 //! A bound that an operator may change is a field of the configuration whose default stands here.
 
-/// Connections of one shard. 2 M on one host is the goal; one shard alone may hold them all.
+// --- Connections ---
+
+/// Connections of one shard. 2 M on one host is the goal; one shard alone may hold them all. Beyond: the new one is
+/// closed at once. The limit of open files comes first on most hosts: then connections wait in the backlog.
 pub const CONNECTIONS_PER_SHARD_MAX: usize = 1 << 22;
 
 /// Sessions of one shard, connected or not. Beyond: CONNACK 0x97.
 pub const SESSIONS_PER_SHARD_MAX: usize = 1 << 22;
+
+/// Bytes of a client id. The protocol asks for 23 at least; device ids and UUIDs fit many times. Beyond: CONNACK 0x85.
+pub const CLIENT_ID_BYTES_MAX: usize = 256;
 
 /// Connections that have not sent a whole CONNECT yet, per shard. Beyond: the new one is closed at once.
 pub const HANDSHAKES_PENDING_MAX: usize = 4_096;
 
 /// Time from accept to a whole CONNECT. Beyond: closed. Long enough for a phone on a bad network.
 pub const HANDSHAKE_TIME_MS: u64 = 10_000;
+
+/// Time for the last output of a connection to leave once it is to be closed. Beyond: closed without it.
+pub const CLOSE_TIME_MS: u64 = 5_000;
+
+/// Connections that the kernel completes and holds before we accept them. The kernel's own ceiling
+/// (`net.core.somaxconn`, 4,096 by default) applies on top; a shard drains 128 per turn. Beyond: SYNs are dropped and
+/// the client's kernel repeats them.
+pub const LISTEN_BACKLOG: i32 = 16_384;
+
+/// Connections accepted from one listening socket in one turn, so that a login storm does not starve those who are
+/// connected. The rest wait in the backlog.
+pub const ACCEPTS_PER_TURN_MAX: usize = 128;
+
+/// Pause after accepting failed for want of descriptors or memory: long enough to cost nothing while it lasts, short
+/// enough that a waiting client does not time out.
+pub const ACCEPT_RETRY_MS: u64 = 100;
+
+// --- Packets ---
 
 /// Default of the largest packet we take, fixed header included. Beyond: DISCONNECT 0x95. Announced in CONNACK.
 pub const PACKET_BYTES_DEFAULT: u32 = 1 << 20;
@@ -30,6 +54,14 @@ pub const TOPIC_BYTES_MAX: usize = 1_024;
 /// Levels of a topic name or filter: bounds the depth of every walk over the subscription tree. Same answers.
 pub const TOPIC_LEVELS_MAX: usize = 32;
 
+/// Topic aliases we accept from a client; the topic alias maximum in CONNACK. Beyond: DISCONNECT 0x94.
+pub const TOPIC_ALIASES_IN_MAX: u16 = 32;
+
+/// Topic aliases we use towards a client, at most what it allows.
+pub const TOPIC_ALIASES_OUT_MAX: u16 = 16;
+
+// --- Subscriptions ---
+
 /// Subscriptions of one session. Beyond: SUBACK 0x97.
 pub const SUBSCRIPTIONS_PER_SESSION_MAX: usize = 1_024;
 
@@ -37,43 +69,19 @@ pub const SUBSCRIPTIONS_PER_SESSION_MAX: usize = 1_024;
 /// Beyond: SUBACK 0x97.
 pub const BROAD_FILTERS_PER_SHARD_MAX: usize = 4_096;
 
+// --- From a publisher ---
+
 /// QoS 1 and 2 publishes we take from one client before the first is acknowledged; the receive maximum in CONNACK.
 /// Beyond: DISCONNECT 0x93 (v5), reader paused (v3).
 pub const RECEIVE_MAXIMUM: u16 = 1_024;
 
-/// Unacknowledged deliveries to one v3 client, which cannot state its own, and ceiling for v5 clients.
-pub const SEND_WINDOW_DEFAULT: u16 = 128;
-
-/// Default of messages queued for one session. Beyond: refused (0x97) or a gap; see the README.
-pub const QUEUE_MESSAGES_DEFAULT: u32 = 100_000;
-
-/// Default of bytes queued for one session, counted as topic + properties + payload.
-pub const QUEUE_BYTES_DEFAULT: u64 = 64 << 20;
-
-/// Default of message bodies kept in memory per shard; beyond it durable bodies are read back from the journal.
-pub const RESIDENT_BYTES_DEFAULT: u64 = 256 << 20;
-
-/// Retained messages per shard. Beyond: PUBACK 0x97.
-pub const RETAINED_MESSAGES_MAX: usize = 1 << 20;
-
-/// Bytes of retained messages per shard.
-pub const RETAINED_BYTES_MAX: u64 = 1 << 30;
-
-/// Topic aliases we accept from a client; the topic alias maximum in CONNACK. Beyond: DISCONNECT 0x94.
-pub const TOPIC_ALIASES_IN_MAX: u16 = 32;
-
-/// Topic aliases we use towards a client, at most what it allows.
-pub const TOPIC_ALIASES_OUT_MAX: u16 = 16;
-
-/// Output of one connection that waits for the peer to read. Beyond: deliveries stop being pulled for it.
-pub const OUTPUT_BYTES_MAX: usize = 256 << 10;
-
-/// How long output may make no progress before the connection is closed as a slow reader.
-pub const OUTPUT_STALL_MS: u64 = 30_000;
-
 /// Publishes parked of a paused connection whose acknowledgements are still parsed. Beyond: nothing more is read from
 /// it, and if that lasts `PARKED_STALL_MS`, closed.
 pub const PARKED_BYTES_MAX: usize = 64 << 10;
+
+/// How long a paused connection whose parked bytes have reached `PARKED_BYTES_MAX` may stay so before it is closed.
+/// Acknowledgements sit behind publishes in one stream: if it is these that the pause waits for, no one can go on.
+pub const PARKED_STALL_MS: u64 = 30_000;
 
 /// Bytes read from one connection in one turn: a hot socket gets this much, then everyone else's turn comes. Two of
 /// the largest common device messages, and small enough that what is read stays in the cache until it is parsed.
@@ -82,21 +90,62 @@ pub const RECEIVE_BYTES: usize = 16 << 10;
 /// Connections read from in one turn: with `RECEIVE_BYTES` the receive memory of a shard (4 MiB).
 pub const RECEIVES_PER_TURN_MAX: usize = 256;
 
-/// How long a paused connection whose parked bytes have reached `PARKED_BYTES_MAX` may stay so before it is closed.
-/// Acknowledgements sit behind publishes in one stream: if it is these that the pause waits for, no one can go on.
-pub const PARKED_STALL_MS: u64 = 30_000;
+/// Messages taken from clients and not yet in every queue, or waiting for room towards another shard. Beyond: whoever
+/// publishes is paused (read no further, `PARKED_BYTES_MAX`) until half of them are placed. A few turns' work.
+pub const UNPLACED_MESSAGES_MAX: usize = 4_096;
 
-/// Time for the last output of a connection to leave once it is to be closed. Beyond: closed without it.
-pub const CLOSE_TIME_MS: u64 = 5_000;
+/// Bytes of records that wait for the disk, per shard. Beyond: whoever publishes is paused until half of them are
+/// written. 64 blocks: a disk that is merely slow is used to the full.
+pub const JOURNAL_BACKLOG_BYTES_MAX: usize = 64 << 20;
+
+// --- To a subscriber ---
+
+/// Unacknowledged deliveries to one v3 client, which cannot state its own, and ceiling for v5 clients.
+pub const SEND_WINDOW_DEFAULT: u16 = 128;
+
+/// Default of messages queued for one session. Beyond: if nobody else gets the message, its publisher is told (PUBACK
+/// 0x97; 3.1.1: closed); else the others get it, and this session is told of the gap in its next CONNACK.
+pub const QUEUE_MESSAGES_DEFAULT: u32 = 100_000;
+
+/// Default of bytes queued for one session, counted as topic + properties + payload. Beyond: as above.
+pub const QUEUE_BYTES_DEFAULT: u64 = 64 << 20;
+
+/// Default of entries in all queues of a shard together. An entry and its share of the message's head are about 250 bytes
+/// that stay in memory however large the disk is: 4 GiB per shard. Beyond: as with one session's full queue.
+pub const QUEUED_MESSAGES_DEFAULT: u64 = 1 << 24;
+
+/// Default of message bodies kept in memory per shard. Beyond it, what is on disk is dropped and read back when it is
+/// due; what cannot be on disk (QoS 0, sessions that end with their connection) is refused like for a full queue, except
+/// to sessions that have less than `QUEUE_BYTES_ASSURED` waiting.
+pub const RESIDENT_BYTES_DEFAULT: u64 = 256 << 20;
+
+/// What a session may have queued in memory although the shard's bodies have reached `RESIDENT_BYTES_DEFAULT`: as much
+/// as keeps a reader busy that keeps up, so that those who do not read cost those who do nothing.
+pub const QUEUE_BYTES_ASSURED: u64 = 64 << 10;
+
+/// Output of one connection that waits for the peer to read. Beyond: deliveries stop being pulled for it.
+pub const OUTPUT_BYTES_MAX: usize = 256 << 10;
+
+/// How long output may make no progress before the connection is closed as a slow reader.
+pub const OUTPUT_STALL_MS: u64 = 30_000;
+
+/// Retained messages per shard. Beyond: a publish at QoS 1 is refused as a whole (PUBACK 0x97; 3.1.1: closed); one whose
+/// sender cannot be told any more (QoS 0 and 2, wills) is delivered and not retained.
+pub const RETAINED_MESSAGES_MAX: usize = 1 << 20;
+
+/// Bytes of retained messages per shard: they stay in memory. Beyond: as above.
+pub const RETAINED_BYTES_MAX: u64 = 1 << 30;
+
+/// Ceiling of the hold setting: a sender that waits longer for its acknowledgement sends again.
+pub const HOLD_MS_MAX: u32 = 10_000;
+
+// --- The loop of a shard ---
+
+/// Work units for the broker in one turn: bounds how long inputs wait while backlogs are delivered.
+pub const ADVANCE_BUDGET: u32 = 1_024;
 
 /// How often a shard looks for stalled connections and for journal segments to release.
 pub const SWEEP_MS: u64 = 1_000;
-
-/// Operations of a reactor kept free for the journal, whose next one must not wait behind a thousand sends.
-pub const REACTOR_OPERATIONS_RESERVED: usize = 4;
-
-/// How soon a batch that found its ring full is tried again. Nobody rings for it.
-pub const MESH_RETRY_MS: u64 = 1;
 
 /// Buffers of each kind that a shard keeps for the next connection that needs one.
 pub const BUFFERS_KEPT_MAX: usize = 1_024;
@@ -104,8 +153,26 @@ pub const BUFFERS_KEPT_MAX: usize = 1_024;
 /// Larger buffers are not kept: with the number above, 16 MiB per shard at most.
 pub const BUFFER_BYTES_KEPT_MAX: usize = 16 << 10;
 
-/// Work units for the broker in one turn: bounds how long inputs wait while backlogs are delivered.
-pub const ADVANCE_BUDGET: u32 = 1_024;
+/// Operations submitted to a reactor between two turns. A turn's receives and sends are batched into one system call
+/// by this many at most; the owner keeps the rest. Invisible to a peer.
+pub const REACTOR_OPERATIONS_MAX: usize = 4_096;
+
+/// Operations of a reactor kept free for the journal, whose next one must not wait behind a thousand sends.
+pub const REACTOR_OPERATIONS_RESERVED: usize = 4;
+
+/// Readiness events taken from the kernel in one turn; the rest wait there. Invisible to a peer.
+pub const REACTOR_EVENTS_MAX: usize = 1_024;
+
+/// Default of the time a graceful stop may take; afterwards the process ends with what it has.
+pub const DRAIN_MS_DEFAULT: u32 = 10_000;
+
+/// Ceiling of that setting: systemd kills a unit that takes 90 s to stop.
+pub const DRAIN_MS_MAX: u32 = 80_000;
+
+// --- Between shards ---
+
+/// Shards of one data directory. Bounds the mesh, which is N² rings.
+pub const SHARDS_MAX: usize = 64;
 
 /// Credits of one shard towards another: requests that may wait there unplaced.
 pub const MESH_CREDITS: u32 = 1_024;
@@ -117,17 +184,10 @@ pub const MESH_BATCH_MESSAGES_MAX: usize = 4_096;
 /// Batches in the ring of an ordered pair: a receiver that falls this many turns behind makes its senders batch more.
 pub const MESH_RING_BATCHES: usize = 8;
 
-/// Shards of one data directory. Bounds the mesh, which is N² rings.
-pub const SHARDS_MAX: usize = 64;
+/// How soon a batch that found its ring full is tried again. Nobody rings for it.
+pub const MESH_RETRY_MS: u64 = 1;
 
-/// Default of the time a graceful stop may take; afterwards the process ends with what it has.
-pub const DRAIN_MS_DEFAULT: u32 = 10_000;
-
-/// Ceiling of that setting: systemd kills a unit that takes 90 s to stop.
-pub const DRAIN_MS_MAX: u32 = 80_000;
-
-/// Ceiling of the hold setting: a sender that waits longer for its acknowledgement sends again.
-pub const HOLD_MS_MAX: u32 = 10_000;
+// --- The journal ---
 
 /// Segments of one journal: 4 TiB at 64 MiB each; bounds the table at open.
 pub const SEGMENTS_MAX: usize = 65_536;
@@ -144,6 +204,9 @@ pub const SEGMENT_BYTES_FIRST: u64 = 8 << 20;
 /// Free segments kept for acknowledgements and sessions. Below, when no more can be made: publishes are refused.
 pub const SEGMENTS_RESERVE: usize = 2;
 
+/// Wait before growing a journal is tried again after the disk was full.
+pub const GROW_RETRY_MS: u64 = 1_000;
+
 /// Records of one commit block, in bytes: what arrives while a block syncs. More bytes make the next sync longer than
 /// its latency gain; a single larger record still gets a block of its own.
 pub const BLOCK_BYTES_MAX: usize = 1 << 20;
@@ -151,45 +214,28 @@ pub const BLOCK_BYTES_MAX: usize = 1 << 20;
 /// Idle time after which the last commit block is covered by an empty one.
 pub const WITNESS_MS: u64 = 100;
 
-/// Wait before growing a journal is tried again after the disk was full.
-pub const GROW_RETRY_MS: u64 = 1_000;
-
 /// Sealed segments of one journal that are mapped at once. The kernel allows 65,530 maps per process by default.
 pub const SEGMENT_MAPS_MAX: usize = 256;
 
+/// Journal writes and syncs handed to the thread that performs them. The journal keeps one block in flight.
+pub const FILE_OPERATIONS_MAX: usize = 64;
+
+// --- How they relate ---
+
+const _: () = assert!(CONNECT_BYTES_MAX < PACKET_BYTES_DEFAULT && PACKET_BYTES_DEFAULT <= PACKET_BYTES_MAX);
+const _: () = assert!(SESSIONS_PER_SHARD_MAX >= CONNECTIONS_PER_SHARD_MAX);
+const _: () = assert!(ACCEPTS_PER_TURN_MAX <= HANDSHAKES_PENDING_MAX);
+const _: () = assert!(TOPIC_LEVELS_MAX <= TOPIC_BYTES_MAX);
+const _: () = assert!(PARKED_BYTES_MAX >= RECEIVE_BYTES && OUTPUT_BYTES_MAX >= RECEIVE_BYTES);
+const _: () =
+    assert!(QUEUE_BYTES_ASSURED < QUEUE_BYTES_DEFAULT && QUEUE_BYTES_DEFAULT <= RESIDENT_BYTES_DEFAULT);
+const _: () = assert!(QUEUE_MESSAGES_DEFAULT as u64 <= QUEUED_MESSAGES_DEFAULT);
+const _: () = assert!(DRAIN_MS_DEFAULT <= DRAIN_MS_MAX);
+const _: () = assert!(
+    PACKET_BYTES_MAX as usize <= JOURNAL_BACKLOG_BYTES_MAX && BLOCK_BYTES_MAX <= JOURNAL_BACKLOG_BYTES_MAX
+);
 const _: () = assert!(SEGMENTS_FIRST as u64 * SEGMENT_BYTES_FIRST <= 32 << 20);
 const _: () = assert!(SEGMENTS_RESERVE < SEGMENTS_FIRST && SEGMENTS_FIRST <= SEGMENTS_MAX);
 const _: () = assert!(2 * BLOCK_BYTES_MAX as u64 <= SEGMENT_BYTES_FIRST);
 const _: () = assert!(2 * PACKET_BYTES_MAX as u64 <= SEGMENT_BYTES_DEFAULT);
 const _: () = assert!(SEGMENT_MAPS_MAX * SHARDS_MAX < 32_768);
-/// Operations submitted to a reactor between two turns. A turn's receives and sends are batched into one system call
-/// by this many at most; the owner keeps the rest. Invisible to a peer.
-pub const REACTOR_OPERATIONS_MAX: usize = 4_096;
-
-/// Readiness events taken from the kernel in one turn; the rest wait there. Invisible to a peer.
-pub const REACTOR_EVENTS_MAX: usize = 1_024;
-
-/// Connections accepted from one listening socket in one turn, so that a login storm does not starve those who are
-/// connected. The rest wait in the backlog.
-pub const ACCEPTS_PER_TURN_MAX: usize = 128;
-
-/// Pause after accepting failed for want of descriptors or memory: long enough to cost nothing while it lasts, short
-/// enough that a waiting client does not time out.
-pub const ACCEPT_RETRY_MS: u64 = 100;
-
-/// Connections that the kernel completes and holds before we accept them. The kernel's own ceiling
-/// (`net.core.somaxconn`, 4,096 by default) applies on top; a shard drains 128 per turn. Beyond: SYNs are dropped and
-/// the client's kernel repeats them.
-pub const LISTEN_BACKLOG: i32 = 16_384;
-
-/// Journal writes and syncs handed to the thread that performs them. The journal keeps one block in flight.
-pub const FILE_OPERATIONS_MAX: usize = 64;
-
-const _: () = assert!(CONNECT_BYTES_MAX < PACKET_BYTES_DEFAULT && PACKET_BYTES_DEFAULT <= PACKET_BYTES_MAX);
-const _: () = assert!(DRAIN_MS_DEFAULT <= DRAIN_MS_MAX);
-const _: () = assert!(TOPIC_LEVELS_MAX <= TOPIC_BYTES_MAX);
-const _: () = assert!(PARKED_BYTES_MAX >= RECEIVE_BYTES && OUTPUT_BYTES_MAX >= RECEIVE_BYTES);
-const _: () = assert!(SESSIONS_PER_SHARD_MAX >= CONNECTIONS_PER_SHARD_MAX);
-
-/// Bytes of a client id. The protocol asks for 23 at least; device ids and UUIDs fit many times. Beyond: CONNACK 0x85.
-pub const CLIENT_ID_BYTES_MAX: usize = 256;

@@ -19,8 +19,8 @@ pub(super) enum Waiter {
     Suback { token: u64 },
     /// The recipients of a message are on disk.
     Covered { message: MessageId },
-    /// The retained table holds that message on disk.
-    Retained { message: MessageId },
+    /// What that message changed in a table is on disk.
+    Table { message: MessageId },
     /// A QoS 2 PUBLISH is on disk: answer PUBREC, and route it.
     Inbound { message: MessageId, connection: ConnectionId, sequence: u32 },
     /// A repeated QoS 2 PUBLISH whose first copy is on disk: answer PUBREC.
@@ -80,7 +80,7 @@ impl Broker {
             }
             Waiter::Suback { token } => self.suback_step(token, effects),
             Waiter::Covered { message } => self.covered(message, effects),
-            Waiter::Retained { message } => self.retained_durable(message, effects),
+            Waiter::Table { message } => self.table_durable(message, effects),
             Waiter::Inbound { message, connection, sequence } => {
                 self.inbound_durable(message, connection, sequence, effects);
             }

@@ -78,7 +78,7 @@ impl Broker {
         if client_id.len() > limits::CLIENT_ID_BYTES_MAX {
             return Some(ReasonCode::ClientIdentifierNotValid);
         }
-        if old.is_none() && self.sessions.len() >= limits::SESSIONS_PER_SHARD_MAX {
+        if old.is_none() && self.sessions.len() >= self.settings.sessions_max {
             return Some(ReasonCode::QuotaExceeded);
         }
         if self.disk_reserve_reached && self.expiry_asked(connect) > 0 && old.is_none() {

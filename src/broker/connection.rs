@@ -19,8 +19,10 @@ pub(super) struct Connection {
     pub(super) problem_information: bool,
     /// CONNACK has not left yet.
     pub(super) awaiting_connack: bool,
-    /// It was told to stop parsing publishes.
+    /// It was told to stop parsing publishes until it ends some of its exchanges.
     pub(super) paused: bool,
+    /// It published while the shard was behind, and parses no publishes until that is over.
+    pub(super) waits: bool,
     /// Its output is full.
     pub(super) blocked: bool,
     /// Unacknowledged deliveries it takes at once, already cut to our own limit.
@@ -44,6 +46,7 @@ impl Connection {
             problem_information: true,
             awaiting_connack: true,
             paused: false,
+            waits: false,
             blocked: false,
             window: 0,
             aliases_out_max: 0,

@@ -10,6 +10,7 @@ use super::session::{Entry, InFlight, NO_SLOT, Phase};
 use super::transmit::Attempted;
 use super::{Broker, Budget};
 use crate::ids::ConnectionId;
+use crate::limits;
 use crate::record::Record;
 use crate::wire::{AckKind, PacketId, QoS, ReasonCode};
 
@@ -28,7 +29,7 @@ pub(super) struct Copy {
 pub(super) enum Taken {
     /// It is in the queue. `urgent`: an acknowledgement cannot be expected at once, so it is written down now.
     Queued { urgent: bool },
-    /// The queue is full.
+    /// The queue is full, or what the shard holds for all of them.
     Full,
     /// The session is over, or is not connected and the message is QoS 0.
     Nobody,
@@ -51,6 +52,7 @@ impl Broker {
     pub(super) fn enqueue(&mut self, slot: u32, message: u32, copy: Copy) -> Taken {
         let online = self.online(slot).map(|(_, connection)| connection.window);
         let (messages_max, bytes_max) = (self.settings.queue_messages_max, self.settings.queue_bytes_max);
+        let (memory_full, told) = (self.messages.is_full(), self.sender_can_be_told(message));
         let session = self.sessions.get_mut(slot);
         if session.ended || (copy.qos == QoS::AtMostOnce && online.is_none()) {
             self.subscription_ids.release(copy.subscription_id);
@@ -61,7 +63,14 @@ impl Broker {
         let stored = self.messages.get_mut(message);
         let bytes = stored.length() as u64;
         let count = delivery.queue.len() + delivery.in_flight.len();
-        if count >= messages_max as usize || delivery.bytes + bytes > bytes_max {
+        let own = count >= messages_max as usize || delivery.bytes + bytes > bytes_max;
+        // What is not written stays in memory until it is sent.
+        let stays = !durable || copy.qos == QoS::AtMostOnce;
+        let assured = delivery.is_empty() || delivery.bytes + bytes <= limits::QUEUE_BYTES_ASSURED;
+        let shard = self.statistics.queued >= self.settings.queued_messages_max
+            || stays && memory_full && !assured
+            || !stays && self.disk_reserve_reached && told;
+        if own || shard {
             self.subscription_ids.release(copy.subscription_id);
             return Taken::Full;
         }

@@ -114,4 +114,7 @@ pub trait Effects {
 
     /// Whether the ring to that shard takes another request; false means wait for `Input::MeshRoom`.
     fn mesh_room(&self, to: ShardId) -> bool;
+
+    /// The same for `MeshMessage::Deliver`, which has room of its own.
+    fn mesh_deliver_room(&self, to: ShardId) -> bool;
 }

@@ -69,6 +69,11 @@ pub enum Input<'a> {
         /// Whether to refuse.
         reached: bool,
     },
+    /// More records wait for the disk than may (or half of them are written): pause (or resume) whoever publishes.
+    DiskBehind {
+        /// Whether to pause.
+        behind: bool,
+    },
     /// From another shard.
     Mesh {
         /// Who.

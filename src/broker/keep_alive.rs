@@ -86,7 +86,11 @@ impl Broker {
         self.keep_alive.swept_at = self.now.mono;
         let silent: Vec<u32> = self.keep_alive.silent(self.now.mono).collect();
         for slot in silent {
-            if let Some(id) = self.connections.id_in(slot) {
+            let Some(id) = self.connections.id_in(slot) else { continue };
+            if self.connections.get(id).is_some_and(|connection| connection.waits) {
+                // It is we who do not listen.
+                self.keep_alive.heard(id, self.now.mono);
+            } else {
                 self.close(id, Some(ReasonCode::KeepAliveTimeout), CloseReason::KeepAlive, effects);
             }
         }

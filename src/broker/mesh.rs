@@ -36,6 +36,11 @@ impl Outbox {
         self.waiting += 1;
     }
 
+    /// Messages that wait.
+    pub(super) fn len(&self) -> usize {
+        self.waiting
+    }
+
     pub(super) fn has_room(&mut self, owner: ShardId) {
         self.full[owner.index()] = false;
     }
@@ -99,14 +104,15 @@ impl Broker {
                 self.placing.push(Task { message: id.slot, scope: Scope::Owner });
             }
             MeshMessage::Deliver { token, parcel, audience } => {
-                let id = self.messages.insert(parcel, Sender::Shard { shard: from, token });
+                let id = self.messages.insert(parcel, Sender::Owner { shard: from, token });
                 self.placing.push(Task { message: id.slot, scope: Scope::Here(audience) });
             }
             MeshMessage::Redistribute { token, parcel, shared } => {
                 let id = self.messages.insert(parcel, Sender::Shard { shard: from, token });
                 self.placing.push(Task { message: id.slot, scope: Scope::Group(shared) });
             }
-            MeshMessage::Placed { token, placed, refused } => {
+            MeshMessage::Placed { token, placed, refused }
+            | MeshMessage::Delivered { token, placed, refused } => {
                 self.remote_placed(token, placed, refused, effects)
             }
             MeshMessage::Settled { token } => self.remote_settled(token, effects),

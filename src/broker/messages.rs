@@ -2,7 +2,8 @@
 //!
 //! A message lives while something refers to it: a queue entry, the retained table, or the publish that is not yet
 //! settled. What it owes decides when its sender is answered (`settle.rs`). A body that is on disk may be dropped
-//! from memory (`resident` bound) and is read back when a connected recipient needs it.
+//! from memory (`resident` bound) and is read back when a connected recipient needs it; the bytes that have to stay
+//! are counted (`held_bytes`), so that the broker can refuse more of them.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -43,7 +44,9 @@ pub(super) enum Sender {
     Nobody,
     /// A client's QoS 1 PUBLISH: the entry `sequence` of its acknowledgement queue.
     Client { connection: ConnectionId, sequence: u32 },
-    /// Another shard's request.
+    /// The owner of the topic, which asked to deliver it here.
+    Owner { shard: ShardId, token: u64 },
+    /// Another shard, whose topic is owned here.
     Shard { shard: ShardId, token: u64 },
     /// The `Inbound` record of a QoS 2 PUBLISH accepted here.
     Inbound,
@@ -94,7 +97,7 @@ pub(super) struct Message {
     /// The record that lists its recipients is durable: nothing durable is owed any more.
     pub(super) covered: bool,
     /// The retained message of its topic: stays in memory, because other shards may ask for it.
-    pub(super) pinned: bool,
+    pinned: bool,
     /// Holds a reference of its own until other shards have settled it.
     pub(super) travelling: bool,
     /// `hold` is over: recipients that are not written down are owed nothing more.
@@ -129,6 +132,19 @@ impl Message {
     /// Length of topic, properties and payload.
     pub(super) fn length(&self) -> usize {
         usize::from(self.topic_len) + self.forward_len as usize + self.payload_len as usize
+    }
+
+    /// It is the retained message of its topic.
+    pub(super) fn is_pinned(&self) -> bool {
+        self.pinned
+    }
+
+    /// Bytes of the body that have to stay in memory because they are not on disk. Retained ones have their own bound.
+    fn held_bytes(&self) -> u64 {
+        match &self.bytes {
+            Some(bytes) if !self.evictable && !self.pinned => bytes.len() as u64,
+            _ => 0,
+        }
     }
 
     /// The body, if it is in memory.
@@ -170,6 +186,8 @@ pub(super) struct Messages {
     next_serial: u32,
     resident_bytes: u64,
     resident_bytes_max: u64,
+    /// The sum of `Message::held_bytes`.
+    held_bytes: u64,
     evictable: VecDeque<MessageId>,
 }
 
@@ -180,6 +198,7 @@ impl Messages {
             next_serial: 1,
             resident_bytes: 0,
             resident_bytes_max,
+            held_bytes: 0,
             evictable: VecDeque::new(),
         }
     }
@@ -188,6 +207,11 @@ impl Messages {
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.slots.len()
+    }
+
+    /// Whether more has to stay in memory than may be there.
+    pub(super) fn is_full(&self) -> bool {
+        self.held_bytes > self.resident_bytes_max
     }
 
     /// Store a message with one reference.
@@ -261,7 +285,9 @@ impl Messages {
     ) -> MessageId {
         let serial = self.next_serial;
         self.next_serial = self.next_serial.checked_add(1).unwrap_or(1);
-        self.resident_bytes += bytes.as_ref().map_or(0, |bytes| bytes.len() as u64);
+        let resident = bytes.as_ref().map_or(0, |bytes| bytes.len() as u64);
+        self.resident_bytes += resident;
+        self.held_bytes += resident;
         let slot = self.slots.insert(Message {
             serial,
             bytes,
@@ -329,12 +355,22 @@ impl Messages {
         }
         let message = self.slots.remove(slot as usize);
         self.resident_bytes -= message.bytes.as_ref().map_or(0, |bytes| bytes.len() as u64);
+        self.held_bytes -= message.held_bytes();
         Some(message)
+    }
+
+    /// Keep the body in memory, or no longer, as the retained message of its topic.
+    pub(super) fn pin(&mut self, slot: u32, pinned: bool) {
+        let message = &mut self.slots[slot as usize];
+        self.held_bytes -= message.held_bytes();
+        message.pinned = pinned;
+        self.held_bytes += message.held_bytes();
     }
 
     /// The body travels on: this shard needs it no more.
     pub(super) fn take_bytes(&mut self, slot: u32) {
         let message = &mut self.slots[slot as usize];
+        self.held_bytes -= message.held_bytes();
         if let Some(bytes) = message.bytes.take() {
             self.resident_bytes -= bytes.len() as u64;
         }
@@ -353,6 +389,7 @@ impl Messages {
         let message = &mut self.slots[slot as usize];
         assert!(message.bytes.is_none(), "only a body that is not in memory is fetched");
         message.bytes = Some(bytes);
+        self.held_bytes += message.held_bytes();
     }
 
     /// The body is on disk: it may leave memory when there is too much.
@@ -360,6 +397,7 @@ impl Messages {
         let message = &mut self.slots[slot as usize];
         assert!(message.lsn.is_some(), "what is dropped from memory is on disk");
         if !message.evictable && message.bytes.is_some() {
+            self.held_bytes -= message.held_bytes();
             message.evictable = true;
             let id = MessageId { slot, serial: message.serial };
             self.evictable.push_back(id);
@@ -376,7 +414,7 @@ impl Messages {
         while let Some(&id) = self.evictable.front() {
             let live = self.slots.get_mut(id.slot as usize).filter(|message| message.serial == id.serial);
             match live {
-                Some(message) if message.bytes.is_some() => {
+                Some(message) if message.bytes.is_some() && !message.pinned => {
                     if self.resident_bytes <= self.resident_bytes_max || self.evictable.len() == 1 {
                         return;
                     }

@@ -36,6 +36,7 @@ mod live;
 mod mesh;
 mod messages;
 mod origins;
+mod pace;
 mod place;
 mod publish;
 mod replay;
@@ -68,6 +69,7 @@ use self::live::Live;
 use self::mesh::Outbox;
 use self::messages::Messages;
 use self::origins::Origins;
+use self::pace::Pace;
 use self::place::Placing;
 use self::retained::Retained;
 use self::retained_pull::RetainedPulls;
@@ -112,6 +114,7 @@ pub struct Broker {
     retained: Retained,
     retained_pulls: RetainedPulls,
     placing: Placing,
+    pace: Pace,
     held: VecDeque<Held>,
     awaiting: AwaitDurable,
     /// Slots of sessions that may have something to send.
@@ -154,6 +157,7 @@ impl Broker {
             retained: Retained::new(),
             retained_pulls: RetainedPulls::default(),
             placing: Placing::default(),
+            pace: Pace::default(),
             held: VecDeque::new(),
             awaiting: AwaitDurable::default(),
             ready: VecDeque::new(),
@@ -191,6 +195,7 @@ impl Broker {
             }
             Input::Fetched { lsn, body } => self.body_fetched(lsn, &body),
             Input::DiskReserve { reached } => self.disk_reserve_reached = reached,
+            Input::DiskBehind { behind } => self.pace.disk_is_behind = behind,
             Input::Mesh { from, message } => self.mesh_message(from, message, effects),
             Input::MeshRoom { to } => self.outbox.has_room(to),
             Input::Replay { lsn, record } => self.replay_record(lsn, &record),
@@ -208,7 +213,9 @@ impl Broker {
     /// True if more could be done right now.
     pub fn advance(&mut self, now: Now, budget: u32, effects: &mut impl Effects) -> bool {
         self.now = now;
-        let mut budget = Budget(budget);
+        // Half is for deliveries: else publishers who never pause would leave nothing for those who read.
+        let mut delivery = Budget(budget / 2);
+        let mut budget = Budget(budget - budget / 2);
         self.fire_timers(&mut budget, effects);
         self.sweep_keep_alive(effects);
         self.publish_statistics(effects);
@@ -223,7 +230,9 @@ impl Broker {
         more |= self.pull_retained(&mut budget, effects);
         more |= self.flush_outbox(&mut budget, effects);
         more |= self.place_messages(&mut budget, effects);
-        more |= self.deliver_ready(&mut budget, effects);
+        more |= self.resume_publishers(&mut budget, effects);
+        delivery.0 += budget.0;
+        more |= self.deliver_ready(&mut delivery, effects);
         more
     }
 

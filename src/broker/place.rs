@@ -3,6 +3,10 @@
 //! One task at a time, in order, so that messages of one publisher and topic stay in order. Matching copies the
 //! handles of the matching subscriptions once; queueing them is pulled by budget; then one request goes to each other
 //! interested shard, waiting for room there if need be.
+//!
+//! What only this shard has to do stands in a line of its own, so that it never waits for what has to wait: an owner
+//! waits for room at a shard that itself waits for ours, and only the deliveries that both have done make that room.
+//! A topic has one owner, so the two lines do not disturb its order.
 
 use std::collections::VecDeque;
 
@@ -12,7 +16,7 @@ use super::messages::Sender;
 use super::route::{Audience, MeshMessage};
 use super::subscriptions::{Entry, FilterId, Grant};
 use super::{Broker, Budget};
-use crate::ids::{OriginKey, ShardId};
+use crate::ids::{OriginKey, SessionKey, ShardId};
 use crate::wire::{QoS, ReasonCode};
 
 /// Whom a task is for.
@@ -24,8 +28,9 @@ pub(super) enum Scope {
     Here(Audience),
     /// The owner, for one shared subscription only (`$share/GROUP/FILTER`).
     Group(Box<str>),
-    /// One session of this shard: a retained message for a new subscription.
-    Session(Match),
+    /// One session of this shard: a retained message for a new subscription. The key, because its slot may be another
+    /// session's by then.
+    Session(Match, SessionKey),
 }
 
 /// A message to be placed.
@@ -45,7 +50,7 @@ pub(super) struct Match {
 
 /// Tasks in order, and the state of the first.
 #[derive(Debug, Default)]
-pub(super) struct Placing {
+struct Line {
     queue: VecDeque<Task>,
     /// The first task has been matched.
     matched: bool,
@@ -58,13 +63,49 @@ pub(super) struct Placing {
     remote: Vec<(ShardId, Audience)>,
 }
 
+/// The two lines, and which of them is being worked on.
+#[derive(Debug, Default)]
+pub(super) struct Placing {
+    /// Tasks for everyone everywhere: they may have to wait for other shards.
+    everywhere: Line,
+    /// Tasks for sessions of this shard.
+    here: Line,
+    at_here: bool,
+}
+
 impl Placing {
     pub(super) fn push(&mut self, task: Task) {
-        self.queue.push_back(task);
+        let line = match task.scope {
+            Scope::Owner | Scope::Group(_) => &mut self.everywhere,
+            Scope::Here(_) | Scope::Session(..) => &mut self.here,
+        };
+        line.queue.push_back(task);
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.queue.is_empty()
+        self.len() == 0
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.everywhere.queue.len() + self.here.queue.len()
+    }
+
+    /// A session's slot is given back: who was matched and not yet served is no more.
+    pub(super) fn forget_session(&mut self, slot: u32) {
+        for line in [&mut self.everywhere, &mut self.here] {
+            let waiting = &line.matches[line.next..];
+            let start = line.next + waiting.partition_point(|one| one.session < slot);
+            let end = line.next + waiting.partition_point(|one| one.session <= slot);
+            line.matches.drain(start..end);
+        }
+    }
+
+    fn line(&self) -> &Line {
+        if self.at_here { &self.here } else { &self.everywhere }
+    }
+
+    fn line_mut(&mut self) -> &mut Line {
+        if self.at_here { &mut self.here } else { &mut self.everywhere }
     }
 }
 
@@ -76,15 +117,27 @@ impl Broker {
         if !self.ready() {
             return false;
         }
-        while !self.placing.is_empty() {
+        // Neither line takes all there is from the other.
+        let mut half = Budget(budget.0.div_ceil(2));
+        budget.0 -= half.0;
+        self.placing.at_here = true;
+        let more_here = self.place_line(&mut half, effects);
+        budget.0 += half.0;
+        self.placing.at_here = false;
+        self.place_line(budget, effects) || more_here
+    }
+
+    /// One line, as far as that goes.
+    fn place_line(&mut self, budget: &mut Budget, effects: &mut impl Effects) -> bool {
+        while !self.placing.line().queue.is_empty() {
             if budget.is_spent() {
                 return true;
             }
-            if !self.placing.matched {
+            if !self.placing.line().matched {
                 budget.take();
                 self.match_first(effects);
             }
-            while self.placing.next < self.placing.matches.len() {
+            while self.placing.line().next < self.placing.line().matches.len() {
                 if !budget.take() {
                     return true;
                 }
@@ -100,19 +153,21 @@ impl Broker {
 
     /// Find who is interested in the first task's message.
     fn match_first(&mut self, effects: &mut impl Effects) {
-        let Some(task) = self.placing.queue.front() else { return };
-        let (message, mut matches) = (task.message, std::mem::take(&mut self.placing.matches));
+        let line = self.placing.line_mut();
+        let Some(task) = line.queue.front() else { return };
+        let (message, mut matches) = (task.message, std::mem::take(&mut line.matches));
         matches.clear();
-        self.placing.remote.clear();
-        self.placing.next = 0;
-        self.placing.urgent = false;
-        self.placing.matched = true;
+        line.remote.clear();
+        line.next = 0;
+        line.urgent = false;
+        line.matched = true;
         let stored = self.messages.get(message);
         // Routed again after a crash: what was placed here is in the queues. Other shards judge for themselves.
         let repeat = self.origins.placed_before(stored.origin);
         let topic = stored.body().map_or("", |body| body.topic);
         let mut groups: Vec<FilterId> = Vec::new();
-        let remote = &mut self.placing.remote;
+        let Line { queue, remote, .. } = self.placing.line_mut();
+        let Some(task) = queue.front() else { return };
         match &task.scope {
             Scope::Owner => self.subscriptions.walk(topic, |filter, entry| {
                 if entry.is_shared() {
@@ -133,7 +188,9 @@ impl Broker {
                 groups.extend(wanted.shared.iter().filter_map(|text| self.subscriptions.find(text)));
             }
             Scope::Group(text) => groups.extend(self.subscriptions.find(text)),
-            Scope::Session(one) => matches.push(*one),
+            Scope::Session(one, key) => {
+                matches.extend(self.sessions.get_if(one.session, *key).is_some().then_some(*one));
+            }
         }
         let here_only = matches!(task.scope, Scope::Here(_));
         let is_retain_for_owner = matches!(task.scope, Scope::Owner) && stored.retain && !repeat;
@@ -147,9 +204,11 @@ impl Broker {
         if repeat {
             matches.clear();
         }
-        self.placing.matches = matches;
-        if is_retain_for_owner {
-            self.retain_message(message, effects);
+        self.placing.line_mut().matches = matches;
+        if is_retain_for_owner && !self.retain_message(message, effects) && self.sender_can_be_told(message) {
+            // Refused as a whole, or the publisher could not be told.
+            self.placing.line_mut().matches.clear();
+            self.placing.line_mut().remote.clear();
         }
     }
 
@@ -175,7 +234,7 @@ impl Broker {
             place -= local;
             for (shard, members) in entry.remote() {
                 if place < *members {
-                    audience(&mut self.placing.remote, *shard).shared.push(entry.text().into());
+                    audience(&mut self.placing.line_mut().remote, *shard).shared.push(entry.text().into());
                     return;
                 }
                 place -= members;
@@ -192,22 +251,22 @@ impl Broker {
 
     /// Queue the message for the next session, with everything its subscriptions say taken together.
     fn queue_next_match(&mut self, effects: &mut impl Effects) {
-        let message = self.placing.queue.front().expect("a task is being placed").message;
-        let first = self.placing.matches[self.placing.next];
+        let message = self.placing.line().queue.front().expect("a task is being placed").message;
+        let first = self.placing.line().matches[self.placing.line().next];
         let publisher = self.messages.get(message).publisher;
         let published = (self.messages.get(message).qos, self.messages.get(message).retain);
-        let for_new_subscription = matches!(self.placing.queue[0].scope, Scope::Session(_));
+        let for_new_subscription = matches!(self.placing.line().queue[0].scope, Scope::Session(..));
         let session = self.sessions.get(first.session);
         let own = publisher == (self.shard, session.key);
         let mut qos: Option<QoS> = None;
         let mut retain = for_new_subscription;
         let mut ids: [u32; 16] = [0; 16];
         let mut id_count = 0;
-        while let Some(one) = self.placing.matches.get(self.placing.next) {
+        while let Some(one) = self.placing.line().matches.get(self.placing.line().next).copied() {
             if one.session != first.session || one.shared != first.shared {
                 break;
             }
-            self.placing.next += 1;
+            self.placing.line_mut().next += 1;
             let options = one.grant.options;
             // [MQTT-3.8.3-3]
             if !(own && options.no_local) {
@@ -231,25 +290,28 @@ impl Broker {
         };
         match self.enqueue(first.session, message, copy) {
             Taken::Queued { urgent } => {
-                self.placing.urgent |= urgent;
+                self.placing.line_mut().urgent |= urgent;
                 self.messages.get_mut(message).taken += 1;
             }
             Taken::Full => {
                 self.messages.get_mut(message).refused += 1;
-                self.skip(first.session, effects);
+                self.skip(first.session, copy.qos, effects);
             }
             Taken::Nobody => {}
         }
     }
 
-    /// The session's queue was full: remember that it has a gap. Told at CONNACK, unless it was the only recipient,
-    /// whose publisher is told instead.
-    fn skip(&mut self, slot: u32, effects: &mut impl Effects) {
-        let sole = self.placing.matches.len() == 1
-            && self.placing.remote.is_empty()
-            && matches!(self.placing.queue.front().map(|task| &task.scope), Some(Scope::Owner));
+    /// The session's queue was full. If it was the only recipient and the publisher can be told, that is all; else the
+    /// session has a gap, and is told at its next CONNACK. At QoS 1 and 2 the mark is on disk before the message is
+    /// acknowledged.
+    fn skip(&mut self, slot: u32, qos: QoS, effects: &mut impl Effects) {
         self.statistics.refused += 1;
-        if sole {
+        let Some(task) = self.placing.line().queue.front() else { return };
+        let message = task.message;
+        let sole = self.placing.line().matches.iter().all(|one| one.session == slot)
+            && self.placing.line().remote.is_empty()
+            && matches!(task.scope, Scope::Owner);
+        if sole && self.sender_can_be_told(message) {
             return;
         }
         let session = self.sessions.get_mut(slot);
@@ -259,20 +321,28 @@ impl Broker {
             let client_id = self.sessions.get(slot).client_id();
             effects.perform(Effect::Log(Event::QueueFull { client_id }));
         }
-        if durable {
-            let _ = self.append(crate::record::Record::Gap { key, skipped }, effects);
+        if durable && qos != QoS::AtMostOnce {
+            let lsn = self.append(crate::record::Record::Gap { key, skipped }, effects);
+            self.cover_table(message, lsn);
         }
+    }
+
+    /// Whether a refusal reaches the publisher: at QoS 2 PUBREC has left before, and nobody waits for a will.
+    pub(super) fn sender_can_be_told(&self, message: u32) -> bool {
+        let message = self.messages.get(message);
+        message.qos == QoS::AtLeastOnce
+            && matches!(message.sender, Sender::Client { .. } | Sender::Shard { .. } | Sender::Owner { .. })
     }
 
     /// One request to each other interested shard. False: a ring is full; come back when it has room.
     fn ask_other_shards(&mut self, effects: &mut impl Effects) -> bool {
-        while let Some((shard, _)) = self.placing.remote.last() {
+        while let Some((shard, _)) = self.placing.line().remote.last() {
             let to = *shard;
-            if !effects.mesh_room(to) {
+            if !effects.mesh_deliver_room(to) {
                 return false;
             }
-            let Some((_, audience)) = self.placing.remote.pop() else { return true };
-            let slot = self.placing.queue.front().expect("a task is being placed").message;
+            let Some((_, audience)) = self.placing.line_mut().remote.pop() else { return true };
+            let slot = self.placing.line().queue.front().expect("a task is being placed").message;
             let id = self.messages.id(slot);
             let message = self.messages.get_mut(slot);
             let tracked = message.qos != QoS::AtMostOnce;
@@ -292,11 +362,12 @@ impl Broker {
 
     /// Every queue that takes the message has it.
     fn finish_first(&mut self, effects: &mut impl Effects) {
-        let task = self.placing.queue.pop_front().expect("a task is being placed");
-        self.placing.matched = false;
-        self.placing.matches.clear();
+        let task = self.placing.line_mut().queue.pop_front().expect("a task is being placed");
+        self.placing.line_mut().matched = false;
+        self.placing.line_mut().matches.clear();
+        self.placing.line_mut().next = 0;
         self.statistics.placed += 1;
-        self.placed(task.message, self.placing.urgent, effects);
+        self.placed(task.message, self.placing.line().urgent, effects);
     }
 
     /// The outcome as the publisher sees it.
@@ -316,11 +387,13 @@ impl Broker {
             return;
         }
         message.answered = true;
-        if let Sender::Shard { shard, token } = message.sender {
-            let (placed, refused) = (message.taken, message.refused);
-            effects
-                .perform(Effect::Mesh { to: shard, message: MeshMessage::Placed { token, placed, refused } });
-        }
+        let (placed, refused) = (message.taken, message.refused);
+        let (to, message) = match message.sender {
+            Sender::Shard { shard, token } => (shard, MeshMessage::Placed { token, placed, refused }),
+            Sender::Owner { shard, token } => (shard, MeshMessage::Delivered { token, placed, refused }),
+            _ => return,
+        };
+        effects.perform(Effect::Mesh { to, message });
     }
 }
 

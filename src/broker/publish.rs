@@ -20,6 +20,11 @@ use crate::wire::{AckKind, PacketId, Publish, QoS, ReasonCode};
 impl Broker {
     /// A PUBLISH of a client.
     pub(super) fn publish(&mut self, id: ConnectionId, publish: &Publish<'_>, effects: &mut impl Effects) {
+        self.take_publish(id, publish, effects);
+        self.pause_if_behind(id, effects);
+    }
+
+    fn take_publish(&mut self, id: ConnectionId, publish: &Publish<'_>, effects: &mut impl Effects) {
         if publish.carries_subscription_id {
             // [MQTT-3.3.4-6]
             self.refuse_packet(id, ReasonCode::ProtocolError, effects);
@@ -102,8 +107,7 @@ impl Broker {
             self.refuse_packet(id, ReasonCode::ReceiveMaximumExceeded, effects);
             return false;
         }
-        if !connection.paused {
-            connection.paused = true;
+        if !std::mem::replace(&mut connection.paused, true) && !connection.waits {
             effects.perform(Effect::Pause { connection: id });
         }
         true
@@ -242,7 +246,9 @@ impl Broker {
         let low = exchange.outstanding <= limits::RECEIVE_MAXIMUM / 2;
         if connection.paused && low {
             connection.paused = false;
-            effects.perform(Effect::Resume { connection: id });
+            if !connection.waits {
+                effects.perform(Effect::Resume { connection: id });
+            }
         }
     }
 

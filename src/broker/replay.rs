@@ -372,14 +372,14 @@ impl Broker {
         let bytes = u32::try_from(stored.length()).expect("a packet's length fits 32 bits");
         let Some(topic) = stored.body().map(|body| Box::<str>::from(body.topic)) else { return };
         self.messages.retain(slot);
-        self.messages.get_mut(slot).pinned = true;
+        self.messages.pin(slot, true);
         if let Some(old) = self.retained.set(&topic, super::retained::Held { message: slot, bytes }) {
             self.replay_unpin(old.message);
         }
     }
 
     fn replay_unpin(&mut self, slot: u32) {
-        self.messages.get_mut(slot).pinned = false;
+        self.messages.pin(slot, false);
         self.messages.take_bytes(slot);
         self.release_message(slot);
     }
@@ -388,7 +388,7 @@ impl Broker {
     pub(super) fn replayed(&mut self, effects: &mut impl Effects) {
         let replay = self.replay.take().expect("replay ends once");
         for slot in replay.by_record.values().copied() {
-            if !self.messages.get(slot).pinned {
+            if !self.messages.get(slot).is_pinned() {
                 self.messages.take_bytes(slot);
             }
             let restored = replay.unrouted.contains_key(&self.messages.get(slot).lsn);

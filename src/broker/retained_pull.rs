@@ -112,7 +112,7 @@ impl Broker {
 
     fn place_for(&mut self, pull: &Pull, message: u32) {
         let one = Match { session: pull.slot, grant: pull.grant, shared: false };
-        self.placing.push(Task { message, scope: Scope::Session(one) });
+        self.placing.push(Task { message, scope: Scope::Session(one, pull.key) });
     }
 
     fn ask_owner(&mut self, owner: ShardId, pull: Pull, effects: &mut impl Effects) {

@@ -2,9 +2,12 @@
 //!
 //! A publish goes from its publisher's home to the owner of its topic, and from there one entry goes to each
 //! interested shard. Requests (`Publish`, `Deliver`, `RetainedPull`, `Redistribute`) take one credit of the pair
-//! (sender, receiver), given back by the answer that says the receiver is done *placing* (`Placed`, `Retained`);
-//! answers and settlements take none, because each is owed for a request that was counted. So what can be waiting in
-//! a receiver is bounded by credits, and no answer ever waits for room.
+//! (sender, receiver), given back by the answer that says the receiver is done *placing* (`Placed`, `Delivered`,
+//! `Retained`); answers and settlements take none, because each is owed for a request that was counted. So what can be
+//! waiting in a receiver is bounded by credits, and no answer ever waits for room.
+//!
+//! `Deliver` has credits of its own, and is placed without waiting for any: else two shards whose credits were used up
+//! by publishes for each other could wait for each other's deliveries for ever.
 
 use std::sync::Arc;
 
@@ -63,8 +66,17 @@ pub enum MeshMessage {
         /// For whom.
         audience: Audience,
     },
-    /// Answer to `Publish` and `Deliver`: every queue that takes it has it. Gives the credit back.
+    /// Answer to `Publish` and `Redistribute`: every queue that takes it has it. Gives the credit back.
     Placed {
+        /// From the request.
+        token: u64,
+        /// Sessions that took it.
+        placed: u32,
+        /// Sessions whose queue was full.
+        refused: u32,
+    },
+    /// The same, in answer to `Deliver`.
+    Delivered {
         /// From the request.
         token: u64,
         /// Sessions that took it.

@@ -167,6 +167,7 @@ impl Broker {
             self.live.remove(lsn);
         }
         self.sessions.remove(slot);
+        self.placing.forget_session(slot);
         self.departed_settled(key, effects);
     }
 }

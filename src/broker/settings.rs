@@ -1,4 +1,5 @@
-//! What an operator may set about the broker's decisions. Values are validated by `config`.
+//! What bounds the broker's decisions. Most an operator may set, and `config` validates them; the last few only a test
+//! makes smaller than in `limits`, where they are too large to be reached.
 
 use crate::limits;
 use crate::placement::Placement;
@@ -22,10 +23,18 @@ pub struct Settings {
     pub queue_messages_max: u32,
     /// Bytes queued for one session.
     pub queue_bytes_max: u64,
+    /// Entries in all queues of the shard together.
+    pub queued_messages_max: u64,
     /// Message bodies kept in memory.
     pub resident_bytes_max: u64,
     /// Seconds between `$SYS` publications; 0 publishes none.
     pub sys_interval_s: u32,
+    /// `limits::SESSIONS_PER_SHARD_MAX`.
+    pub sessions_max: usize,
+    /// `limits::RETAINED_MESSAGES_MAX`.
+    pub retained_messages_max: usize,
+    /// `limits::RETAINED_BYTES_MAX`.
+    pub retained_bytes_max: u64,
     /// Key of the tables that are indexed by what peers choose.
     pub hash_key: [u8; 16],
 }
@@ -42,8 +51,12 @@ impl Settings {
             keep_alive_max_s: 0,
             queue_messages_max: limits::QUEUE_MESSAGES_DEFAULT,
             queue_bytes_max: limits::QUEUE_BYTES_DEFAULT,
+            queued_messages_max: limits::QUEUED_MESSAGES_DEFAULT,
             resident_bytes_max: limits::RESIDENT_BYTES_DEFAULT,
             sys_interval_s: 10,
+            sessions_max: limits::SESSIONS_PER_SHARD_MAX,
+            retained_messages_max: limits::RETAINED_MESSAGES_MAX,
+            retained_bytes_max: limits::RETAINED_BYTES_MAX,
             hash_key: [0; 16],
         }
     }

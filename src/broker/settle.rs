@@ -97,7 +97,7 @@ impl Broker {
         let Some(message) = self.messages.find(id) else { return };
         message.covered = true;
         message.owing_durable = 0;
-        if !message.pinned {
+        if !message.is_pinned() {
             self.messages.make_evictable(id.slot);
         }
         self.try_settle(id.slot, effects);
@@ -145,10 +145,10 @@ impl Broker {
                 self.statistics.answered += 1;
                 self.acknowledgement_ready(connection, sequence, reason, effects);
             }
-            Sender::Shard { shard, token } if qos != QoS::AtMostOnce => {
+            Sender::Shard { shard, token } | Sender::Owner { shard, token } if qos != QoS::AtMostOnce => {
                 effects.perform(Effect::Mesh { to: shard, message: MeshMessage::Settled { token } });
             }
-            Sender::Shard { .. } => {}
+            Sender::Shard { .. } | Sender::Owner { .. } => {}
             Sender::Inbound => self.inbound_settled(lsn, effects),
             Sender::Will { key } => self.will_gone(key, effects),
             Sender::Departed { key } => self.departed_settled(key, effects),
@@ -167,10 +167,11 @@ impl Broker {
         }
     }
 
-    /// Make the message the retained one of its topic, or clear it; part of what its sender waits for.
-    pub(super) fn retain_message(&mut self, slot: u32, effects: &mut impl Effects) {
+    /// Make the message the retained one of its topic, or clear it; part of what its sender waits for. False: there is
+    /// no room for it.
+    pub(super) fn retain_message(&mut self, slot: u32, effects: &mut impl Effects) -> bool {
         let message = self.messages.get(slot);
-        let Some(body) = message.body() else { return };
+        let Some(body) = message.body() else { return true };
         let (topic, empty, bytes): (Box<str>, bool, usize) =
             (body.topic.into(), body.payload.is_empty(), message.length());
         let durable = !topic.starts_with("$SYS");
@@ -181,18 +182,20 @@ impl Broker {
                     self.lsn = self.lsn.next();
                     let record = Record::RetainedCleared { topic: &topic };
                     effects.perform(Effect::Append { lsn: self.lsn, record });
-                    self.cover_retained(slot, self.lsn);
+                    self.cover_table(slot, self.lsn);
                 }
             }
-            return;
+            return true;
         }
-        if self.retained_is_full(&topic, bytes) {
-            self.messages.get_mut(slot).refused += 1;
+        if self.retained_is_full(&topic, bytes) || durable && self.disk_reserve_reached {
             self.statistics.refused += 1;
-            return;
+            if self.sender_can_be_told(slot) {
+                self.messages.get_mut(slot).refused += 1;
+            }
+            return false;
         }
         self.messages.retain(slot);
-        self.messages.get_mut(slot).pinned = true;
+        self.messages.pin(slot, true);
         let bytes = u32::try_from(bytes).expect("a packet's length fits 32 bits");
         if let Some(old) = self.retained.set(&topic, super::retained::Held { message: slot, bytes }) {
             self.unpin(old.message);
@@ -203,14 +206,15 @@ impl Broker {
             }
             let message = self.messages.get(slot).lsn;
             let lsn = self.append(Record::Retained { message }, effects);
-            self.cover_retained(slot, lsn);
+            self.cover_table(slot, lsn);
         }
+        true
     }
 
     /// The message is no longer the retained one of its topic.
     fn unpin(&mut self, slot: u32) {
-        let message = self.messages.get_mut(slot);
-        message.pinned = false;
+        self.messages.pin(slot, false);
+        let message = self.messages.get(slot);
         if message.lsn.is_some() && message.lsn <= self.durable {
             self.messages.make_evictable(slot);
         }
@@ -220,8 +224,8 @@ impl Broker {
     fn retained_is_full(&self, topic: &str, bytes: usize) -> bool {
         let held = self.retained.get(topic).map_or(0, |held| u64::from(held.bytes));
         let new = held == 0;
-        (new && self.retained.len() >= crate::limits::RETAINED_MESSAGES_MAX)
-            || self.retained.bytes() - held + bytes as u64 > crate::limits::RETAINED_BYTES_MAX
+        (new && self.retained.len() >= self.settings.retained_messages_max)
+            || self.retained.bytes() - held + bytes as u64 > self.settings.retained_bytes_max
     }
 
     /// Write the body with no recipients yet: they follow as `Deliver`, and with them it counts as placed.
@@ -238,8 +242,9 @@ impl Broker {
         self.live.add(lsn);
     }
 
-    /// The sender also waits for the retained table to be durable.
-    fn cover_retained(&mut self, slot: u32, lsn: Lsn) {
+    /// The sender also waits for what the message changed in a table (the retained message of its topic, a session's
+    /// gap) to be durable.
+    pub(super) fn cover_table(&mut self, slot: u32, lsn: Lsn) {
         let message = self.messages.get_mut(slot);
         if message.qos == QoS::AtMostOnce {
             return;
@@ -247,11 +252,11 @@ impl Broker {
         message.remote.unsettled += 1;
         let message = self.messages.id(slot);
         self.messages.retain(slot);
-        self.awaiting.push(lsn, super::await_durable::Waiter::Retained { message });
+        self.awaiting.push(lsn, super::await_durable::Waiter::Table { message });
     }
 
-    /// The retained table is durable.
-    pub(super) fn retained_durable(&mut self, id: MessageId, effects: &mut impl Effects) {
+    /// The change of the table is durable.
+    pub(super) fn table_durable(&mut self, id: MessageId, effects: &mut impl Effects) {
         self.messages.get_mut(id.slot).remote.unsettled -= 1;
         self.try_settle(id.slot, effects);
         self.release_message(id.slot);

@@ -76,10 +76,9 @@ impl Broker {
         if full && !mine {
             return Some(ReasonCode::QuotaExceeded);
         }
-        if known.is_none()
-            && self.is_broad(filter)
-            && self.broad_filters >= limits::BROAD_FILTERS_PER_SHARD_MAX
-        {
+        // Known from another shard's subscribers only, it is new here all the same.
+        let first_here = known.is_none_or(|known| self.subscriptions.entry(known).local().is_empty());
+        if first_here && self.is_broad(filter) && self.broad_filters >= limits::BROAD_FILTERS_PER_SHARD_MAX {
             return Some(ReasonCode::QuotaExceeded);
         }
         (self.disk_reserve_reached && self.sessions.get(slot).durable()).then_some(ReasonCode::QuotaExceeded)

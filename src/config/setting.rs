@@ -281,6 +281,13 @@ pub(super) const SETTINGS: &[Setting] = &[
         |c, n| c.broker.queue_bytes_max = n,
     ),
     integer(
+        "broker.queued_messages_max",
+        1,
+        i64::MAX as u64,
+        |c| c.broker.queued_messages_max,
+        |c, n| c.broker.queued_messages_max = n,
+    ),
+    integer(
         "broker.resident_bytes_max",
         1,
         i64::MAX as u64,

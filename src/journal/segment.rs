@@ -386,6 +386,7 @@ mod tests {
         assert!(pool.grow(16 << 20, Nanos(0)).is_some());
     }
 
+    /// `limits::SEGMENTS_MAX`, made small: what the broker then does is that of any other reserve.
     #[test]
     fn a_pool_of_the_most_segments_does_not_grow() {
         let mut pool = pool(9, 4);

@@ -235,7 +235,7 @@ impl Pool {
 }
 
 /// The connections of one shard.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Connections {
     entries: Vec<Entry>,
     free: Vec<u32>,
@@ -243,6 +243,20 @@ pub struct Connections {
     pub ready: VecDeque<ConnectionId>,
     /// Where buffers come from.
     pub pool: Pool,
+    /// `CONNECTIONS_PER_SHARD_MAX`, unless a test makes it small.
+    entries_max: usize,
+}
+
+impl Default for Connections {
+    fn default() -> Self {
+        Connections {
+            entries: Vec::new(),
+            free: Vec::new(),
+            ready: VecDeque::new(),
+            pool: Pool::default(),
+            entries_max: CONNECTIONS_PER_SHARD_MAX,
+        }
+    }
 }
 
 impl Connections {
@@ -250,7 +264,7 @@ impl Connections {
     pub fn insert(&mut self, socket: Socket, peer: SocketAddr) -> Option<ConnectionId> {
         let slot = match self.free.pop() {
             Some(slot) => slot,
-            None if self.entries.len() < CONNECTIONS_PER_SHARD_MAX => {
+            None if self.entries.len() < self.entries_max => {
                 self.entries.push(Entry {
                     socket,
                     generation: 0,
@@ -436,6 +450,18 @@ mod tests {
         connections.remove(first);
         assert_eq!(connections.len(), 1, "a stale id frees nothing");
         assert_eq!(connections.get(second).unwrap().socket, Socket(8));
+    }
+
+    #[test]
+    fn a_table_of_connections_per_shard_max_takes_another_only_when_one_has_gone() {
+        assert_eq!(Connections::default().entries_max, CONNECTIONS_PER_SHARD_MAX);
+        let mut connections = Connections { entries_max: 2, ..Connections::default() };
+        let first = connections.insert(Socket(7), peer()).unwrap();
+        connections.insert(Socket(8), peer()).unwrap();
+        assert_eq!(connections.insert(Socket(9), peer()), None, "the caller closes it");
+        assert_eq!(connections.len(), 2);
+        connections.remove(first);
+        assert_eq!(connections.insert(Socket(9), peer()).unwrap().slot, first.slot);
     }
 
     #[test]

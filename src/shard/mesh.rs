@@ -5,7 +5,8 @@
 //!
 //! - Nothing blocks: a full ring leaves the batch where it is, and it grows on. What can be in it is bounded, because
 //!   a request takes one of [`MESH_CREDITS`] until its answer comes, an answer is owed for one of the other side's
-//!   requests, and what takes no credit is pulled only while [`Mesh::room`] says so.
+//!   requests, and what takes no credit is pulled only while [`Mesh::room`] says so. Deliveries have credits of their
+//!   own: a shard places them without asking anyone, so they come back whatever else waits.
 //! - Messages of a pair arrive in the order they were sent.
 //! - A shard never sends to itself.
 
@@ -66,10 +67,33 @@ struct Inbox {
 struct Outgoing {
     ring: Arc<Ring>,
     batch: Batch,
+    requests: Credit,
+    deliveries: Credit,
+}
+
+/// What may be asked of one other shard.
+#[derive(Default)]
+struct Credit {
     /// Requests without an answer.
     outstanding: u32,
     /// `room` was used up: the broker is owed a word when there is some again.
     full: bool,
+}
+
+impl Credit {
+    fn take(&mut self) {
+        self.outstanding += 1;
+    }
+
+    fn give_back(&mut self) {
+        assert!(self.outstanding > 0, "an answer without a request");
+        self.outstanding -= 1;
+    }
+
+    /// Whether there was no room and is some. Half, so that the broker goes on in strides and not message by message.
+    fn is_full_no_more(&self) -> bool {
+        self.full && self.outstanding <= MESH_CREDITS / 2
+    }
 }
 
 /// One shard's end of every ring.
@@ -103,8 +127,8 @@ impl Mesh {
                     .map(|ring| Outgoing {
                         ring: ring.clone(),
                         batch: Batch::default(),
-                        outstanding: 0,
-                        full: false,
+                        requests: Credit::default(),
+                        deliveries: Credit::default(),
                     })
                     .collect(),
                 incoming: rings.iter().map(|from| from[usize::from(me)].clone()).collect(),
@@ -127,17 +151,28 @@ impl Mesh {
 
     /// Whether another request to that shard may be made; false means `full_no_more` will name it.
     pub fn room(&self, to: ShardId) -> bool {
-        !self.outgoing[to.index()].full
+        !self.outgoing[to.index()].requests.full
+    }
+
+    /// The same for another delivery.
+    pub fn deliver_room(&self, to: ShardId) -> bool {
+        !self.outgoing[to.index()].deliveries.full
     }
 
     /// Adds to the batch for that shard.
     pub fn send(&mut self, to: ShardId, message: MeshMessage) {
         assert!(to != self.me, "a shard does not write to itself");
         let outgoing = &mut self.outgoing[to.index()];
-        outgoing.outstanding += u32::from(takes_credit(&message));
+        match takes_credit(&message) {
+            Takes::Request => outgoing.requests.take(),
+            Takes::Delivery => outgoing.deliveries.take(),
+            Takes::Nothing => {}
+        }
         outgoing.batch.messages.push(message);
-        outgoing.full |=
-            outgoing.outstanding >= MESH_CREDITS || outgoing.batch.messages.len() >= MESH_BATCH_MESSAGES_MAX;
+        let batch_is_full = outgoing.batch.messages.len() >= MESH_BATCH_MESSAGES_MAX;
+        for credit in [&mut outgoing.requests, &mut outgoing.deliveries] {
+            credit.full |= credit.outstanding >= MESH_CREDITS || batch_is_full;
+        }
     }
 
     /// Hands a connection over.
@@ -203,22 +238,23 @@ impl Mesh {
 
     /// Notes the credit that a message from that shard gives back. To be called for each, before it is handled.
     pub fn credit(&mut self, from: ShardId, message: &MeshMessage) {
-        if gives_credit(message) {
-            let outgoing = &mut self.outgoing[from.index()];
-            assert!(outgoing.outstanding > 0, "an answer without a request");
-            outgoing.outstanding -= 1;
+        let outgoing = &mut self.outgoing[from.index()];
+        match message {
+            MeshMessage::Placed { .. } | MeshMessage::Retained { .. } => outgoing.requests.give_back(),
+            MeshMessage::Delivered { .. } => outgoing.deliveries.give_back(),
+            _ => {}
         }
     }
 
-    /// A shard that had no `room` and has some again; each is named once.
+    /// A shard that had no `room`, for requests or for deliveries, and has some again; each is named once.
     pub fn full_no_more(&mut self) -> Option<ShardId> {
         let (to, outgoing) = self.outgoing.iter_mut().enumerate().find(|(_, outgoing)| {
-            // Half, so that the broker goes on in strides and not message by message.
-            outgoing.full
-                && outgoing.outstanding <= MESH_CREDITS / 2
-                && outgoing.batch.messages.len() <= MESH_BATCH_MESSAGES_MAX / 2
+            outgoing.batch.messages.len() <= MESH_BATCH_MESSAGES_MAX / 2
+                && (outgoing.requests.is_full_no_more() || outgoing.deliveries.is_full_no_more())
         })?;
-        outgoing.full = false;
+        for credit in [&mut outgoing.requests, &mut outgoing.deliveries] {
+            credit.full &= !credit.is_full_no_more();
+        }
         Some(ShardId(u16::try_from(to).expect("at most SHARDS_MAX")))
     }
 
@@ -234,25 +270,29 @@ impl Mesh {
     }
 }
 
-fn takes_credit(message: &MeshMessage) -> bool {
+/// Whose credit a message takes.
+enum Takes {
+    Request,
+    Delivery,
+    Nothing,
+}
+
+fn takes_credit(message: &MeshMessage) -> Takes {
     match message {
-        MeshMessage::Publish { .. }
-        | MeshMessage::Deliver { .. }
-        | MeshMessage::RetainedPull { .. }
-        | MeshMessage::Redistribute { .. } => true,
+        MeshMessage::Publish { .. } | MeshMessage::RetainedPull { .. } | MeshMessage::Redistribute { .. } => {
+            Takes::Request
+        }
+        MeshMessage::Deliver { .. } => Takes::Delivery,
         MeshMessage::Placed { .. }
+        | MeshMessage::Delivered { .. }
         | MeshMessage::Settled { .. }
         | MeshMessage::Interest { .. }
         | MeshMessage::InterestKnown { .. }
         | MeshMessage::Retained { .. }
         | MeshMessage::OriginReleased { .. }
         | MeshMessage::Counters { .. }
-        | MeshMessage::InterestComplete => false,
+        | MeshMessage::InterestComplete => Takes::Nothing,
     }
-}
-
-fn gives_credit(message: &MeshMessage) -> bool {
-    matches!(message, MeshMessage::Placed { .. } | MeshMessage::Retained { .. })
 }
 
 #[cfg(test)]

@@ -310,6 +310,10 @@ impl<S: Storage> Effects for Outbound<S> {
     fn mesh_room(&self, to: ShardId) -> bool {
         self.mesh.room(to)
     }
+
+    fn mesh_deliver_room(&self, to: ShardId) -> bool {
+        self.mesh.deliver_room(to)
+    }
 }
 
 /// Writes the broker's events into the log.

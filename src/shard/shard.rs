@@ -22,7 +22,7 @@ use crate::broker::settings::Settings;
 use crate::config::AccountSource;
 use crate::ids::{ConnectionId, Lsn, ShardId};
 use crate::journal::{GrowRequest, Grown, Io, IoDone, Journal, JournalError, Replayed, Storage};
-use crate::limits::{ADVANCE_BUDGET, MESH_RETRY_MS, SWEEP_MS};
+use crate::limits::{ADVANCE_BUDGET, JOURNAL_BACKLOG_BYTES_MAX, MESH_RETRY_MS, SWEEP_MS};
 use crate::reactor::{Completion, Op, Reactor, Socket};
 use crate::record::{Body, Record};
 use crate::time::{Nanos, Now, UnixMs};
@@ -106,6 +106,7 @@ pub struct Shard<R, S> {
     more: bool,
     journal_busy: bool,
     reserve_reached: bool,
+    disk_behind: bool,
     sweep_at: Nanos,
 }
 
@@ -135,6 +136,7 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
             more: true,
             journal_busy: false,
             reserve_reached: false,
+            disk_behind: false,
             sweep_at: Nanos(0),
         };
         let replayed = shard.replay()?;
@@ -397,6 +399,13 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
             self.reserve_reached = reached;
             self.input(Input::DiskReserve { reached });
         }
+        let bytes_max =
+            if self.disk_behind { JOURNAL_BACKLOG_BYTES_MAX / 2 } else { JOURNAL_BACKLOG_BYTES_MAX };
+        let behind = self.out.journal.pending_bytes() >= bytes_max;
+        if behind != self.disk_behind {
+            self.disk_behind = behind;
+            self.input(Input::DiskBehind { behind });
+        }
         if self.now.mono < self.sweep_at {
             return;
         }
@@ -479,6 +488,10 @@ impl Effects for ReplayEffects {
     }
 
     fn mesh_room(&self, _to: ShardId) -> bool {
+        false
+    }
+
+    fn mesh_deliver_room(&self, _to: ShardId) -> bool {
         false
     }
 }

@@ -165,19 +165,23 @@ fn a_shared_subscription_gives_each_message_to_one_member_and_hands_on_what_a_le
 
 #[test]
 fn a_session_that_ends_with_messages_on_their_way_takes_nobody_with_it() {
-    let mut bench = Bench::new();
-    bench.connect(1, "brief", true, 0);
-    bench.subscribe(1, "a/b", 0);
-    bench.connect(2, "publisher", true, 0);
-    let publish = [0x30, 6, 0, 3, b'a', b'/', b'b', 0];
-    let packet = wire::decode::packet(&publish, Some(Version::V5)).expect("a valid packet");
-    bench.handle(Input::Packet { connection: id(2), packet: &packet });
-    // One unit at a time, so that the end of the session falls between queueing and sending.
-    bench.broker.advance(bench.now, 2, &mut bench.world);
-    bench.handle(Input::Closed { connection: id(1) });
-    for _ in 0..20 {
-        bench.broker.advance(bench.now, 1, &mut bench.world);
+    for (units, rounds) in (0..24).map(|number| (1 + number % 3, number / 3)) {
+        let mut bench = Bench::new();
+        bench.connect(2, "publisher", true, 0);
+        bench.publish_with(2, "a/b", QoS::AtMostOnce, 0, "retained", true);
+        bench.settle();
+        bench.connect(1, "brief", true, 0);
+        bench.take(1, &[0x82, 9, 0, 9, 0, 0, 3, b'a', b'/', b'b', 0]);
+        bench.take(2, &[0x30, 6, 0, 3, b'a', b'/', b'b', 0]);
+        // A few units at a time, so that the end of the session falls between any two steps of queueing and sending.
+        (0..rounds).for_each(|_| bench.advance_by(units));
+        bench.handle(Input::Closed { connection: id(1) });
+        (0..5).for_each(|_| bench.advance_by(1));
+        // Its slot is another's now, who must not get what was on its way to it.
+        bench.connect(3, "next", true, 0);
+        (0..40).for_each(|_| bench.advance_by(1));
+        bench.publish(2, "a/b", QoS::AtLeastOnce, 1, "m");
+        assert_eq!(bench.seen(2), ["CONNACK false Success", "Puback 1 No matching subscribers"]);
+        assert_eq!(bench.seen(3), ["CONNACK false Success"]);
     }
-    bench.publish(2, "a/b", QoS::AtLeastOnce, 1, "m");
-    assert_eq!(bench.seen(2), ["CONNACK false Success", "Puback 1 No matching subscribers"]);
 }

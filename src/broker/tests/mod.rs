@@ -2,6 +2,7 @@
 //! they were sent, other shards that are lists of messages.
 
 mod flows;
+mod overload;
 mod recovery;
 mod shards;
 
@@ -29,6 +30,10 @@ struct World {
     fetches: Vec<Lsn>,
     /// What other shards were told.
     mesh: Vec<(ShardId, MeshMessage)>,
+    /// How many there ever were.
+    fetched: usize,
+    /// Who was paused (true) or resumed since, but for CONNACK.
+    paused: Vec<(u32, bool)>,
 }
 
 impl Effects for World {
@@ -45,7 +50,9 @@ impl Effects for World {
             }
             Effect::Fetch { lsn } => self.fetches.push(lsn),
             Effect::Mesh { to, message } => self.mesh.push((to, message)),
-            Effect::Pause { .. } | Effect::Hold { .. } | Effect::Resume { .. } | Effect::Log(_) => {}
+            Effect::Pause { connection } => self.paused.push((connection.slot, true)),
+            Effect::Resume { connection } => self.paused.push((connection.slot, false)),
+            Effect::Hold { .. } | Effect::Log(_) => {}
         }
     }
 
@@ -54,6 +61,10 @@ impl Effects for World {
     }
 
     fn mesh_room(&self, _: ShardId) -> bool {
+        true
+    }
+
+    fn mesh_deliver_room(&self, _: ShardId) -> bool {
         true
     }
 }
@@ -125,7 +136,13 @@ impl Bench {
         panic!("the broker always has more to do");
     }
 
+    /// Do so many units of what can be done.
+    fn advance_by(&mut self, units: u32) {
+        self.broker.advance(self.now, units, &mut self.world);
+    }
+
     fn fetch(&mut self, lsn: Lsn) {
+        self.world.fetched += 1;
         let (_, bytes) =
             self.world.journal.iter().find(|(at, _)| *at == lsn).expect("it was appended").clone();
         let body = match journal::decoded(&bytes) {
@@ -163,7 +180,13 @@ impl Bench {
 
     /// Kill the process, lose what was not synced, and start again.
     fn crash(self) -> Bench {
-        let mut bench = self.crash_and_replay();
+        let settings = self.settings.clone();
+        self.crash_with(settings)
+    }
+
+    /// The same, to go on with other settings.
+    fn crash_with(self, settings: Settings) -> Bench {
+        let mut bench = Bench { settings, ..self }.crash_and_replay();
         bench.settle();
         bench
     }
@@ -190,13 +213,20 @@ impl Bench {
         };
         self.handle(input);
         self.settle();
+        // CONNACK resumes every connection.
+        self.world.paused.retain(|paused| *paused != (slot, false));
     }
 
     /// A packet as bytes, decoded as the broker would see it.
     fn packet(&mut self, slot: u32, bytes: &[u8]) {
+        self.take(slot, bytes);
+        self.advance();
+    }
+
+    /// The same, with nothing done about it yet.
+    fn take(&mut self, slot: u32, bytes: &[u8]) {
         let packet = wire::decode::packet(bytes, Some(Version::V5)).expect("a valid packet");
         self.handle(Input::Packet { connection: id(slot), packet: &packet });
-        self.advance();
     }
 
     fn subscribe(&mut self, slot: u32, filter: &str, qos: u8) {
@@ -209,16 +239,20 @@ impl Bench {
     }
 
     fn publish(&mut self, slot: u32, topic: &str, qos: QoS, packet_id: u16, payload: &str) {
-        self.publish_packet(slot, publish(topic, qos, packet_id, payload));
+        self.publish_with(slot, topic, qos, packet_id, payload, false);
     }
 
-    fn publish_retained(&mut self, slot: u32, topic: &str, packet_id: u16, payload: &str) {
-        let packet = publish(topic, QoS::AtLeastOnce, packet_id, payload);
-        self.publish_packet(slot, Publish { retain: true, ..packet });
-    }
-
-    fn publish_packet(&mut self, slot: u32, packet: Publish<'_>) {
-        self.handle(Input::Packet { connection: id(slot), packet: &Packet::Publish(packet) });
+    fn publish_with(
+        &mut self,
+        slot: u32,
+        topic: &str,
+        qos: QoS,
+        packet_id: u16,
+        payload: &str,
+        retain: bool,
+    ) {
+        let packet = Packet::Publish(Publish { retain, ..publish(topic, qos, packet_id, payload) });
+        self.handle(Input::Packet { connection: id(slot), packet: &packet });
         self.advance();
     }
 

@@ -128,7 +128,8 @@ fn another_shard_is_told_every_retained_message_after_a_crash_however_many_they_
     bench.connect(1, "publisher", true, 0);
     for number in 0..20_usize {
         let packet_id = u16::try_from(number + 1).expect("few");
-        bench.publish_retained(1, &topics[number % 10], packet_id, &format!("value {number}"));
+        let value = format!("value {number}");
+        bench.publish_with(1, &topics[number % 10], QoS::AtLeastOnce, packet_id, &value, true);
         bench.settle();
     }
     let mut bench = bench.crash_and_replay();

@@ -84,6 +84,37 @@ fn requests_end_with_the_credits_and_go_on_with_the_answers() {
 }
 
 #[test]
+fn deliveries_have_room_when_every_request_waits() {
+    use crate::broker::route::{Audience, Parcel};
+    let (mut a, _b) = pair();
+    let to = ShardId(1);
+    (0..u64::from(MESH_CREDITS)).for_each(|token| a.send(to, pull(token)));
+    assert!(!a.room(to));
+    let parcel = Parcel {
+        bytes: (*b"a/b").into(),
+        topic_len: 3,
+        forward_len: 0,
+        qos: crate::wire::QoS::AtMostOnce,
+        retain: false,
+        accepted_at: crate::time::UnixMs(0),
+        expires_at: crate::time::UnixMs::NEVER,
+        publisher: (ShardId(0), crate::ids::SessionKey(0)),
+        origin: None,
+    };
+    for _ in 0..MESH_CREDITS {
+        assert!(a.deliver_room(to));
+        a.send(to, MeshMessage::Deliver { token: 0, parcel: parcel.clone(), audience: Audience::default() });
+    }
+    assert!(!a.deliver_room(to));
+    a.flush();
+    for _ in 0..MESH_CREDITS / 2 {
+        a.credit(to, &MeshMessage::Delivered { token: 0, placed: 1, refused: 0 });
+    }
+    assert_eq!(a.full_no_more(), Some(to));
+    assert!(a.deliver_room(to) && !a.room(to), "the one answer is not taken for the other");
+}
+
+#[test]
 fn what_takes_no_credit_is_bounded_by_the_batch() {
     let (mut a, mut b) = pair();
     let to = ShardId(1);

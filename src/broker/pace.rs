@@ -1,0 +1,65 @@
+//! Publishers go no faster than this shard: whoever publishes while it is behind with placing messages, or while the
+//! disk is behind with writing them, is paused, and resumed when half of that is done.
+//!
+//! Nothing that a paused client could do is waited for, so pausing cannot lock up; its acknowledgements and pings are
+//! handled meanwhile, and its keep alive does not run out. Without this a client that sends QoS 0 messages faster than
+//! they are placed would fill the memory, because nothing acknowledges them. When the disk's reserve is reached nobody
+//! is paused: publishes are refused, which costs nothing and is seen.
+
+use std::collections::VecDeque;
+
+use super::effect::{Effect, Effects};
+use super::{Broker, Budget};
+use crate::ids::ConnectionId;
+use crate::limits::UNPLACED_MESSAGES_MAX;
+
+/// Who waits, and for what.
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    waiting: VecDeque<ConnectionId>,
+    /// Too much waits for the disk.
+    pub(super) disk_is_behind: bool,
+}
+
+impl Broker {
+    fn unplaced(&self) -> usize {
+        self.placing.len() + self.outbox.len()
+    }
+
+    /// After a publish: its connection may have to wait before the next.
+    pub(super) fn pause_if_behind(&mut self, id: ConnectionId, effects: &mut impl Effects) {
+        let behind = self.pace.disk_is_behind || self.unplaced() >= UNPLACED_MESSAGES_MAX;
+        if !behind || self.disk_reserve_reached {
+            return;
+        }
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        if std::mem::replace(&mut connection.waits, true) {
+            return;
+        }
+        self.pace.waiting.push_back(id);
+        if !connection.paused {
+            effects.perform(Effect::Pause { connection: id });
+        }
+    }
+
+    /// Let those go on who waited, no more at once than may publish before the bound is reached again.
+    pub(super) fn resume_publishers(&mut self, budget: &mut Budget, effects: &mut impl Effects) -> bool {
+        for _ in 0..UNPLACED_MESSAGES_MAX / 2 {
+            let caught_up = !self.pace.disk_is_behind && self.unplaced() <= UNPLACED_MESSAGES_MAX / 2;
+            if self.pace.waiting.is_empty() || !caught_up && !self.disk_reserve_reached {
+                return false;
+            }
+            if !budget.take() {
+                return true;
+            }
+            let Some(id) = self.pace.waiting.pop_front() else { return false };
+            // It may have ended meanwhile.
+            let Some(connection) = self.connections.get_mut(id) else { continue };
+            connection.waits = false;
+            if !connection.paused {
+                effects.perform(Effect::Resume { connection: id });
+            }
+        }
+        !self.pace.waiting.is_empty()
+    }
+}

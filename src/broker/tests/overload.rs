@@ -1,0 +1,217 @@
+//! Limits that no client reaches in a test's time, made small; and what a full shard does that no single client sees.
+
+use super::*;
+
+fn subscriber_of(bench: &mut Bench, slot: u32, client_id: &str, filter: &str, expiry: u32) {
+    bench.connect(slot, client_id, true, expiry);
+    bench.subscribe(slot, filter, 1);
+    bench.seen(slot);
+}
+
+/// A broker with that setting, and the publisher 9.
+fn bench(settings: Settings) -> Bench {
+    let mut bench = Bench::with(settings);
+    bench.connect(9, "publisher", true, 0);
+    bench.seen(9);
+    bench
+}
+
+/// Publishes at QoS 1 with the payload "m"; the answer.
+fn answer(bench: &mut Bench, topic: &str, retain: bool) -> Vec<String> {
+    bench.publish_with(9, topic, QoS::AtLeastOnce, 7, "m", retain);
+    bench.settle();
+    bench.seen(9)
+}
+
+#[test]
+fn a_session_beyond_sessions_per_shard_max_is_refused_and_an_old_one_is_not() {
+    // limits::SESSIONS_PER_SHARD_MAX
+    let mut bench = Bench::with(Settings { sessions_max: 2, ..settings() });
+    bench.connect(1, "one", true, 100);
+    bench.connect(2, "two", true, 0);
+    bench.connect(3, "three", true, 100);
+    assert_eq!(bench.seen(3), ["CONNACK false Quota exceeded"]);
+    assert_eq!(bench.world.closed, [(3, CloseReason::Refused)]);
+    bench.connect(4, "one", false, 100);
+    assert_eq!(bench.seen(4), ["CONNACK true Success"]);
+    bench.handle(Input::Closed { connection: id(2) });
+    bench.settle();
+    bench.connect(5, "three", true, 100);
+    assert_eq!(bench.seen(5), ["CONNACK false Success"], "room again");
+}
+
+#[test]
+fn a_publish_beyond_the_retained_limits_is_refused_as_a_whole() {
+    // limits::RETAINED_MESSAGES_MAX and RETAINED_BYTES_MAX
+    let small = [
+        Settings { retained_messages_max: 2, ..settings() },
+        Settings { retained_bytes_max: 4, ..settings() },
+    ];
+    for settings in small {
+        let mut bench = bench(settings);
+        subscriber_of(&mut bench, 1, "subscriber", "c", 100);
+        for topic in ["a", "b"] {
+            assert_eq!(answer(&mut bench, topic, true), ["Puback 7 No matching subscribers"]);
+        }
+        assert_eq!(answer(&mut bench, "c", true), ["Puback 7 Quota exceeded"]);
+        assert_eq!(bench.seen(1), [""; 0], "its publisher will send it again");
+        assert_eq!(
+            answer(&mut bench, "a", true),
+            ["Puback 7 No matching subscribers"],
+            "another in its place"
+        );
+        bench.publish_with(9, "b", QoS::AtLeastOnce, 7, "", true);
+        bench.settle();
+        bench.seen(9);
+        bench.publish_with(9, "c", QoS::AtLeastOnce, 7, "m", true);
+        bench.advance();
+        assert_eq!(bench.seen(1), ["PUBLISH 1 1 m"], "room again");
+    }
+}
+
+#[test]
+fn a_retained_message_whose_sender_cannot_be_told_is_delivered_all_the_same() {
+    let mut bench = bench(Settings { retained_messages_max: 0, ..settings() });
+    subscriber_of(&mut bench, 1, "subscriber", "#", 100);
+    bench.publish_with(9, "a", QoS::AtMostOnce, 0, "zero", true);
+    bench.publish_with(9, "a", QoS::ExactlyOnce, 8, "two", true);
+    bench.settle();
+    assert_eq!(bench.seen(1), ["PUBLISH 0 0 zero", "PUBLISH 1 1 two"]);
+    bench.connect(2, "late", true, 0);
+    bench.subscribe(2, "#", 1);
+    assert_eq!(bench.seen(2), ["CONNACK false Success", "SUBACK"], "nothing was retained");
+}
+
+#[test]
+fn a_gap_is_on_disk_before_the_message_is_acknowledged() {
+    let mut bench = bench(Settings { queue_messages_max: 1, ..settings() });
+    subscriber_of(&mut bench, 1, "full", "a", 100);
+    subscriber_of(&mut bench, 2, "other", "a", 0);
+    bench.handle(Input::Closed { connection: id(1) });
+    bench.settle();
+    bench.publish(9, "a", QoS::AtLeastOnce, 7, "first");
+    bench.ack(2, 0x40, 1);
+    bench.settle();
+    assert_eq!(bench.seen(9), ["Puback 7 Success"]);
+    bench.publish(9, "a", QoS::AtLeastOnce, 8, "second");
+    bench.ack(2, 0x40, 1);
+    assert_eq!(bench.broker.statistics.refused, 1);
+    assert_eq!(bench.seen(9), [""; 0], "everyone has it, but nothing on disk says that one has not");
+    bench.sync();
+    assert_eq!(bench.seen(9), ["Puback 8 Success"]);
+}
+
+#[test]
+fn a_gap_at_qos_0_writes_nothing() {
+    let mut bench = bench(Settings { queue_messages_max: 1, send_window: 1, ..settings() });
+    bench.connect(1, "full", true, 100);
+    bench.subscribe(1, "a", 0);
+    bench.subscribe(1, "b", 1);
+    bench.publish(9, "b", QoS::AtLeastOnce, 7, "fills");
+    bench.settle();
+    let records = bench.world.journal.len();
+    for _ in 0..3 {
+        bench.publish(9, "a", QoS::AtMostOnce, 0, "m");
+    }
+    assert_eq!(bench.world.journal.len(), records);
+    assert_eq!(bench.broker.statistics.refused, 3, "it is counted, for $SYS");
+}
+
+#[test]
+fn with_the_reserve_reached_nothing_new_is_written() {
+    // limits::SEGMENTS_MAX and SEGMENTS_RESERVE, as the broker sees them
+    let mut bench = bench(settings());
+    subscriber_of(&mut bench, 1, "durable", "a", 100);
+    bench.handle(Input::DiskReserve { reached: true });
+    let records = bench.world.journal.len();
+    assert_eq!(answer(&mut bench, "a", false), ["Puback 7 Quota exceeded"]);
+    bench.publish(9, "a", QoS::ExactlyOnce, 8, "m");
+    assert_eq!(bench.seen(9), ["Pubrec 8 Quota exceeded"]);
+    bench.publish_with(9, "a", QoS::AtMostOnce, 0, "m", true);
+    assert_eq!(bench.seen(1), ["PUBLISH 0 0 m"]);
+    bench.connect(2, "new", true, 100);
+    assert_eq!(bench.seen(2), ["CONNACK false Quota exceeded"]);
+    bench.connect(3, "passing", true, 0);
+    assert_eq!(bench.seen(3), ["CONNACK false Success"]);
+    assert_eq!(bench.world.journal.len(), records);
+    bench.handle(Input::DiskReserve { reached: false });
+    bench.publish(9, "a", QoS::AtLeastOnce, 7, "m");
+    assert_eq!(bench.seen(1), ["PUBLISH 1 1 m"]);
+}
+
+#[test]
+fn who_publishes_while_messages_wait_to_be_placed_is_paused_until_half_of_them_are() {
+    // limits::UNPLACED_MESSAGES_MAX
+    let mut bench = bench(settings());
+    subscriber_of(&mut bench, 1, "subscriber", "a", 0);
+    let publish = wire_publish("a");
+    for number in 1..=crate::limits::UNPLACED_MESSAGES_MAX {
+        assert_eq!(bench.world.paused.len(), 0, "after {number}");
+        bench.take(9, &publish);
+    }
+    assert_eq!(bench.world.paused, [(9, true)]);
+    // Others may connect and be answered, and are paused only when they publish too.
+    bench.take(1, &[0xc0, 0]);
+    assert_eq!(bench.seen(1), ["Pingresp"]);
+    bench.take(1, &publish);
+    assert_eq!(bench.world.paused, [(9, true), (1, true)]);
+    bench.world.paused.clear();
+    for _ in 0..crate::limits::UNPLACED_MESSAGES_MAX / 2 {
+        bench.broker.advance(bench.now, 2, &mut bench.world);
+        assert_eq!(bench.world.paused.len(), 0);
+    }
+    bench.advance();
+    assert_eq!(bench.world.paused, [(9, false), (1, false)]);
+    bench.take(9, &publish);
+    assert_eq!(bench.world.paused.len(), 2, "it goes on");
+}
+
+#[test]
+fn who_publishes_while_the_disk_is_behind_is_paused_and_not_timed_out_until_it_is_not() {
+    // limits::JOURNAL_BACKLOG_BYTES_MAX, as the broker sees it
+    let mut bench = bench(settings());
+    bench.connect_as(1, &Connect { keep_alive: 1, ..connect("pinger") });
+    bench.handle(Input::DiskBehind { behind: true });
+    bench.take(1, &wire_publish("a"));
+    assert_eq!(bench.world.paused, [(1, true)]);
+    bench.wait_ms(5_000);
+    assert_eq!(bench.world.closed, [], "it is we who do not listen");
+    bench.handle(Input::DiskBehind { behind: false });
+    bench.advance();
+    assert_eq!(bench.world.paused, [(1, true), (1, false)]);
+    bench.wait_ms(1_000);
+    bench.wait_ms(1_000);
+    assert_eq!(bench.world.closed, [(1, CloseReason::KeepAlive)]);
+}
+
+#[test]
+fn deliveries_go_on_however_fast_messages_come() {
+    let mut bench = bench(settings());
+    subscriber_of(&mut bench, 1, "subscriber", "a", 0);
+    let publish = wire_publish("a");
+    for _ in 0..20 {
+        // As many as could be placed if that were all there is to do.
+        (0..50).for_each(|_| bench.take(9, &publish));
+        bench.broker.advance(bench.now, 100, &mut bench.world);
+    }
+    assert!(bench.seen(1).len() >= 20 * 16, "a session's turn each time");
+}
+
+#[test]
+fn retained_messages_stay_in_memory_beyond_what_may_be_resident() {
+    // limits::RESIDENT_BYTES_DEFAULT does not count them: they have RETAINED_BYTES_MAX.
+    let mut bench = bench(settings());
+    for topic in ["a", "b", "c", "d"] {
+        assert_eq!(answer(&mut bench, topic, true), ["Puback 7 No matching subscribers"]);
+    }
+    let mut bench = bench.crash_with(Settings { resident_bytes_max: 1, ..settings() });
+    bench.connect(1, "late", true, 0);
+    bench.subscribe(1, "#", 0);
+    assert_eq!(bench.seen(1).len(), 2 + 4);
+    assert_eq!(bench.world.fetched, 0, "another shard would have asked in vain");
+}
+
+fn wire_publish(topic: &str) -> Vec<u8> {
+    let length = u8::try_from(topic.len()).expect("short");
+    [&[0x30, length + 4, 0, length][..], topic.as_bytes(), &[0, b'm']].concat()
+}
