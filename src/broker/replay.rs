@@ -225,7 +225,7 @@ impl Broker {
     ) {
         let slot = self.replay_body(lsn, body, origin);
         // Without recipients it is the body of a retained message, which is placed when its `Deliver` is on record.
-        if recipients.iter().next().is_some() {
+        if !recipients.is_empty() {
             self.origins.recorded(origin, lsn, &mut self.live);
         }
         self.replay_recipients(slot, recipients);
@@ -253,7 +253,8 @@ impl Broker {
             self.origins.placed_own(self.shard, message);
         }
         if let Some(slot) = self.replaying().by_record.get(&message).copied() {
-            let origin = self.messages.get(slot).origin.filter(|origin| origin.shard != self.shard);
+            let inbound = OriginKey { shard: self.shard, lsn: message };
+            let origin = self.messages.get(slot).origin.filter(|origin| *origin != inbound);
             self.origins.recorded(origin, lsn, &mut self.live);
             self.replay_recipients(slot, recipients);
         }

@@ -67,7 +67,7 @@ impl Broker {
                 ..recipient
             }));
         }
-        let origin = self.origin_elsewhere(slot);
+        let origin = self.origin_to_record(slot);
         self.lsn = self.lsn.next();
         let lsn = self.lsn;
         let message = self.messages.get_mut(slot);
@@ -87,9 +87,12 @@ impl Broker {
         self.awaiting.push(lsn, super::await_durable::Waiter::Covered { message: self.messages.id(slot) });
     }
 
-    /// The key to be recorded with a QoS 2 message of another shard; one of this shard is the record's own number.
-    fn origin_elsewhere(&self, slot: u32) -> Option<OriginKey> {
-        self.messages.get(slot).origin.filter(|origin| origin.shard != self.shard)
+    /// The key to be recorded with a QoS 2 message. One of this shard counts too: if the topic's owner is another shard,
+    /// the message came back from there, and this copy is not the inbound message whose own record is the key.
+    fn origin_to_record(&self, slot: u32) -> Option<OriginKey> {
+        let message = self.messages.get(slot);
+        let inbound = OriginKey { shard: self.shard, lsn: message.lsn };
+        message.origin.filter(|origin| *origin != inbound)
     }
 
     /// The record with the recipients is durable.
@@ -234,7 +237,7 @@ impl Broker {
         let lsn = self.lsn;
         let message = self.messages.get_mut(slot);
         message.lsn = lsn;
-        let origin = self.origin_elsewhere(slot);
+        let origin = self.origin_to_record(slot);
         let message = self.messages.get(slot);
         let body = message.body().expect("a body leaves memory only once it is on disk");
         let record = Record::Message { body, origin, recipients: (&[][..]).into() };

@@ -2,6 +2,7 @@
 //! they were sent, other shards that are lists of messages.
 
 mod flows;
+mod one_of_two;
 mod overload;
 mod recovery;
 mod shards;
@@ -71,7 +72,6 @@ impl Effects for World {
 
 /// A broker, its world, and the clock.
 struct Bench {
-    settings: Settings,
     broker: Broker,
     world: World,
     now: Now,
@@ -95,17 +95,24 @@ impl Bench {
     }
 
     fn with(settings: Settings) -> Bench {
-        let mut bench = Bench::start(settings, Now { mono: Nanos(1), wall: UnixMs(1_000_000) }, Vec::new());
-        bench.settle();
+        let bench = Bench::of_shard(settings, ShardId(0));
         assert!(bench.broker.ready());
         bench
     }
 
+    /// One of several; ready when it has heard of the others.
+    fn of_shard(settings: Settings, shard: ShardId) -> Bench {
+        let now = Now { mono: Nanos(1), wall: UnixMs(1_000_000) };
+        let mut bench = Bench::start(settings, shard, now, Vec::new());
+        bench.settle();
+        bench
+    }
+
     /// A broker that has replayed these records and done nothing else yet.
-    fn start(settings: Settings, now: Now, journal: Vec<(Lsn, Vec<u8>)>) -> Bench {
-        let broker = Broker::new(settings.clone(), ShardId(0));
+    fn start(settings: Settings, shard: ShardId, now: Now, journal: Vec<(Lsn, Vec<u8>)>) -> Bench {
+        let broker = Broker::new(settings, shard);
         let durable = journal.len();
-        let mut bench = Bench { settings, broker, world: World::default(), now, durable };
+        let mut bench = Bench { broker, world: World::default(), now, durable };
         for (lsn, bytes) in &journal {
             let record = journal::decoded(bytes);
             bench.handle(Input::Replay { lsn: *lsn, record });
@@ -180,21 +187,21 @@ impl Bench {
 
     /// Kill the process, lose what was not synced, and start again.
     fn crash(self) -> Bench {
-        let settings = self.settings.clone();
+        let settings = self.broker.settings.clone();
         self.crash_with(settings)
     }
 
     /// The same, to go on with other settings.
     fn crash_with(self, settings: Settings) -> Bench {
-        let mut bench = Bench { settings, ..self }.crash_and_replay();
+        let mut bench = self.crash_and_replay(settings);
         bench.settle();
         bench
     }
 
-    /// As `crash`, up to the end of replay.
-    fn crash_and_replay(self) -> Bench {
+    /// The same, up to the end of replay.
+    fn crash_and_replay(self, settings: Settings) -> Bench {
         let records: Vec<_> = self.world.journal.into_iter().take(self.durable).collect();
-        Bench::start(self.settings, self.now, records)
+        Bench::start(settings, self.broker.shard, self.now, records)
     }
 
     fn connect(&mut self, slot: u32, client_id: &str, clean_start: bool, expiry: u32) {

@@ -1,147 +1,93 @@
-//! One of two shards: what it tells the other, and what it waits for.
+//! Two shards that say to each other what they have to: QoS 2 across shards, through crashes of both.
 
 use super::*;
-use crate::broker::route::Parcel;
-use crate::ids::{OriginKey, SessionKey};
-use crate::wire::Will;
 
-const OTHER: ShardId = ShardId(1);
+/// Brokers that share a placement; messages between them travel when the test says so.
+struct Shards(Vec<Bench>);
 
-/// Shard 0 of two, which has heard of everyone the other shard has: nobody.
-fn two_shards() -> Bench {
-    two_shards_with(settings_for(2))
-}
-
-fn two_shards_with(settings: Settings) -> Bench {
-    let mut bench = Bench::start(settings, NOW, Vec::new());
-    bench.hear_all();
-    bench
-}
-
-const NOW: Now = Now { mono: Nanos(1), wall: UnixMs(1_000_000) };
-
-impl Bench {
-    /// The other shard has told all its interest.
-    fn hear_all(&mut self) {
-        self.settle();
-        assert!(!self.broker.ready(), "the other shard has not said that it is through");
-        self.handle(Input::Mesh { from: OTHER, message: MeshMessage::InterestComplete });
-        self.settle();
-        assert!(self.broker.ready());
+impl Shards {
+    fn new() -> Shards {
+        let placement = Placement::new(2, [0; 16], None).expect("no pattern");
+        let mut settings = Settings::with_placement(placement);
+        settings.sys_interval_s = 0;
+        let bench = |shard| Bench::of_shard(settings.clone(), ShardId(shard));
+        let mut shards = Shards(vec![bench(0), bench(1)]);
+        shards.settle();
+        assert!(shards.0.iter().all(|bench| bench.broker.ready()));
+        shards
     }
 
-    fn hear(&mut self, message: MeshMessage) {
-        self.handle(Input::Mesh { from: OTHER, message });
-        self.settle();
+    /// Hands over what the shards have said to each other so far; true if that was anything.
+    fn exchange(&mut self) -> bool {
+        let mut any = false;
+        for from in 0..self.0.len() {
+            for (to, message) in std::mem::take(&mut self.0[from].world.mesh) {
+                let from = ShardId(u16::try_from(from).expect("two shards"));
+                self.0[to.index()].handle(Input::Mesh { from, message });
+                any = true;
+            }
+        }
+        self.0.iter_mut().for_each(Bench::advance);
+        any
     }
 
-    /// Topics of two levels that this shard owns.
-    fn own_topics(&self) -> impl Iterator<Item = String> {
-        let placement = self.settings.placement.clone();
-        (0..).map(|n| format!("a/{n}")).filter(move |topic| placement.owner(topic) == ShardId(0))
+    fn settle(&mut self) {
+        loop {
+            self.0.iter_mut().for_each(Bench::settle);
+            if !self.exchange() {
+                return;
+            }
+        }
     }
 
-    fn own_topic(&self) -> String {
-        self.own_topics().next().expect("half of all topics are")
+    /// What is on its way between them is lost too.
+    fn crash(self) -> Shards {
+        let mut shards = Shards(self.0.into_iter().map(Bench::crash).collect());
+        shards.settle();
+        shards
     }
-}
 
-fn parcel(topic: &str, retain: bool, origin: Lsn) -> Parcel {
-    Parcel {
-        bytes: [topic.as_bytes(), b"once"].concat().into(),
-        topic_len: u16::try_from(topic.len()).expect("short"),
-        forward_len: 0,
-        qos: QoS::ExactlyOnce,
-        retain,
-        accepted_at: NOW.wall,
-        expires_at: UnixMs::NEVER,
-        publisher: (OTHER, SessionKey(1)),
-        origin: Some(OriginKey { shard: OTHER, lsn: origin }),
+    /// A topic whose owner is that shard.
+    fn topic_of(&self, owner: u16) -> String {
+        let owned = |number: &u32| {
+            let owner_of = self.0[0].broker.settings.placement.owner(&format!("a/{number}"));
+            owner_of == ShardId(owner)
+        };
+        let number = (0..1_000).find(owned).expect("each shard owns some topic");
+        format!("a/{number}")
     }
 }
 
-fn publishes(seen: &[String]) -> usize {
-    seen.iter().filter(|packet| packet.starts_with("PUBLISH")).count()
-}
-
-/// The publisher's shard does not know yet that the message has arrived, and after the crash routes it again.
+/// The publisher is at home in shard 0, its subscriber in that one or the other, and the topic in either; both crash
+/// when the message has been placed and the publisher's home does not know yet that it was.
 #[test]
-fn a_message_that_was_placed_before_a_crash_is_not_placed_again() {
-    for retain in [false, true] {
-        let mut bench = two_shards();
-        let topic = bench.own_topic();
-        bench.connect(1, "subscriber", true, 1_000);
-        bench.subscribe(1, &topic, 2);
-        bench.handle(Input::Closed { connection: id(1) });
-        bench.hear(MeshMessage::Publish { token: 5, parcel: parcel(&topic, retain, Lsn(77)) });
-        let mut bench = bench.crash_and_replay();
-        bench.hear_all();
-        bench.hear(MeshMessage::Publish { token: 6, parcel: parcel(&topic, retain, Lsn(77)) });
-        assert!(
-            bench.world.mesh.contains(&(OTHER, MeshMessage::Settled { token: 6 })),
-            "it is answered all the same"
-        );
-        bench.hear(MeshMessage::Publish { token: 7, parcel: parcel(&topic, retain, Lsn(78)) });
-        bench.connect(2, "subscriber", false, 1_000);
-        let mut seen = bench.seen(2);
-        bench.ack(2, 0x50, 1);
-        bench.settle();
-        seen.extend(bench.seen(2));
-        assert_eq!(publishes(&seen), 2, "key 77 once, key 78 once; retain {retain}: {seen:?}");
+fn exactly_once_holds_wherever_publisher_owner_and_subscriber_are() {
+    for (owner, home) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+        for (retain, exchanges) in (0..8).flat_map(|exchanges| [(false, exchanges), (true, exchanges)]) {
+            let mut shards = Shards::new();
+            let topic = shards.topic_of(owner);
+            shards.0[home].connect(1, "subscriber", true, 1_000);
+            shards.0[home].subscribe(1, "a/#", 2);
+            shards.settle();
+            shards.0[home].handle(Input::Closed { connection: id(1) });
+            shards.0[0].connect(2, "publisher", true, 1_000);
+            shards.settle();
+            shards.0[0].publish_with(2, &topic, QoS::ExactlyOnce, 7, "once", retain);
+            // The disk of shard 0 is as far as its inbound record; then each step of the way is made durable.
+            for _ in 0..exchanges {
+                shards.0.iter_mut().for_each(Bench::sync);
+                let _ = shards.exchange();
+            }
+            let mut shards = shards.crash();
+            shards.0[0].connect(2, "publisher", false, 1_000);
+            shards.0[0].publish_with(2, &topic, QoS::ExactlyOnce, 7, "once", retain);
+            shards.settle();
+            shards.0[home].connect(3, "subscriber", false, 1_000);
+            shards.settle();
+            let seen = shards.0[home].seen(3);
+            let deliveries = seen.iter().filter(|packet| packet.starts_with("PUBLISH")).count();
+            let case = format!("owner {owner}, subscriber {home}, retain {retain}, {exchanges} exchanges");
+            assert_eq!(deliveries, 1, "{case}: {seen:?}");
+        }
     }
-}
-
-#[test]
-fn nothing_is_placed_before_the_other_shard_has_told_its_interest() {
-    let mut bench = two_shards();
-    let topic = bench.own_topic();
-    let will = Will {
-        qos: QoS::AtLeastOnce,
-        retain: false,
-        delay: None,
-        message_expiry: None,
-        topic: &topic,
-        forward: Properties::EMPTY,
-        payload: b"gone",
-    };
-    bench.connect_as(1, &Connect { session_expiry: Some(100), will: Some(will), ..connect("mortal") });
-    let mut bench = bench.crash_and_replay();
-    bench.settle();
-    // It is due at once, but who wants it is not known; the same for what comes from a shard that is ahead.
-    bench.hear(MeshMessage::Publish { token: 5, parcel: parcel(&topic, false, Lsn(77)) });
-    let delivered = |bench: &Bench| {
-        bench.world.mesh.iter().filter(|(_, message)| matches!(message, MeshMessage::Deliver { .. })).count()
-    };
-    assert_eq!(delivered(&bench), 0);
-    bench.hear(MeshMessage::Interest { token: 0, filter: topic.as_str().into(), members: 1 });
-    bench.hear(MeshMessage::InterestComplete);
-    assert_eq!(delivered(&bench), 2, "the will and the message: {:?}", bench.world.mesh);
-}
-
-/// The other shard cannot read back what is in this one's journal: retained bodies stay in memory, whatever the bound.
-#[test]
-fn another_shard_is_told_every_retained_message_after_a_crash_however_many_they_are() {
-    let mut settings = settings_for(2);
-    settings.resident_bytes_max = 50;
-    let mut bench = two_shards_with(settings);
-    let topics: Vec<String> = bench.own_topics().take(10).collect();
-    bench.connect(1, "publisher", true, 0);
-    for number in 0..20_usize {
-        let packet_id = u16::try_from(number + 1).expect("few");
-        let value = format!("value {number}");
-        bench.publish_with(1, &topics[number % 10], QoS::AtLeastOnce, packet_id, &value, true);
-        bench.settle();
-    }
-    let mut bench = bench.crash_and_replay();
-    bench.hear_all();
-    bench.hear(MeshMessage::RetainedPull { token: 3, filter: "a/#".into(), after: "".into(), count: 100 });
-    let Some((_, MeshMessage::Retained { parcels, next, .. })) = bench.world.mesh.last() else {
-        panic!("no answer: {:?}", bench.world.mesh);
-    };
-    let mut values: Vec<_> =
-        parcels.iter().map(|parcel| &parcel.bytes[usize::from(parcel.topic_len)..]).collect();
-    values.sort_unstable();
-    let expected: Vec<String> = (10..20).map(|number| format!("value {number}")).collect();
-    assert_eq!(values, expected.iter().map(String::as_bytes).collect::<Vec<_>>());
-    assert!(next.is_none());
 }
