@@ -101,6 +101,11 @@ fn every_limit_is_documented_and_used() {
 }
 
 #[test]
+fn every_limit_that_a_peer_can_reach_has_a_test_that_names_it() {
+    expect_clean(limits::untested(&source::tree()));
+}
+
+#[test]
 fn every_normative_statement_is_accounted_for() {
     let lists = statements::Lists::load();
     expect_clean(statements::check(&lists, &statements::citations(&source::tree())));

@@ -11,10 +11,22 @@ use tempfile::TempDir;
 /// How long a start may take before the test fails.
 const START_TIME: Duration = Duration::from_secs(30);
 
+/// How to start one, beyond the defaults.
+#[derive(Clone, Default)]
+pub struct Start {
+    /// The configuration file; the listener, the data directory, the reactor and the shards are set by flags.
+    pub config: String,
+    /// What the shell does before it becomes the program, like setting a limit; empty for no shell.
+    pub shell: &'static str,
+    /// Shards, if not as many as the environment says.
+    pub shards: Option<u16>,
+}
+
 /// A running broker; dropping it ends the process.
 pub struct Broker {
     process: Child,
     address: SocketAddr,
+    start: Start,
     /// Gone while a restart holds it.
     data: Option<TempDir>,
 }
@@ -25,8 +37,18 @@ impl Broker {
         let data = tempfile::tempdir().expect("a directory for the data");
         match setting("CONFORMANCE_MOSQUITTO") {
             Some(program) => start_mosquitto(&program, data),
-            None => start_ironpost(data),
+            None => start_ironpost(Start::default(), data),
         }
+    }
+
+    /// Starts ours in that way, with nothing in its data directory.
+    pub fn start_with(start: Start) -> Broker {
+        start_ironpost(start, tempfile::tempdir().expect("a directory for the data"))
+    }
+
+    /// Its process id.
+    pub fn process_id(&self) -> u32 {
+        self.process.id()
     }
 
     /// Where it listens.
@@ -37,8 +59,9 @@ impl Broker {
     /// Kills the process and starts another on the same data.
     pub fn restart(mut self) -> Broker {
         let data = self.data.take().expect("only a restart takes it");
+        let start = self.start.clone();
         drop(self);
-        start_ironpost(data)
+        start_ironpost(start, data)
     }
 }
 
@@ -61,10 +84,20 @@ pub fn clock() -> Instant {
     Instant::now()
 }
 
-fn start_ironpost(data: TempDir) -> Broker {
+fn start_ironpost(start: Start, data: TempDir) -> Broker {
     let reactor = setting("CONFORMANCE_REACTOR").unwrap_or_else(|| "auto".to_owned());
-    let shards = setting("CONFORMANCE_SHARDS").unwrap_or_else(|| "1".to_owned());
-    let mut process = Command::new(env!("CARGO_BIN_EXE_ironpost"))
+    let shards = match start.shards {
+        Some(shards) => shards.to_string(),
+        None => setting("CONFORMANCE_SHARDS").unwrap_or_else(|| "1".to_owned()),
+    };
+    let program = env!("CARGO_BIN_EXE_ironpost");
+    let mut command = Command::new(if start.shell.is_empty() { program } else { "sh" });
+    if !start.shell.is_empty() {
+        command.args(["-c", &format!("{}; exec \"$0\" \"$@\"", start.shell), program]);
+    }
+    let config = data.path().join("ironpost.toml");
+    std::fs::write(&config, &start.config).expect("a configuration can be written");
+    let mut process = command
         .args([
             "serve",
             "--listen",
@@ -73,8 +106,10 @@ fn start_ironpost(data: TempDir) -> Broker {
             &reactor,
             "--shards",
             &shards,
-            "--data",
+            "--config",
         ])
+        .arg(config)
+        .arg("--data")
         .arg(data.path().join("data"))
         .current_dir(data.path())
         .stdin(Stdio::null())
@@ -86,7 +121,7 @@ fn start_ironpost(data: TempDir) -> Broker {
     follow(process.stdout.take().expect("piped"), sender.clone());
     follow(process.stderr.take().expect("piped"), sender);
     match listening_address(&lines) {
-        Ok(address) => Broker { process, address, data: Some(data) },
+        Ok(address) => Broker { process, address, start, data: Some(data) },
         Err(log) => {
             let _ = process.kill();
             let _ = process.wait();
@@ -149,7 +184,7 @@ fn start_mosquitto(program: &str, data: TempDir) -> Broker {
         assert!(started.elapsed() < START_TIME, "Mosquitto does not listen");
         std::thread::yield_now();
     }
-    Broker { process, address, data: Some(data) }
+    Broker { process, address, start: Start::default(), data: Some(data) }
 }
 
 #[expect(clippy::disallowed_methods, reason = "settings of a test run have no configuration file")]

@@ -64,6 +64,19 @@ impl Client {
         }
     }
 
+    /// Waits that long for what is expected from now on.
+    pub fn be_patient(&mut self, patience: Duration) {
+        self.stream.set_read_timeout(Some(patience)).expect("a socket option");
+    }
+
+    /// Whether something comes within that time.
+    pub fn hears_within(&mut self, patience: Duration) -> bool {
+        self.be_patient(patience);
+        let heard = !self.early.is_empty() || self.stream.peek(&mut [0]).is_ok();
+        self.be_patient(PATIENCE);
+        heard
+    }
+
     pub fn send(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).expect("the broker reads");
     }
@@ -269,6 +282,16 @@ impl Client {
             assert!(matches!(packet, Packet::Disconnect { .. }), "{packet:?}");
         }
         clock()
+    }
+
+    /// How many bytes there are until the end of the connection.
+    pub fn read_to_end(&mut self) -> usize {
+        let mut bytes = Vec::new();
+        match self.stream.read_to_end(&mut bytes) {
+            Ok(_) => {}
+            Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset, "no end"),
+        }
+        bytes.len()
     }
 
     fn receive_new(&mut self) -> Option<Packet> {

@@ -10,15 +10,15 @@
 //! `CONFORMANCE_REACTOR=epoll` chooses the reactor, and `CONFORMANCE_SHARDS=4` the number of shards.
 
 mod alias;
-mod broker;
-mod bytes;
-mod client;
 mod connect;
 mod connect_3;
 mod disconnect;
 mod expiry;
 mod flow;
 mod malformed;
+#[path = "peer.rs"]
+#[expect(dead_code, reason = "the overload tests use the rest")]
+mod peer;
 mod properties;
 mod quality;
 mod redelivery;
@@ -29,3 +29,5 @@ mod statements_3;
 mod subscribe;
 mod topics;
 mod will;
+
+use peer::{broker, bytes, client};

@@ -1,7 +1,7 @@
 //! Rules about `limits.rs`: a bound has a reason, and something keeps to it.
 
 use crate::source::{Source, identifier_after, words};
-use crate::tables::LIMITS_PENDING;
+use crate::tables::{LIMITS_PENDING, LIMITS_UNTESTED};
 
 /// Constants without a doc comment.
 pub fn undocumented(limits: &Source) -> Vec<String> {
@@ -44,6 +44,36 @@ pub fn unused(tree: &[Source]) -> Vec<String> {
     findings
 }
 
+/// Constants that no test names, in its code or in a comment: one of `tests/overload` or one beside the code that keeps
+/// to it. Exceptions are in the table.
+pub fn untested(tree: &[Source]) -> Vec<String> {
+    let limits = crate::source::find(tree, "src/limits.rs");
+    let tests: Vec<&str> = tree.iter().flat_map(test_texts).collect();
+    let is_tested = |name: &str| tests.iter().any(|text| !words(text, name).is_empty());
+    let excepted = |name: &str| LIMITS_UNTESTED.iter().any(|(constant, _)| *constant == name);
+    let mut findings = Vec::new();
+    for name in constants(limits).into_iter().filter(|name| !excepted(name) && !is_tested(name)) {
+        findings.push(format!(
+            "src/limits.rs: no test names `{name}`: show in tests/overload what a peer sees at it, or beside the code"
+        ));
+    }
+    for (name, _) in LIMITS_UNTESTED.iter().filter(|(name, _)| !constants(limits).contains(name)) {
+        findings.push(format!("tables::LIMITS_UNTESTED: there is no `{name}`: delete the entry"));
+    }
+    findings
+}
+
+/// The parts of a file that are tests of limits.
+fn test_texts(source: &Source) -> Vec<&str> {
+    if source.path.starts_with("tests/overload/") {
+        return vec![&source.text];
+    }
+    if !source.path.starts_with("src/") {
+        return Vec::new();
+    }
+    source.test_ranges().into_iter().map(|range| &source.text[range]).collect()
+}
+
 fn constants(limits: &Source) -> Vec<&str> {
     let all = words(&limits.code, "const").into_iter();
     let names = all.map(|offset| identifier_after(&limits.code, offset + "const".len()));
@@ -67,4 +97,17 @@ fn a_limit_that_nothing_keeps_to_is_found() {
     ];
     let findings: Vec<String> = unused(&tree).into_iter().filter(|f| f.contains("keeps to")).collect();
     assert_eq!(findings.len(), 2, "{findings:?}");
+}
+
+#[test]
+fn a_limit_that_no_test_names_is_found() {
+    let tree = [
+        Source::new("src/a.rs", "fn a() { limits::A; }\n#[cfg(test)]\nmod tests { fn b() { limits::B; } }\n"),
+        Source::new("src/limits.rs", "pub const A: u8 = 1;\npub const B: u8 = A;\npub const C: u8 = 1;\n"),
+        Source::new("tests/overload/c.rs", "// limits::C\n"),
+        Source::new("tests/other.rs", "limits::A;\n"),
+    ];
+    let findings: Vec<String> = untested(&tree).into_iter().filter(|f| f.contains("no test")).collect();
+    assert_eq!(findings.len(), 1, "{findings:?}");
+    assert!(findings[0].contains("`A`"));
 }
