@@ -376,17 +376,20 @@ impl Messages {
         }
     }
 
-    /// The body came back from disk.
+    /// The body came back from disk, for as long as there is room.
     pub(super) fn restore_bytes(&mut self, slot: u32, body: &Body<'_>) {
+        self.keep_bytes(slot, body);
+        self.make_evictable(slot);
+    }
+
+    /// The body came back from disk, to stay until `make_evictable` or `take_bytes`.
+    fn keep_bytes(&mut self, slot: u32, body: &Body<'_>) {
         let bytes: Arc<[u8]> = [body.topic.as_bytes(), body.forward, body.payload].concat().into();
         self.resident_bytes += bytes.len() as u64;
         let message = &mut self.slots[slot as usize];
         assert!(message.bytes.is_none(), "only a body that is not in memory is fetched");
         message.bytes = Some(bytes);
-        let id = MessageId { slot, serial: message.serial };
-        message.evictable = true;
-        self.evictable.push_back(id);
-        self.evict();
+        self.held_bytes += message.held_bytes();
     }
 
     /// The body is on disk: it may leave memory when there is too much.
