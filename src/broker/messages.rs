@@ -147,6 +147,11 @@ impl Message {
         })
     }
 
+    /// Whether someone still owes for it who is not written down, and could be.
+    pub(super) fn is_unwritten(&self) -> bool {
+        self.owed.as_slice().iter().any(|owed| owed.durable && !owed.done && !owed.recorded)
+    }
+
     /// As it travels to another shard.
     pub(super) fn parcel(&self) -> Option<Parcel> {
         Some(Parcel {

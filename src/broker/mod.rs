@@ -49,6 +49,7 @@ mod subscribe;
 mod subscription_ids;
 mod timers;
 mod transmit;
+mod unwritten;
 mod will;
 
 #[cfg(test)]
@@ -79,6 +80,7 @@ use self::subscribe::PendingSubacks;
 use self::subscription_ids::SubscriptionIds;
 use self::subscriptions::Subscriptions;
 use self::timers::Timers;
+use self::unwritten::Unwritten;
 use crate::ids::{ConnectionId, Lsn, SessionKey, ShardId};
 use crate::record::Record;
 use crate::time::{Nanos, Now};
@@ -113,6 +115,7 @@ pub struct Broker {
     retained_pulls: RetainedPulls,
     placing: Placing,
     held: VecDeque<Held>,
+    unwritten: Unwritten,
     awaiting: AwaitDurable,
     /// Slots of sessions that may have something to send.
     ready: VecDeque<u32>,
@@ -155,6 +158,7 @@ impl Broker {
             retained_pulls: RetainedPulls::default(),
             placing: Placing::default(),
             held: VecDeque::new(),
+            unwritten: Unwritten::default(),
             awaiting: AwaitDurable::default(),
             ready: VecDeque::new(),
             fetching: BTreeMap::new(),
