@@ -56,7 +56,7 @@ impl Broker {
             Record::Message { body, origin, recipients } => {
                 self.replay_message(lsn, &body, origin, recipients)
             }
-            Record::Deliver { message, recipients } => self.replay_deliver(message, recipients),
+            Record::Deliver { message, recipients } => self.replay_deliver(lsn, message, recipients),
             Record::Acknowledged { key, message } => self.replay_acknowledged(key, message),
             Record::Inbound { key, packet_id, body } => self.replay_inbound(lsn, key, packet_id, &body),
             Record::Routed { inbound } => self.replay_routed(inbound),
@@ -224,7 +224,10 @@ impl Broker {
         recipients: Recipients<'_>,
     ) {
         let slot = self.replay_body(lsn, body, origin);
-        self.origins.recorded(origin, lsn, &mut self.live);
+        // Without recipients it is the body of a retained message, whose recipients follow.
+        if recipients.iter().next().is_some() {
+            self.origins.recorded(origin, lsn, &mut self.live);
+        }
         self.replay_recipients(slot, recipients);
     }
 
@@ -244,11 +247,13 @@ impl Broker {
         slot
     }
 
-    fn replay_deliver(&mut self, lsn: Lsn, recipients: Recipients<'_>) {
-        if self.replaying().unrouted.contains_key(&lsn) {
-            self.origins.placed_own(self.shard, lsn);
+    fn replay_deliver(&mut self, lsn: Lsn, message: Lsn, recipients: Recipients<'_>) {
+        if self.replaying().unrouted.contains_key(&message) {
+            self.origins.placed_own(self.shard, message);
         }
-        if let Some(slot) = self.replaying().by_record.get(&lsn).copied() {
+        if let Some(slot) = self.replaying().by_record.get(&message).copied() {
+            let origin = self.messages.get(slot).key_to_note(self.shard);
+            self.origins.recorded(origin, lsn, &mut self.live);
             self.replay_recipients(slot, recipients);
         }
     }

@@ -88,7 +88,7 @@ impl Broker {
                 ..recipient
             }));
         }
-        let origin = message.origin.filter(|origin| origin.shard != self.shard);
+        let origin = message.key_to_note(self.shard);
         self.lsn = self.lsn.next();
         let lsn = self.lsn;
         if message.lsn.is_some() {
@@ -249,7 +249,8 @@ impl Broker {
         message.lsn = lsn;
         let message = self.messages.get(slot);
         let body = message.body().expect("a body leaves memory only once it is on disk");
-        let record = Record::Message { body, origin: None, recipients: (&[][..]).into() };
+        let origin = message.key_to_note(self.shard);
+        let record = Record::Message { body, origin, recipients: (&[][..]).into() };
         effects.perform(Effect::Append { lsn, record });
         self.live.add(lsn);
     }

@@ -3,6 +3,7 @@
 
 mod flows;
 mod recovery;
+mod repeats;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -10,6 +11,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use super::Broker;
 use super::effect::{CloseReason, Effect, Effects};
 use super::input::Input;
+use super::route::MeshMessage;
 use super::settings::Settings;
 use crate::ids::{ConnectionId, Lsn, ShardId};
 use crate::journal;
@@ -25,6 +27,8 @@ struct World {
     /// Encoded records by LSN.
     journal: Vec<(Lsn, Vec<u8>)>,
     fetches: Vec<Lsn>,
+    /// What it said to other shards, if there are any.
+    mesh: Option<Vec<MeshMessage>>,
 }
 
 impl Effects for World {
@@ -40,7 +44,10 @@ impl Effects for World {
                 self.journal.push((lsn, journal::encoded(lsn, &record)));
             }
             Effect::Fetch { lsn } => self.fetches.push(lsn),
-            Effect::Mesh { message, .. } => panic!("one shard has nobody to talk to: {message:?}"),
+            Effect::Mesh { message, .. } => match &mut self.mesh {
+                Some(mesh) => mesh.push(message),
+                None => panic!("one shard has nobody to talk to: {message:?}"),
+            },
             Effect::Pause { .. } | Effect::Hold { .. } | Effect::Resume { .. } | Effect::Log(_) => {}
         }
     }
