@@ -129,6 +129,13 @@ pub const DRAIN_MS_MAX: u32 = 80_000;
 /// Ceiling of the hold setting: a sender that waits longer for its acknowledgement sends again.
 pub const HOLD_MS_MAX: u32 = 10_000;
 
+/// How long a start waits for the lock of a process that is being taken apart. Beyond: it is another one at work, and
+/// the start fails with the cure.
+pub const LOCK_WAIT_MS: u64 = 3_000;
+
+/// How often it looks.
+pub const LOCK_RETRY_MS: u64 = 20;
+
 /// Segments of one journal: 4 TiB at 64 MiB each; bounds the table at open.
 pub const SEGMENTS_MAX: usize = 65_536;
 
