@@ -189,6 +189,13 @@ pub const MESH_RETRY_MS: u64 = 1;
 
 // --- The journal ---
 
+/// How long a start waits for the lock of a process that is being taken apart. Beyond: it is another one at work, and
+/// the start fails with the cure.
+pub const LOCK_WAIT_MS: u64 = 3_000;
+
+/// How often it looks.
+pub const LOCK_RETRY_MS: u64 = 20;
+
 /// Segments of one journal: 4 TiB at 64 MiB each; bounds the table at open.
 pub const SEGMENTS_MAX: usize = 65_536;
 

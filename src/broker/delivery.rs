@@ -151,8 +151,12 @@ impl Broker {
         let Some(delivery) = self.sessions.get_mut(slot).delivery.as_deref_mut() else {
             return Attempt::Wait;
         };
-        if let Some(in_flight) = delivery.in_flight.get(delivery.cursor).copied() {
-            return self.send_in_flight(id, slot, in_flight, effects);
+        let unsent = delivery.in_flight.get(delivery.cursor).copied();
+        match unsent {
+            // Its packet id is on the way to the disk. Those behind it in the queue get theirs meanwhile, so that one
+            // sync serves a window of deliveries and not one.
+            None | Some(InFlight { phase: Phase::Reserved, .. }) => {}
+            Some(in_flight) => return self.send_in_flight(id, slot, in_flight, effects),
         }
         let Some(entry) = delivery.queue.front().copied() else {
             if delivery.is_empty() {
@@ -161,6 +165,10 @@ impl Broker {
             return Attempt::Wait;
         };
         let qos = self.entry_qos(entry);
+        if qos == QoS::AtMostOnce && unsent.is_some() {
+            // It would overtake what waits for the disk.
+            return Attempt::Wait;
+        }
         if qos != QoS::AtMostOnce && delivery_is_full(self.sessions.get_mut(slot).delivery(), window) {
             return Attempt::Wait;
         }
@@ -223,7 +231,7 @@ impl Broker {
         effects: &mut impl Effects,
     ) -> Attempt {
         match in_flight.phase {
-            Phase::Reserved => return Attempt::Wait,
+            Phase::Reserved => unreachable!("what waits for the disk is not sent"),
             Phase::Receiving => {}
             Phase::Released => {
                 self.send_ack(id, AckKind::Pubrel, in_flight.packet_id, ReasonCode::Success, effects);

@@ -163,6 +163,18 @@ impl Message {
         })
     }
 
+    /// Whether someone still owes for it who is not written down, and could be.
+    pub(super) fn is_unwritten(&self) -> bool {
+        self.owed.as_slice().iter().any(|owed| owed.durable && !owed.done && !owed.recorded)
+    }
+
+    /// The key that a record of its recipients has to name, so that a repeat after a crash is known: none if it has
+    /// none, or if it is the `Inbound` record itself, whose number is the key. (One of ours that comes back from the
+    /// owner of its topic is not that record, and has to name it.)
+    pub(super) fn key_to_note(&self, here: ShardId) -> Option<OriginKey> {
+        self.origin.filter(|origin| (origin.shard, origin.lsn) != (here, self.lsn))
+    }
+
     /// As it travels to another shard.
     pub(super) fn parcel(&self) -> Option<Parcel> {
         Some(Parcel {

@@ -50,6 +50,7 @@ mod subscribe;
 mod subscription_ids;
 mod timers;
 mod transmit;
+mod unwritten;
 mod will;
 
 #[cfg(test)]
@@ -81,6 +82,7 @@ use self::subscribe::PendingSubacks;
 use self::subscription_ids::SubscriptionIds;
 use self::subscriptions::Subscriptions;
 use self::timers::Timers;
+use self::unwritten::Unwritten;
 use crate::ids::{ConnectionId, Lsn, SessionKey, ShardId};
 use crate::record::Record;
 use crate::time::{Nanos, Now};
@@ -116,6 +118,7 @@ pub struct Broker {
     placing: Placing,
     pace: Pace,
     held: VecDeque<Held>,
+    unwritten: Unwritten,
     awaiting: AwaitDurable,
     /// Slots of sessions that may have something to send.
     ready: VecDeque<u32>,
@@ -159,6 +162,7 @@ impl Broker {
             placing: Placing::default(),
             pace: Pace::default(),
             held: VecDeque::new(),
+            unwritten: Unwritten::default(),
             awaiting: AwaitDurable::default(),
             ready: VecDeque::new(),
             fetching: BTreeMap::new(),

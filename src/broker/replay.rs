@@ -253,8 +253,7 @@ impl Broker {
             self.origins.placed_own(self.shard, message);
         }
         if let Some(slot) = self.replaying().by_record.get(&message).copied() {
-            let inbound = OriginKey { shard: self.shard, lsn: message };
-            let origin = self.messages.get(slot).origin.filter(|origin| *origin != inbound);
+            let origin = self.messages.get(slot).key_to_note(self.shard);
             self.origins.recorded(origin, lsn, &mut self.live);
             self.replay_recipients(slot, recipients);
         }

@@ -2,14 +2,15 @@
 //!
 //! Settled means: every recipient with QoS above 0 has acknowledged it, or holds it durably, or (a session that does
 //! not outlive its connection) has had it for `hold`. If a durable recipient cannot be expected to acknowledge at
-//! once, the record joins the next commit immediately; else it waits up to `hold` and, acknowledged in time, is never
-//! written. Invariant I1 is the condition in `try_settle`, and nothing else answers a sender.
+//! once, the record joins the next commit immediately, and with it what waits of the same publisher and topic
+//! (`unwritten.rs`); else it waits up to `hold` and, acknowledged in time, is never written. Invariant I1 is the condition in `try_settle`, and nothing else answers a sender.
 
 use super::effect::{Effect, Effects};
 use super::messages::{MessageId, Sender};
 use super::route::MeshMessage;
+use super::unwritten::Line;
 use super::{Broker, Budget};
-use crate::ids::{Lsn, OriginKey};
+use crate::ids::Lsn;
 use crate::record::{Recipient, Record};
 use crate::time::Nanos;
 use crate::wire::QoS;
@@ -19,6 +20,8 @@ use crate::wire::QoS;
 pub(super) struct Held {
     pub(super) until: Nanos,
     pub(super) message: MessageId,
+    /// Where `unwritten` has it; `None` if it is written.
+    line: Option<Line>,
 }
 
 impl Broker {
@@ -28,16 +31,34 @@ impl Broker {
         let message = self.messages.get_mut(slot);
         message.placed = true;
         let (durable, volatile) = (message.owing_durable > 0, message.owing_volatile > 0);
-        if durable && (urgent || hold_ms == 0) {
-            self.record(slot, effects);
+        let mut line = None;
+        if durable {
+            let own = Line::of(self.messages.get(slot), &self.settings.hash_key);
+            if urgent || hold_ms == 0 {
+                self.record_line(own, effects);
+                self.record(slot, effects);
+            } else {
+                self.unwritten.push(own, self.messages.id(slot));
+                line = Some(own);
+            }
         }
         if durable || volatile {
             let until = self.now.mono.plus_ms(u64::from(hold_ms));
-            self.held.push_back(Held { until, message: self.messages.id(slot) });
+            self.held.push_back(Held { until, message: self.messages.id(slot), line });
         }
         self.answer_placed(slot, effects);
         self.try_settle(slot, effects);
         self.release_message(slot);
+    }
+
+    /// Write down everything of that publisher and topic that waits in memory. No more than the publisher may have
+    /// unacknowledged (`RECEIVE_MAXIMUM`).
+    fn record_line(&mut self, line: Line, effects: &mut impl Effects) {
+        for id in self.unwritten.take(line) {
+            if self.messages.find(id).is_some_and(|message| message.is_unwritten()) {
+                self.record(id.slot, effects);
+            }
+        }
     }
 
     /// Write down who still has to get the message.
@@ -67,10 +88,9 @@ impl Broker {
                 ..recipient
             }));
         }
-        let origin = self.origin_to_record(slot);
+        let origin = message.key_to_note(self.shard);
         self.lsn = self.lsn.next();
         let lsn = self.lsn;
-        let message = self.messages.get_mut(slot);
         if message.lsn.is_some() {
             let record = Record::Deliver { message: message.lsn, recipients: (&*recipients).into() };
             effects.perform(Effect::Append { lsn, record });
@@ -85,14 +105,6 @@ impl Broker {
         self.origins.recorded(origin, lsn, &mut self.live);
         self.statistics.recorded += 1;
         self.awaiting.push(lsn, super::await_durable::Waiter::Covered { message: self.messages.id(slot) });
-    }
-
-    /// The key to be recorded with a QoS 2 message. One of this shard counts too: if the topic's owner is another shard,
-    /// the message came back from there, and this copy is not the inbound message whose own record is the key.
-    fn origin_to_record(&self, slot: u32) -> Option<OriginKey> {
-        let message = self.messages.get(slot);
-        let inbound = OriginKey { shard: self.shard, lsn: message.lsn };
-        message.origin.filter(|origin| *origin != inbound)
     }
 
     /// The record with the recipients is durable.
@@ -116,14 +128,16 @@ impl Broker {
                 return true;
             }
             self.held.pop_front();
+            if let Some(line) = held.line {
+                self.unwritten.forget(line, held.message);
+            }
             let Some(message) = self.messages.find(held.message) else { continue };
             if message.settled {
                 continue;
             }
             message.forgiven = true;
             message.owing_volatile = 0;
-            let unwritten = |owed: &super::messages::Owed| owed.durable && !owed.done && !owed.recorded;
-            if message.owed.as_slice().iter().any(unwritten) {
+            if message.is_unwritten() {
                 self.record(held.message.slot, effects);
             }
             self.try_settle(held.message.slot, effects);
@@ -237,8 +251,8 @@ impl Broker {
         let lsn = self.lsn;
         let message = self.messages.get_mut(slot);
         message.lsn = lsn;
-        let origin = self.origin_to_record(slot);
         let message = self.messages.get(slot);
+        let origin = message.key_to_note(self.shard);
         let body = message.body().expect("a body leaves memory only once it is on disk");
         let record = Record::Message { body, origin, recipients: (&[][..]).into() };
         effects.perform(Effect::Append { lsn, record });

@@ -92,7 +92,8 @@ impl JournalError {
         self
     }
 
-    pub(super) fn kernel(
+    /// What the kernel said about that operation.
+    pub(crate) fn kernel(
         operation: &'static str,
         object: impl Into<Box<str>>,
         error: &io::Error,
@@ -103,6 +104,11 @@ impl JournalError {
             _ => Problem::Kernel(errno(error)),
         };
         JournalError::new(operation, object, problem)
+    }
+
+    /// Whether another process has it.
+    pub fn is_in_use(&self) -> bool {
+        self.problem == Problem::InUse
     }
 
     /// Whether there was no room on the disk.

@@ -39,3 +39,6 @@ pub mod signal;
 
 pub use serve::{ServeError, serve};
 pub use shard::{Fatal, Parts, Shard, State};
+
+#[cfg(test)]
+mod tests;

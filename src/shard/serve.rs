@@ -3,7 +3,7 @@
 //! Decides the order of starting and stopping, and what ends the process; a shard's work is in `shard`. Called by the
 //! command. This thread only waits for reports.
 //!
-//! Starting: lock the data directory; one thread per shard recovers its journal; when all have, they exchange who is
+//! Starting: lock the data directory, waiting a moment for a process that was just killed; one thread per shard recovers its journal; when all have, they exchange who is
 //! subscribed to what; when all know, the listeners open. A client that connected earlier would be acknowledged for a
 //! message whose recipients nobody remembers yet.
 //!
@@ -32,6 +32,7 @@ use crate::config::{Config, ReactorChoice};
 use crate::ids::ShardId;
 use crate::journal::storage::Directory;
 use crate::journal::{self, GrowRequest, Grown, JournalError, Replayed};
+use crate::limits::{LOCK_RETRY_MS, LOCK_WAIT_MS};
 use crate::reactor::{self, Backend, Doorbell, Probe, Reactor, Socket};
 
 /// Of the time for draining, the part that is left for the last sync.
@@ -135,7 +136,8 @@ struct Seat {
 pub fn serve(config: &Config) -> Result<(), ServeError> {
     let system = |what| move |error| ServeError::System { what, error };
     let descriptors = reactor::prepare_process().map_err(system("raise the limit of open files"))?;
-    let data = journal::directory::open_or_create(&config.data, config.shards, random())?;
+    let open = || journal::directory::open_or_create(&config.data, config.shards, random());
+    let data = once_unlocked(open, sleep)?;
     let backend = choose_backend(config.reactor);
     tracing::info!(
         event = "starting",
@@ -173,6 +175,21 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
         watch.until_signal()?;
     }
     watch.stop(config.drain_ms)
+}
+
+/// Opens something that is locked. The kernel releases the locks of a process that was killed one after the other,
+/// while it takes it apart, and whoever starts it again may be faster than that.
+fn once_unlocked<T>(
+    mut open: impl FnMut() -> Result<T, JournalError>,
+    mut wait: impl FnMut(Duration),
+) -> Result<T, JournalError> {
+    for _ in 0..LOCK_WAIT_MS / LOCK_RETRY_MS {
+        match open() {
+            Err(error) if error.is_in_use() => wait(Duration::from_millis(LOCK_RETRY_MS)),
+            opened => return opened,
+        }
+    }
+    open()
 }
 
 /// What was asked for, or what suits this host.
@@ -330,7 +347,8 @@ fn run(seat: Seat) -> Result<(), ServeError> {
         tracing::warn!(event = "not_pinned", shard = id.0, %error, "the shard's thread may move between processors");
     }
     let options = journal::Options::new(id, shards, hash_key);
-    let journal = journal::open(storage.clone(), options, random(), reactor.now())?;
+    let open = || journal::open(storage.clone(), options.clone(), random(), reactor.now());
+    let journal = once_unlocked(open, sleep)?;
     let placement = config.placement(shards, hash_key);
     let settings = config.broker_settings(placement, hash_key);
     let mut name_key = [0; 16];
@@ -397,9 +415,51 @@ fn clock() -> Instant {
     Instant::now()
 }
 
+#[expect(clippy::disallowed_methods, reason = "before a shard's first turn there is no reactor to wait in")]
+fn sleep(time: Duration) {
+    thread::sleep(time);
+}
+
 /// Sixty-four bits that nobody can foresee.
 fn random() -> u64 {
     use std::hash::{BuildHasher, RandomState};
     // Its keys come from the operating system, and the hash of nothing is a function of them.
     RandomState::new().hash_one(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::storage::Storage;
+    use crate::reactor::sim::{Settings, World};
+
+    #[test]
+    fn a_lock_that_a_killed_process_still_holds_is_waited_for() {
+        let world = World::new(1, Settings::default());
+        let mut killed = Some(world.directory("data"));
+        killed.as_ref().unwrap().lock().unwrap();
+        let next = world.directory("data");
+        let open = || next.lock().map_err(|error| JournalError::kernel("lock", "data", &error));
+        let mut waits = 0;
+        let opened = once_unlocked(open, |_| {
+            waits += 1;
+            if waits == 3 {
+                killed = None;
+            }
+        });
+        assert_eq!((opened, waits), (Ok(()), 3));
+    }
+
+    #[test]
+    fn a_lock_that_stays_is_an_error_after_a_while() {
+        let world = World::new(1, Settings::default());
+        let running = world.directory("data");
+        running.lock().unwrap();
+        let next = world.directory("data");
+        let open = || next.lock().map_err(|error| JournalError::kernel("lock", "data", &error));
+        let mut waited = Duration::ZERO;
+        let opened = once_unlocked(open, |time| waited += time);
+        assert!(opened.is_err_and(|error| error.is_in_use()));
+        assert_eq!(waited, Duration::from_millis(LOCK_WAIT_MS));
+    }
 }

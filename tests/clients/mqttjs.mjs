@@ -13,9 +13,9 @@ const deadline = setTimeout(() => {
   process.exit(1);
 }, 30_000);
 
-async function connect(clientId, durable = false) {
+async function connect(clientId, durable = false, given = {}) {
   const properties =
-    protocolVersion === 5 ? { sessionExpiryInterval: durable ? 300 : 0, topicAliasMaximum: 16 } : undefined;
+    protocolVersion === 5 ? { sessionExpiryInterval: durable ? 300 : 0, ...given } : undefined;
   const client = mqtt.connect(`mqtt://127.0.0.1:${port}`, {
     clientId, protocolVersion, properties, clean: !durable, reconnectPeriod: 0,
   });
@@ -67,20 +67,41 @@ const scenarios = {
   },
 
   async aliases() {
-    const reader = await connect("js-alias-reader");
-    await reader.subscribeAsync("js/alias/#", { qos: 1 });
+    const reader = await connect("js-alias-reader", false, { topicAliasMaximum: 16 });
+    await reader.subscribeAsync("js/alias/#", { qos: 2 });
     const writer = await connect("js-alias-writer");
     const properties = { topicAlias: 3, userProperties: { from: "js" }, contentType: "text/plain" };
     await writer.publishAsync("js/alias/long/topic", "first", { qos: 1, properties });
-    await writer.publishAsync("", "second", { qos: 1, properties });
-    for (const message of await arrived(reader, 2)) {
-      assert.equal(message.topic || "js/alias/long/topic", "js/alias/long/topic");
-      assert.equal(message.packet.properties.userProperties.from, "js");
-      assert.equal(message.packet.properties.contentType, "text/plain");
+    for (const [payload, qos] of [["second", 1], ["third", 0], ["fourth", 2]]) {
+      await writer.publishAsync("", payload, { qos, properties });
     }
-    assert.deepEqual(reader.got.map((message) => message.payload), ["first", "second"]);
+    const got = await arrived(reader, 4);
+    assert.deepEqual(got.map((message) => message.payload), ["first", "second", "third", "fourth"]);
+    // At QoS 2, MQTT.js hands on the topic of the packet, which is empty beside an alias; at the others it looks it up.
+    assert.deepEqual(got.slice(0, 3).map((message) => message.topic), Array(3).fill("js/alias/long/topic"));
+    assert.deepEqual(got.map((message) => message.packet.topic), ["js/alias/long/topic", "", "", ""]);
+    for (const { packet } of got) {
+      assert.equal(packet.properties.topicAlias, got[0].packet.properties.topicAlias);
+      assert.equal(packet.properties.userProperties.from, "js");
+      assert.equal(packet.properties.contentType, "text/plain");
+    }
+    assert.ok(got[0].packet.properties.topicAlias >= 1 && got[0].packet.properties.topicAlias <= 16);
     await writer.endAsync();
     await reader.endAsync();
+  },
+
+  async takeover() {
+    const first = await connect("js-takeover", true);
+    await first.subscribeAsync("js/takeover", { qos: 1 });
+    const told = once(first, "disconnect");
+    const second = await connect("js-takeover", true);
+    assert.equal(second.sessionPresent, true);
+    const [packet] = await told;
+    assert.equal(packet.reasonCode, 0x8e);
+    await second.publishAsync("js/takeover", "to the second", { qos: 1 });
+    assert.equal((await arrived(second, 1))[0].payload, "to the second");
+    assert.equal(first.got.length, 0);
+    await second.endAsync();
   },
 };
 

@@ -24,11 +24,11 @@ class Client:
 
     def __init__(self, broker, client_id, version=V311, durable=False, will=None, expiry=300, window=10):
         self.broker, self.version, self.durable, self.expiry = broker, version, durable, expiry
-        self.window = window
+        self.window, self.published = window, 0
         self.changed = threading.Condition()
         self.messages, self.acknowledged, self.granted = [], set(), {}
         self.session_present = None
-        self.connects, self.disconnect_reasons = 0, []
+        self.connects, self.disconnects, self.told_to_leave = 0, 0, False
         session = {} if version == V5 else {"clean_session": not durable}
         self.client = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id, protocol=version, **session)
         self.client.max_inflight_messages_set(window)
@@ -53,10 +53,10 @@ class Client:
 
     def close(self):
         """DISCONNECT; the session stays if it is durable."""
-        ends = len(self.disconnect_reasons)
+        ends = self.disconnects
         self.client.disconnect()
         # A loop that is stopped at once would keep acknowledgements to itself.
-        self.wait(lambda: len(self.disconnect_reasons) > ends, "the end of the connection")
+        self.wait(lambda: self.disconnects > ends, "the end of the connection")
         self.client.loop_stop()
 
     def vanish(self):
@@ -75,16 +75,18 @@ class Client:
 
     def publish(self, topic, payload, qos=0, retain=False, **given):
         """Waits for the acknowledgement; QoS 0 for the write."""
+        self.published += 1
         info = self.client.publish(topic, payload, qos, retain, **given)
         info.wait_for_publish(WAIT_SECONDS)
         assert info.is_published(), f"no acknowledgement for {topic}"
 
     def publish_all(self, topic, payloads, qos):
-        """In order, at most a window unacknowledged: what the client itself would queue, it sends all at once after
-        a reconnect. Waits for none of the last; returns the payload by message id."""
-        before, sent = len(self.acknowledged), {}
+        """In order, at most a window unacknowledged, whatever was published before: what paho would have to queue
+        itself, it does not send in order. Waits for none of the last; returns the payload by message id."""
+        sent = {}
         for payload in payloads:
-            self.wait(lambda: len(sent) - (len(self.acknowledged) - before) < self.window, "room", 60)
+            self.wait(lambda: self.published - len(self.acknowledged) < self.window, "room", 60)
+            self.published += 1
             sent[self.client.publish(topic, payload, qos).mid] = payload
         return sent
 
@@ -121,8 +123,11 @@ class Client:
             self.connects += 1
         self._note(action)
 
-    def _on_disconnect(self, _client, _data, _flags, reason, _properties):
-        self._note(lambda: self.disconnect_reasons.append(reason.value))
+    def _on_disconnect(self, _client, _data, flags, _reason, _properties):
+        def action():
+            self.disconnects += 1
+            self.told_to_leave |= flags.is_disconnect_packet_from_server
+        self._note(action)
 
     def _on_message(self, _client, _data, message):
         self._note(lambda: self.messages.append(message))

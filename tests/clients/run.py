@@ -25,13 +25,6 @@ from broker import Broker
 from scenario import peer_skips, scenarios
 
 
-# Scenarios that do not hold yet, and why. A line is printed for each; an entry goes with the change that mends it.
-KNOWN_GAPS = {
-    "mqttjs_messages_of_each_qos_come_back_in_order": "version 5 ends with other deliveries than were sent; not yet understood",
-    "paho_the_second_connection_takes_the_session_over": "paho reports the end without the reason 0x8E; not yet understood",
-}
-
-
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--binary", required=True, help="ironpost, or the word mosquitto for the peer")
@@ -89,10 +82,6 @@ def main():
     scenarios_own.binary = given.own or given.binary
     is_peer = given.binary == "mosquitto"
     chosen = [scenario for scenario in scenarios if given.only in scenario.__name__]
-    if not given.only:
-        for name, reason in KNOWN_GAPS.items():
-            print(f"known gap, not run: {name}: {reason}", flush=True)
-        chosen = [scenario for scenario in chosen if scenario.__name__ not in KNOWN_GAPS]
     chosen = [scenario for scenario in chosen if not is_peer or scenario.__name__ not in peer_skips]
     passed = failed = 0
     for reactor in ["-"] if is_peer else given.reactor or ["epoll", "uring"]:

@@ -34,3 +34,8 @@ def mqttjs_a_session_queues_while_it_is_away_and_through_a_crash(broker):
 @scenario
 def mqttjs_topic_aliases_and_properties_of_version_5_work(broker):
     node(broker, "aliases", 5)
+
+
+@scenario
+def mqttjs_the_second_connection_takes_the_session_over_and_the_first_is_told_so(broker):
+    node(broker, "takeover", 5)

@@ -95,6 +95,34 @@ fn exactly_once_waits_for_the_disk_at_every_step() {
 }
 
 #[test]
+fn one_sync_serves_a_window_of_exactly_once_deliveries() {
+    let mut bench = pair();
+    for packet_id in 1..=20 {
+        bench.publish(2, "a/b", QoS::ExactlyOnce, packet_id, &packet_id.to_string());
+    }
+    bench.sync();
+    assert_eq!(bench.seen(1), [""; 0], "the packet ids are not durable");
+    bench.sync();
+    let deliveries: Vec<_> = (1..=20).map(|number| format!("PUBLISH 2 {number} {number}")).collect();
+    assert_eq!(bench.seen(1), deliveries);
+    (1..=20).for_each(|packet_id| bench.ack(1, PUBREC, packet_id));
+    bench.sync();
+    assert_eq!(bench.seen(1).len(), 20, "and so it does the releases");
+}
+
+#[test]
+fn nothing_overtakes_a_delivery_that_waits_for_the_disk() {
+    let mut bench = pair();
+    bench.publish(2, "a/b", QoS::ExactlyOnce, 7, "first");
+    bench.sync();
+    bench.publish(2, "a/b", QoS::AtMostOnce, 0, "second");
+    bench.publish(2, "a/b", QoS::AtLeastOnce, 8, "third");
+    assert_eq!(bench.seen(1), [""; 0]);
+    bench.sync();
+    assert_eq!(bench.seen(1), ["PUBLISH 2 1 first", "PUBLISH 0 0 second", "PUBLISH 1 2 third"]);
+}
+
+#[test]
 fn what_was_in_flight_goes_again_in_order_marked_dup() {
     let mut bench = pair();
     for (packet_id, payload) in [(1, "one"), (2, "two"), (3, "three")] {

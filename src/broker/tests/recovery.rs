@@ -1,5 +1,7 @@
 //! What is true again after a crash.
 
+use std::num::NonZeroU16;
+
 use super::*;
 use crate::wire::Will;
 
@@ -113,4 +115,42 @@ fn a_session_expires_by_the_time_it_was_disconnected_not_by_the_restart() {
     assert!(bench.broker.sessions.find("subscriber").is_some());
     bench.wait_ms(2_000);
     assert!(bench.broker.sessions.find("subscriber").is_none());
+}
+
+#[test]
+fn what_is_written_takes_along_what_its_publisher_sent_on_that_topic_before() {
+    let mut bench = Bench::new();
+    let narrow =
+        Connect { session_expiry: Some(1_000), receive_maximum: NonZeroU16::new(3), ..connect("subscriber") };
+    bench.connect_as(1, &narrow);
+    bench.subscribe(1, "a/#", 1);
+    bench.connect(2, "publisher", true, 1_000);
+    let records = bench.world.journal.len();
+    bench.publish(2, "a/c", QoS::AtLeastOnce, 1, "elsewhere");
+    bench.publish(2, "a/b", QoS::AtLeastOnce, 2, "one");
+    bench.publish(2, "a/b", QoS::AtLeastOnce, 3, "two");
+    assert_eq!(bench.world.journal.len(), records, "they wait for their acknowledgements");
+    // The window is full, so this one is written at once.
+    bench.publish(2, "a/b", QoS::AtLeastOnce, 4, "three");
+    assert_eq!(bench.world.journal.len(), records + 3, "and with it those of its topic");
+    bench.sync();
+    let mut bench = bench.crash();
+    bench.connect(3, "subscriber", false, 1_000);
+    let in_order = ["CONNACK true Success", "PUBLISH 1 1 one", "PUBLISH 1 2 two", "PUBLISH 1 3 three"];
+    assert_eq!(bench.seen(3), in_order);
+}
+
+#[test]
+fn nothing_is_remembered_of_what_has_waited_long_enough() {
+    let mut bench = Bench::new();
+    bench.connect(1, "subscriber", true, 1_000);
+    bench.subscribe(1, "a/#", 1);
+    bench.connect(2, "publisher", true, 1_000);
+    for packet_id in 1..=10 {
+        bench.publish(2, &format!("a/{}", packet_id % 3), QoS::AtLeastOnce, packet_id, "m");
+    }
+    assert_eq!(bench.broker.unwritten.len(), 3);
+    bench.ack(1, 0x40, 1);
+    bench.wait_ms(u64::from(settings().hold_ms));
+    assert_eq!(bench.broker.unwritten.len(), 0);
 }

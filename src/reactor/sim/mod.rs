@@ -240,6 +240,11 @@ impl World {
         true
     }
 
+    /// The clock will stop there on its way, so that something can be done at that time.
+    pub fn stop_clock_at(&self, at: Nanos) {
+        self.state.borrow_mut().core.schedule(at, Event::Wake);
+    }
+
     /// The process dies, or the host loses its power. Reactors, sockets and open files of before are dead; what is on
     /// the disk afterwards follows from `kind` and the seed. Clients see their connections end or be reset.
     pub fn crash(&self, kind: CrashKind) {

@@ -1,0 +1,75 @@
+//! Hot sockets and quiet ones: nobody takes more than a read per turn, and everybody gets one.
+
+use super::bytes::{PINGREQ, PINGRESP, publish_v3};
+use super::rig::{PeerId, Rig};
+use crate::limits::{RECEIVE_BYTES, RECEIVES_PER_TURN_MAX};
+use crate::reactor::sim;
+
+/// Nothing is late and nothing is short: what is counted in turns does not depend on the seed.
+fn at_once() -> sim::Settings {
+    sim::Settings {
+        network_latency_ns: (0, 0),
+        short_transfer_per_mille: 0,
+        backlog_max: 1_024,
+        ..sim::Settings::default()
+    }
+}
+
+/// Gives it far more to say than its socket holds.
+fn make_hot(rig: &mut Rig, peer: PeerId, bytes: usize) {
+    let publish = publish_v3(0, "to/nobody", &[0; 1_000]);
+    rig.say(peer, &publish.repeat(bytes / publish.len()));
+}
+
+/// One turn of the only shard, between two looks of every peer at its socket.
+fn turn(rig: &mut Rig) {
+    rig.pump();
+    rig.turn(0);
+    rig.world.step();
+    rig.pump();
+}
+
+#[test]
+fn a_hot_socket_is_read_once_per_turn() {
+    let mut rig = Rig::with(1, at_once(), |_| {});
+    let hot = rig.client_v3("hot");
+    make_hot(&mut rig, hot, 4 << 20);
+    for _ in 0..10 {
+        turn(&mut rig);
+    }
+    let mut before = rig.unsaid(hot);
+    for _ in 0..50 {
+        turn(&mut rig);
+        let taken = before - rig.unsaid(hot);
+        assert!(taken <= RECEIVE_BYTES, "{taken} bytes in one turn");
+        before = rig.unsaid(hot);
+    }
+    assert!(before < (4 << 20) - 25 * RECEIVE_BYTES, "it is read in most turns: {before} bytes are left");
+}
+
+#[test]
+fn a_quiet_client_is_answered_within_a_few_turns_beside_more_hot_ones_than_a_turn_reads_from() {
+    let mut rig = Rig::with(1, at_once(), |_| {});
+    let quiet = rig.client_v3("quiet");
+    let hot: Vec<_> =
+        (0..RECEIVES_PER_TURN_MAX + 50).map(|number| rig.client_v3(&format!("hot-{number}"))).collect();
+    hot.iter().for_each(|peer| make_hot(&mut rig, *peer, 512 << 10));
+    for _ in 0..5 {
+        turn(&mut rig);
+    }
+    assert!(hot.iter().all(|peer| rig.unsaid(*peer) > 0), "they have more to say");
+    rig.say(quiet, &PINGREQ);
+    let mut turns = 0;
+    while rig.packets(quiet) != [PINGRESP] {
+        turns += 1;
+        assert!(turns <= 8, "no answer after {turns} turns");
+        turn(&mut rig);
+    }
+    assert!(hot.iter().all(|peer| rig.unsaid(*peer) > 0), "they still have");
+    // Nor does a hot one starve behind the others.
+    let before: Vec<_> = hot.iter().map(|peer| rig.unsaid(*peer)).collect();
+    for _ in 0..6 {
+        turn(&mut rig);
+    }
+    assert!(hot.iter().zip(before).all(|(peer, before)| rig.unsaid(*peer) < before), "one was not read");
+}
