@@ -114,7 +114,7 @@ impl Broker {
     /// interest: a will that is due at the start, or a QoS 2 message that another shard routes again, would miss those
     /// who have not been heard of.
     pub(super) fn place_messages(&mut self, budget: &mut Budget, effects: &mut impl Effects) -> bool {
-        if !self.ready() {
+        if !self.knows_all_interest() {
             return false;
         }
         // Neither line takes all there is from the other.
