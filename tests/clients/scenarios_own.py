@@ -11,6 +11,7 @@ from scenario import peer_skips, scenario
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 WAIT_SECONDS = 30
+STEP_SECONDS = 10
 
 #: The command under test; set by run.py.
 binary = None
@@ -83,8 +84,11 @@ def own_tour_of_the_readme_works_word_for_word(_broker):
     with tempfile.TemporaryDirectory() as home, tempfile.TemporaryDirectory() as path:
         shim(pathlib.Path(path), free_port())
         environment = {**os.environ, "PATH": f"{path}:{os.environ['PATH']}"}
+        # A command that hangs is ended, so that the rest of the tour tells which it was.
+        script = script.replace("ironpost sub", f"timeout {STEP_SECONDS} ironpost sub")
+        script = script.replace("ironpost pub", f"timeout {STEP_SECONDS} ironpost pub")
         done = subprocess.run(["bash", "-c", script + "kill $(jobs -p)\nwait\n"], cwd=home, env=environment,
-                              capture_output=True, text=True, timeout=WAIT_SECONDS)
+                              capture_output=True, text=True, timeout=WAIT_SECONDS + 3 * STEP_SECONDS)
         outputs = done.stdout.split("--- mark\n")
         log = (pathlib.Path(home) / "tour.log").read_text()
     for (command, wanted), got in zip(steps, outputs):
