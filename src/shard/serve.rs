@@ -458,7 +458,10 @@ mod tests {
         let next = world.directory("data");
         let open = || next.lock().map_err(|error| JournalError::kernel("lock", "data", &error));
         let mut waited = Duration::ZERO;
-        let opened = once_unlocked(open, |time| waited += time);
+        let opened = once_unlocked(open, |time| {
+            assert_eq!(time, Duration::from_millis(LOCK_RETRY_MS));
+            waited += time;
+        });
         assert!(opened.is_err_and(|error| error.is_in_use()));
         assert_eq!(waited, Duration::from_millis(LOCK_WAIT_MS));
     }

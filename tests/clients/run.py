@@ -20,7 +20,7 @@ import scenarios_aiomqtt  # noqa: F401  each import adds its scenarios to the li
 import scenarios_mosquitto  # noqa: F401
 import scenarios_mqttjs  # noqa: F401
 import scenarios_own
-import scenarios_paho  # noqa: F401
+import scenarios_paho
 from broker import Broker
 from scenario import peer_skips, scenarios
 
@@ -31,6 +31,8 @@ def arguments():
     parser.add_argument("--own", default="", help="the command whose pub and sub are used; default: the binary")
     parser.add_argument("--reactor", action="append", choices=("epoll", "uring"), help="default: both")
     parser.add_argument("--shards", action="append", type=int, help="default: 1, 2 and 8")
+    parser.add_argument("--stream", type=int, default=scenarios_paho.stream_messages,
+                        help="messages of a stream with a crash in the middle; default: %(default)s")
     parser.add_argument("--only", default="", help="only scenarios whose name contains this")
     return parser.parse_args()
 
@@ -80,6 +82,7 @@ def run_all(binary, reactor, shards, chosen):
 def main():
     given = arguments()
     scenarios_own.binary = given.own or given.binary
+    scenarios_paho.stream_messages = given.stream
     is_peer = given.binary == "mosquitto"
     chosen = [scenario for scenario in scenarios if given.only in scenario.__name__]
     chosen = [scenario for scenario in chosen if not is_peer or scenario.__name__ not in peer_skips]

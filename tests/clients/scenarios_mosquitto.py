@@ -43,7 +43,8 @@ def mosquitto_messages_of_each_qos_arrive(broker):
             publish(broker, f"{topic}/greeting", version, ["ready"], "-q", "1", "-r")
             assert reader.stdout.readline() == "ready\n"
             publish(broker, topic, version, lines, "-q", qos)
-            assert output(reader) == lines
+            got = output(reader)
+            assert got == lines, f"got {got}"
 
 
 @scenario

@@ -11,6 +11,7 @@ from scenario import peer_skips, scenario
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 WAIT_SECONDS = 30
+STEP_SECONDS = 10
 
 #: The command under test; set by run.py.
 binary = None
@@ -63,15 +64,21 @@ def tour():
     return steps
 
 
-def shim(folder, port):
-    """An `ironpost` for the path that differs from the real one in its default port, which may be taken here."""
+def shims(folder, port):
+    """An `ironpost` for the path that differs from the real one in its default port, which may be taken here; and a
+    `sleep` that goes on until somebody listens there, for the tour says how long a broker takes to start, and this
+    host may be busier than the reader's."""
     real = pathlib.Path(binary).resolve()
-    command = folder / "ironpost"
-    command.write_text(
-        '#!/bin/sh\nverb=$1\nshift\ncase $verb in\n'
-        f'serve) exec {real} serve --listen tcp://127.0.0.1:{port} "$@" ;;\n'
-        f'*) exec {real} $verb -p {port} "$@" ;;\nesac\n')
-    command.chmod(0o755)
+    scripts = {
+        "ironpost": 'verb=$1; shift; case $verb in\n'
+                    f'serve) exec {real} serve --listen tcp://127.0.0.1:{port} "$@" ;;\n'
+                    f'*) exec {real} $verb -p {port} "$@" ;;\nesac\n',
+        "sleep": '/bin/sleep "$@"\nfor _ in {1..100}; do\n'
+                 f'(: < /dev/tcp/127.0.0.1/{port}) 2> /dev/null && exit\n/bin/sleep 0.1\ndone\n',
+    }
+    for name, script in scripts.items():
+        (folder / name).write_text(f"#!/usr/bin/env bash\n{script}")
+        (folder / name).chmod(0o755)
 
 
 @scenario
@@ -81,10 +88,13 @@ def own_tour_of_the_readme_works_word_for_word(_broker):
     assert len(steps) >= 6, steps
     script = "".join(f"{command}\necho '--- mark'\n" for command, _ in steps)
     with tempfile.TemporaryDirectory() as home, tempfile.TemporaryDirectory() as path:
-        shim(pathlib.Path(path), free_port())
+        shims(pathlib.Path(path), free_port())
         environment = {**os.environ, "PATH": f"{path}:{os.environ['PATH']}"}
+        # A command that hangs is ended, so that the rest of the tour tells which it was.
+        script = script.replace("ironpost sub", f"timeout {STEP_SECONDS} ironpost sub")
+        script = script.replace("ironpost pub", f"timeout {STEP_SECONDS} ironpost pub")
         done = subprocess.run(["bash", "-c", script + "kill $(jobs -p)\nwait\n"], cwd=home, env=environment,
-                              capture_output=True, text=True, timeout=WAIT_SECONDS)
+                              capture_output=True, text=True, timeout=WAIT_SECONDS + 3 * STEP_SECONDS)
         outputs = done.stdout.split("--- mark\n")
         log = (pathlib.Path(home) / "tour.log").read_text()
     for (command, wanted), got in zip(steps, outputs):

@@ -7,7 +7,8 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from paho_client import V5, V311, Client, properties
 from scenario import peer_skips, scenario
 
-STREAM_MESSAGES = 10_000
+#: How long a stream with a crash in the middle is; set by run.py.
+stream_messages = 10_000
 
 
 def versions():
@@ -213,14 +214,14 @@ def stream_through_a_crash(broker, qos, version, name):
     reader = Client(broker, f"paho-stream-reader-{name}", version, durable=True)
     reader.subscribe(topic, qos)
     writer = Client(broker, f"paho-stream-writer-{name}", version, durable=True, window=100)
-    payloads = [str(number) for number in range(STREAM_MESSAGES)]
-    half = STREAM_MESSAGES // 2
+    payloads = [str(number) for number in range(stream_messages)]
+    half = stream_messages // 2
     sent = writer.publish_all(topic, payloads[:half], qos)
     broker.restart()  # with a window of messages on the way
     # What is published while it connects again, paho sends ahead of what it repeats.
     writer.wait(lambda: len(writer.acknowledged) == half, "the acknowledgements of what was on the way", 60)
     sent.update(writer.publish_all(topic, payloads[half:], qos))
-    writer.wait(lambda: len(writer.acknowledged) == STREAM_MESSAGES, "all acknowledgements", 60)
+    writer.wait(lambda: len(writer.acknowledged) == stream_messages, "all acknowledgements", 60)
     acknowledged = {int(sent[mid]) for mid in writer.acknowledged}
     seen = lambda: {message.payload for message in reader.messages}
     deadline = time.monotonic() + 60
