@@ -110,6 +110,7 @@ impl Broker {
     /// After replay: nothing below the oldest unrouted message will come again.
     pub(super) fn tell_first_mark(&mut self, effects: &mut impl Effects) {
         let mark = OriginKey { shard: self.shard, lsn: self.origins.mark(self.lsn) };
+        self.origins.forget(mark, &mut self.live);
         self.tell_mark(mark, effects);
     }
 }

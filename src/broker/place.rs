@@ -12,7 +12,7 @@ use super::messages::Sender;
 use super::route::{Audience, MeshMessage};
 use super::subscriptions::{Entry, FilterId, Grant};
 use super::{Broker, Budget};
-use crate::ids::{OriginKey, ShardId};
+use crate::ids::{OriginKey, SessionKey, ShardId};
 use crate::wire::{QoS, ReasonCode};
 
 /// Whom a task is for.
@@ -24,8 +24,8 @@ pub(super) enum Scope {
     Here(Audience),
     /// The owner, for one shared subscription only (`$share/GROUP/FILTER`).
     Group(Box<str>),
-    /// One session of this shard: a retained message for a new subscription.
-    Session(Match),
+    /// One session of this shard, if it is still that one: a retained message for a new subscription.
+    Session(Match, SessionKey),
 }
 
 /// A message to be placed.
@@ -65,6 +65,11 @@ impl Placing {
 
     pub(super) fn is_empty(&self) -> bool {
         self.queue.is_empty()
+    }
+
+    /// Whether slots of sessions are kept here from one call to the next.
+    pub(super) fn is_half_done(&self) -> bool {
+        self.matched
     }
 }
 
@@ -128,7 +133,11 @@ impl Broker {
                 groups.extend(wanted.shared.iter().filter_map(|text| self.subscriptions.find(text)));
             }
             Scope::Group(text) => groups.extend(self.subscriptions.find(text)),
-            Scope::Session(one) => matches.push(*one),
+            Scope::Session(one, key) => {
+                if self.sessions.get_if(one.session, *key).is_some() {
+                    matches.push(*one);
+                }
+            }
         }
         let here_only = matches!(task.scope, Scope::Here(_));
         let is_retain_for_owner = matches!(task.scope, Scope::Owner) && stored.retain && !repeat;
@@ -191,7 +200,7 @@ impl Broker {
         let first = self.placing.matches[self.placing.next];
         let publisher = self.messages.get(message).publisher;
         let published = (self.messages.get(message).qos, self.messages.get(message).retain);
-        let for_new_subscription = matches!(self.placing.queue[0].scope, Scope::Session(_));
+        let for_new_subscription = matches!(self.placing.queue[0].scope, Scope::Session(..));
         let session = self.sessions.get(first.session);
         let own = publisher == (self.shard, session.key);
         let mut qos: Option<QoS> = None;

@@ -86,6 +86,8 @@ pub(super) struct Delivery {
     pub(super) cursor: usize,
     /// Bytes of `queue` and `in_flight`.
     pub(super) bytes: u64,
+    /// Entries that will have to be on disk, unless they are acknowledged before, and are on no record yet.
+    pub(super) unrecorded: u32,
     /// The packet id given out last.
     pub(super) last_packet_id: u16,
 }

@@ -40,8 +40,51 @@ impl Broker {
         self.release_message(slot);
     }
 
-    /// Write down who still has to get the message.
+    /// Write down who still has to get the message; before it, what its recipients were to get before it of the same
+    /// publisher, topic and QoS. Replay queues in the order of the records, which so is the order of sending.
     pub(super) fn record(&mut self, slot: u32, effects: &mut impl Effects) {
+        let mut pending = vec![slot];
+        while let Some(slot) = pending.last().copied() {
+            match self.unrecorded_before(slot) {
+                Some(earlier) => pending.push(earlier),
+                None => {
+                    self.record_one(slot, effects);
+                    pending.pop();
+                }
+            }
+        }
+    }
+
+    /// A message of the same stream that some recipient of this one gets before it, and that is on no record. Those
+    /// have their turn in the same order in every queue, so this ends at the oldest.
+    fn unrecorded_before(&self, slot: u32) -> Option<u32> {
+        let message = self.messages.get(slot);
+        let body = message.body()?;
+        for owed in message.owed.as_slice().iter().filter(|owed| owed.durable && !owed.done && !owed.recorded)
+        {
+            let Some(delivery) = self.sessions.get(owed.session).delivery.as_deref() else { continue };
+            // Itself is one of them.
+            if delivery.unrecorded < 2 {
+                continue;
+            }
+            let in_flight = delivery.in_flight.iter().map(|in_flight| in_flight.entry);
+            let entries = in_flight.chain(delivery.queue.iter().copied());
+            for entry in entries.take_while(|entry| entry.message != slot) {
+                let other = self.messages.get(entry.message);
+                let waits = other.owed.as_slice().get(entry.owed as usize);
+                if waits.is_some_and(|owed| owed.durable && !owed.recorded)
+                    && other.placed
+                    && (other.publisher, other.qos) == (message.publisher, message.qos)
+                    && other.body().is_some_and(|other| other.topic == body.topic)
+                {
+                    return Some(entry.message);
+                }
+            }
+        }
+        None
+    }
+
+    fn record_one(&mut self, slot: u32, effects: &mut impl Effects) {
         let mut recipients: Vec<Recipient> = Vec::new();
         let message = self.messages.get_mut(slot);
         for owed in message.owed.as_mut_slice() {
@@ -49,7 +92,9 @@ impl Broker {
                 continue;
             }
             owed.recorded = true;
-            let session = self.sessions.get(owed.session).key;
+            let session = self.sessions.get_mut(owed.session);
+            session.delivery().unrecorded -= 1;
+            let session = session.key;
             let ids = self.subscription_ids.resolve(&owed.subscription_id);
             let first = ids.first().copied().unwrap_or(0);
             let recipient = Recipient {
@@ -67,7 +112,10 @@ impl Broker {
                 ..recipient
             }));
         }
-        let origin = message.origin.filter(|origin| origin.shard != self.shard);
+        // Also a key of this shard's own, if this copy has come back from the owner of its topic; the inbound message
+        // itself needs none: `Deliver` names its record, which is the key.
+        let inbound = message.sender == Sender::Inbound;
+        let origin = message.origin.filter(|_| !inbound);
         self.lsn = self.lsn.next();
         let lsn = self.lsn;
         if message.lsn.is_some() {

@@ -18,7 +18,7 @@ use ironpost::wire::{
 
 use crate::oracle::{Kind, Message, MessageId, Oracle};
 use crate::scenario::Habits;
-use crate::sessions::Asked;
+use crate::sessions::{Asked, Existence};
 
 /// What a client's step needs to know of the world around it.
 pub struct Scene<'a> {
@@ -28,8 +28,8 @@ pub struct Scene<'a> {
     pub epoch: u64,
     /// Whether the broker listens.
     pub serving: bool,
-    /// Whether queues are small: then version 3 has no answer to a refused PUBLISH but the end of the connection.
-    pub small_queues: bool,
+    /// Whether a publish may be refused, for want of queue or disk; version 3 has no answer but the connection's end.
+    pub may_refuse: bool,
 }
 
 /// A publish whose exchange is not over.
@@ -80,8 +80,6 @@ pub struct Link {
     pub withholding: bool,
     /// What the broker's DISCONNECT said.
     pub told: Option<ReasonCode>,
-    /// A version 3 client published at QoS 1: it may be refused by closing.
-    pub refusable: bool,
     pub receive_maximum: u16,
 }
 
@@ -150,6 +148,7 @@ impl Client {
         });
         scene.oracle.operations += 1;
         scene.oracle.moment();
+        scene.oracle.session_ends(self.index);
         scene.oracle.sessions[self.index].connect_sent(asked);
         scene.oracle.judge_groups();
         let payload;
@@ -204,7 +203,6 @@ impl Client {
             withheld: Vec::new(),
             withholding: false,
             told: None,
-            refusable: false,
             receive_maximum: self.habits.receive_maximum.filter(|_| v5).unwrap_or(u16::MAX),
         };
         link.send(&Packet::Connect(connect), self.habits.version);
@@ -284,7 +282,6 @@ impl Client {
             let exactly_once = message.qos == QoS::ExactlyOnce;
             let kind = if exactly_once { AckKind::Pubrec } else { AckKind::Puback };
             link.answers_due.push_back((kind, packet_id));
-            link.refusable |= !exactly_once && !version.is_v5();
         }
         link.send(&Packet::Publish(publish), version);
     }
@@ -295,7 +292,7 @@ impl Client {
             let (index, id) = (self.index, outgoing.message);
             scene.oracle.note(scene.now.mono, || format!("client {index} goes on with {outgoing:?}"));
             if outgoing.received {
-                self.acknowledge(AckKind::Pubrel, outgoing.packet_id);
+                self.acknowledge(AckKind::Pubrel, outgoing.packet_id, scene);
             } else {
                 scene.oracle.sends_again(id);
                 self.send_publish(id, Some(outgoing.packet_id), true, None, false, scene);
@@ -339,7 +336,7 @@ impl Client {
         scene.oracle.note(scene.now.mono, || format!("client {index} unsubscribes {filter}"));
         let Oracle { sessions, messages, .. } = &mut *scene.oracle;
         sessions[self.index].unsubscribe_sent(filter, messages);
-        scene.oracle.judge_groups();
+        scene.oracle.member_leaves(filter);
         let mut entries = Vec::new();
         Unsubscribe::push_entry(&mut entries, filter);
         let version = self.habits.version;
@@ -350,15 +347,16 @@ impl Client {
     }
 
     /// Acknowledges a delivery, now or when it stops withholding.
-    pub fn answer(&mut self, kind: AckKind, packet_id: PacketId) {
+    pub fn answer(&mut self, kind: AckKind, packet_id: PacketId, scene: &mut Scene<'_>) {
         match &mut self.link {
             Some(link) if link.withholding => link.withheld.push((kind, packet_id)),
-            _ => self.acknowledge(kind, packet_id),
+            _ => self.acknowledge(kind, packet_id, scene),
         }
     }
 
-    pub fn acknowledge(&mut self, kind: AckKind, packet_id: PacketId) {
-        let version = self.habits.version;
+    pub fn acknowledge(&mut self, kind: AckKind, packet_id: PacketId, scene: &mut Scene<'_>) {
+        let (index, version) = (self.index, self.habits.version);
+        scene.oracle.note(scene.now.mono, || format!("client {index} sends {kind:?} {packet_id}"));
         let Some(link) = &mut self.link else { return };
         if matches!(kind, AckKind::Puback | AckKind::Pubcomp) {
             link.unacknowledged.remove(&packet_id);
@@ -375,11 +373,11 @@ impl Client {
     }
 
     /// From now on acknowledgements leave at once.
-    pub fn stop_withholding(&mut self) {
+    pub fn stop_withholding(&mut self, scene: &mut Scene<'_>) {
         let Some(link) = &mut self.link else { return };
         link.withholding = false;
         for (kind, packet_id) in std::mem::take(&mut link.withheld) {
-            self.acknowledge(kind, packet_id);
+            self.acknowledge(kind, packet_id, scene);
         }
     }
 
@@ -413,8 +411,15 @@ impl Client {
         let Link { end, input, output, .. } = link;
         let version = self.habits.version;
         self.leaving.push(Leaving { end, input, output, finishes, version });
-        scene.oracle.sessions[self.index].connection_over(now);
-        scene.oracle.judge_groups();
+        self.session_may_end(scene, now);
+    }
+
+    /// A connection is over: a session that does not outlive it is too.
+    pub fn session_may_end(&mut self, scene: &mut Scene<'_>, now: UnixMs) {
+        scene.oracle.connection_over(self.index, now);
+        if scene.oracle.sessions[self.index].existence == Existence::None {
+            self.forget_session();
+        }
     }
 
     /// The connection breaks.
@@ -425,8 +430,7 @@ impl Client {
         let Some(link) = self.link.take() else { return };
         assert!(link.up, "as above");
         link.end.reset();
-        scene.oracle.sessions[self.index].connection_over(scene.now.wall);
-        scene.oracle.judge_groups();
+        self.session_may_end(scene, scene.now.wall);
     }
 
     /// Writes what the network takes.

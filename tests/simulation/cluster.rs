@@ -47,6 +47,8 @@ pub struct Cluster {
     pub epoch: u64,
     /// A disk fault was injected and has not been met.
     pub fault_armed: bool,
+    /// One was armed: it may have hit the growth of a journal, after which there is no room for a while.
+    pub fault_met: bool,
     /// Whether the reactors may still inject faults.
     faulty: bool,
     pub address: SocketAddr,
@@ -68,6 +70,7 @@ impl Cluster {
             life: Life::Down,
             epoch: 0,
             fault_armed: false,
+            fault_met: false,
             faulty: scenario.faults,
             address: "127.0.0.1:1883".parse().unwrap(),
             crashes: 0,
@@ -137,6 +140,7 @@ impl Cluster {
         if !self.fault_armed {
             self.world.fail_next(fault(Errno(5)));
             self.fault_armed = true;
+            self.fault_met = true;
         }
     }
 
@@ -223,8 +227,7 @@ impl Cluster {
             Life::Starting if reached(State::Serving) => {
                 let listener = self.world.listen(self.address).unwrap();
                 for (index, shard) in self.shards.iter_mut().flatten().enumerate() {
-                    let socket =
-                        if index == 0 { listener } else { self.world.duplicate(listener).unwrap() };
+                    let socket = if index == 0 { listener } else { self.world.duplicate(listener).unwrap() };
                     shard.listen(&[socket]);
                     self.further[index] = true;
                 }

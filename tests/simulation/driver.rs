@@ -59,7 +59,7 @@ macro_rules! scene {
             now: $run.world.now(),
             epoch: $run.cluster.epoch,
             serving: $run.cluster.life == Life::Serving,
-            small_queues: $run.scenario.small_queues,
+            may_refuse: $run.scenario.small_queues || $run.cluster.fault_met,
         }
     };
 }
@@ -207,7 +207,7 @@ impl Run {
                 self.clients[index].abandon(&mut scene!(self));
                 self.connect(index);
             }
-            815..900 => self.clients[index].stop_withholding(),
+            815..900 => self.clients[index].stop_withholding(&mut scene!(self)),
             _ => {
                 let slow = self.random.per_mille(self.scenario.clients[index].slow);
                 if let Some(link) = self.clients[index].link.as_mut().filter(|_| slow) {
@@ -338,7 +338,7 @@ impl Run {
         let (mut seen, mut quiet_since) = (0, self.world.now().mono);
         loop {
             for index in 0..self.clients.len() {
-                self.clients[index].stop_withholding();
+                self.clients[index].stop_withholding(&mut scene!(self));
                 if self.cluster.life == Life::Serving && self.clients[index].link.is_none() {
                     self.reconnect(index);
                 }

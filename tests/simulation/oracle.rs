@@ -24,8 +24,9 @@
 //! - A client gets what was not sent, or not on that topic, or at more than the granted QoS.
 //! - A session gets a message by no subscription that can have been in force since it was sent.
 //! - A message sent at QoS 2 comes twice at QoS 2, by one subscription; retained copies and wills are other messages.
-//! - Two messages of one publisher, one topic and one QoS come first in another order than they were sent, except
-//!   through a shared subscription.
+//!   Not judged: what a member of a shared subscription left behind, which may be handed on once more after a crash.
+//! - Two messages of one publisher, one topic and one QoS come first in another order than they were sent, to a client
+//!   that was subscribed for sure before, except through a shared subscription.
 //! - `session present` contradicts what the client knows.
 //!
 //! What one packet may say after another on a connection is `client`'s business. Order of events is a counter
@@ -36,6 +37,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ironpost::time::{Nanos, UnixMs};
 use ironpost::wire::{QoS, ReasonCode};
 
+use crate::scenario::SHARED;
 use crate::sessions::{Existence, Session, Subscription};
 
 /// A message, by the number in its payload.
@@ -84,6 +86,10 @@ pub struct Oracle {
     pub messages: Vec<Message>,
     pub sessions: Vec<Session>,
     group_debts: Vec<GroupDebt>,
+    /// When last a group had no steady member.
+    unsteady: BTreeMap<&'static str, Tick>,
+    /// When last a member of a shared subscription may have left.
+    departed: Tick,
     small_queues: bool,
     /// For the record: client operations, deliveries, acknowledgements.
     pub operations: u32,
@@ -99,6 +105,8 @@ impl Oracle {
             messages: Vec::new(),
             sessions: (0..clients).map(|_| Session::default()).collect(),
             group_debts: Vec::new(),
+            unsteady: SHARED.iter().map(|group| (*group, 0)).collect(),
+            departed: 0,
             small_queues,
             operations: 0,
             deliveries: 0,
@@ -178,7 +186,7 @@ impl Oracle {
             );
         }
         for group in groups {
-            let steady = group_is_steady(&self.sessions, group);
+            let steady = self.unsteady.get(group).is_none_or(|last| *last < since);
             let has = self.sessions.iter().any(|session| session.has(id));
             if steady && !has && !self.small_queues {
                 self.group_debts.push(GroupDebt { message: id, group });
@@ -186,13 +194,39 @@ impl Oracle {
         }
     }
 
+    /// A connection is over, for all that its client knows.
+    pub fn connection_over(&mut self, client: usize, now: UnixMs) {
+        self.session_ends(client);
+        self.sessions[client].connection_over(now);
+        self.judge_groups();
+    }
+
+    /// A session may end: a message that its client had through a shared subscription goes to another member.
+    pub fn session_ends(&mut self, client: usize) {
+        if self.sessions[client].subscriptions.iter().any(Subscription::is_shared) {
+            self.departed = self.tick;
+        }
+    }
+
+    /// A client unsubscribes. What is on its way to its shard because of it finds nobody there if it was the last: a
+    /// known gap, so groups are judged anew from here.
+    pub fn member_leaves(&mut self, filter: &'static str) {
+        if filter.starts_with("$share/") {
+            self.unsteady.insert(filter, self.tick);
+            self.group_debts.retain(|debt| debt.group != filter);
+        }
+        self.judge_groups();
+    }
+
     /// Something about a session changed: groups without a steady member are owed nothing any more.
     pub fn judge_groups(&mut self) {
-        if self.group_debts.is_empty() {
-            return;
-        }
         let sessions = &self.sessions;
-        self.group_debts.retain(|debt| group_is_steady(sessions, debt.group));
+        for group in SHARED {
+            if !group_is_steady(sessions, group) {
+                self.unsteady.insert(group, self.tick);
+                self.group_debts.retain(|debt| debt.group != *group);
+            }
+        }
     }
 
     /// A client has got a message, for the first time as far as its packet identifiers can tell.
@@ -228,6 +262,7 @@ impl Oracle {
             session.got_retained.insert(id);
             return;
         }
+        let handed_on = session.may_share(topic) && self.departed >= message.first_sent;
         let copies = session.got.entry(id).or_default();
         copies.count += 1;
         let first = copies.count == 1;
@@ -236,19 +271,24 @@ impl Oracle {
             return;
         }
         assert!(
-            copies.exactly_once <= routes,
+            copies.exactly_once <= routes || handed_on,
             "client {client} got message {id} ({topic}) {} times at QoS 2 by {routes} subscription(s){}",
             copies.exactly_once,
             if dup { ", the last marked as a repeat" } else { "" }
         );
         if first && !session.may_share(topic) {
             let stream = (message.publisher, message.topic, message.qos as u8);
-            let last = session.order.insert(stream, id).unwrap_or(0);
+            let last = session.order.get(&stream).copied().unwrap_or(0);
+            // The first copy may have expired or found the queue full, and a repeat not.
+            let changed = message.last_sent > message.first_sent
+                && (self.small_queues || message.expires != UnixMs::NEVER);
+            // Who subscribes later may get a repeat, or what is routed again after a crash.
             assert!(
-                last <= id,
+                last <= id || changed || !session.subscribed_since(topic, message.first_sent),
                 "client {client} got message {id} of client {} on {topic} after the later message {last}",
                 message.publisher
             );
+            session.order.insert(stream, last.max(id));
         }
         if let (QoS::AtLeastOnce, Kind::Ordinary, Some(answered)) =
             (message.qos, message.kind, message.answered)
@@ -281,16 +321,16 @@ impl Oracle {
     }
 }
 
-/// Whether the group has a member that stays, and none whose end may take messages with it.
+/// Whether the group has a member that stays, and none that may lose messages: by its end, or at QoS 0.
 fn group_is_steady(sessions: &[Session], group: &str) -> bool {
     let mut steady = false;
     for session in sessions {
         for one in session.subscriptions.iter().filter(|one| one.filter == group && one.ended.is_none()) {
-            if !session.durable && session.existence != Existence::None {
+            let passing = !session.durable && session.existence != Existence::None;
+            if passing || one.qos == QoS::AtMostOnce {
                 return false;
             }
             steady |= one.sure_since.is_some()
-                && one.qos != QoS::AtMostOnce
                 && session.existence == Existence::Sure
                 && session.expiry_s == u32::MAX;
         }

@@ -60,7 +60,7 @@ impl Client {
             }
             other if !link.up => panic!("client {index} got {other:?} before CONNACK"),
             Packet::Publish(publish) => self.delivery(publish, send_window, scene),
-            Packet::Ack(ack) if ack.kind == AckKind::Pubrel => self.release(ack),
+            Packet::Ack(ack) if ack.kind == AckKind::Pubrel => self.release(ack, scene),
             Packet::Ack(ack) => self.answered(ack, scene),
             Packet::Suback(suback) => self.suback(suback, scene),
             Packet::Unsuback(unsuback) => self.unsuback(unsuback, scene),
@@ -127,7 +127,7 @@ impl Client {
         assert!(flying <= window, "client {index} takes {window} deliveries at once and got {flying}");
         if qos == QoS::AtLeastOnce {
             scene.oracle.delivered(index, id, &topic, qos, publish.retain, dup);
-            return self.answer(AckKind::Puback, packet_id);
+            return self.answer(AckKind::Puback, packet_id, scene);
         }
         match self.incoming.get(&packet_id) {
             Some(known) => {
@@ -143,7 +143,7 @@ impl Client {
                 self.incoming.insert(packet_id, Incoming { message: id, answered: false });
             }
         }
-        self.answer(AckKind::Pubrec, packet_id);
+        self.answer(AckKind::Pubrec, packet_id, scene);
     }
 
     /// The topic, through this connection's aliases.
@@ -161,12 +161,12 @@ impl Client {
     }
 
     /// PUBREL.
-    fn release(&mut self, ack: &Ack<'_>) {
+    fn release(&mut self, ack: &Ack<'_>, scene: &mut Scene<'_>) {
         let (index, packet_id) = (self.index, ack.packet_id);
         if let Some(known) = self.incoming.remove(&packet_id) {
             assert!(known.answered, "client {index} got PUBREL {packet_id} before it sent PUBREC");
         }
-        self.answer(AckKind::Pubcomp, packet_id);
+        self.answer(AckKind::Pubcomp, packet_id, scene);
     }
 
     /// PUBACK, PUBREC or PUBCOMP.
@@ -189,7 +189,7 @@ impl Client {
         assert_eq!(kind == AckKind::Pubrec, exactly_once, "client {index}: {kind:?} answers {outgoing:?}");
         let failed = ack.reason.is_failure();
         assert!(
-            !failed || (ack.reason == ReasonCode::QuotaExceeded && scene.small_queues),
+            !failed || (ack.reason == ReasonCode::QuotaExceeded && scene.may_refuse),
             "client {index}: {outgoing:?} was refused with {:?}, though there is room",
             ack.reason
         );
@@ -198,7 +198,7 @@ impl Client {
             self.outgoing.remove(position);
         } else {
             self.outgoing[position].received = true;
-            self.acknowledge(AckKind::Pubrel, packet_id);
+            self.acknowledge(AckKind::Pubrel, packet_id, scene);
         }
     }
 
@@ -222,6 +222,9 @@ impl Client {
         let tick = scene.oracle.moment();
         assert_eq!(suback.reasons.len(), request.filters.len(), "one reason per filter");
         for ((filter, qos), reason) in request.filters.into_iter().zip(suback.reasons.iter()) {
+            if reason == ReasonCode::QuotaExceeded && scene.may_refuse {
+                continue;
+            }
             assert_eq!(reason as u8, qos as u8, "client {index} asked for {filter} at {qos:?}");
             scene.oracle.sessions[index].subscribed(filter, tick);
         }
@@ -247,17 +250,17 @@ impl Client {
 
     /// The connection is over, and not by the client's own doing.
     fn lost(&mut self, scene: &mut Scene<'_>) {
-        let index = self.index;
+        let (index, version) = (self.index, self.habits.version);
         scene.oracle.moment();
         let Some(link) = self.link.take() else { return };
         let (asked, up) = (link.asked, link.up);
         scene.oracle.note(scene.now.mono, || format!("client {index} lost its connection, up {up}"));
-        let excused = link.epoch != scene.epoch || !link.served || (link.refusable && scene.small_queues);
+        let excused = link.epoch != scene.epoch || !link.served || (!version.is_v5() && scene.may_refuse);
         assert!(excused, "the broker closed the connection of client {index} without a reason");
-        let session = &mut scene.oracle.sessions[index];
         if up {
-            session.connection_over(scene.now.wall);
+            self.session_may_end(scene, scene.now.wall);
         } else {
+            let session = &mut scene.oracle.sessions[index];
             // Whether CONNECT was handled, nobody knows; if that could leave one of two sessions, start anew.
             let doubtful = match session.existence {
                 crate::sessions::Existence::None => false,

@@ -266,6 +266,14 @@ impl Session {
         self.subscriptions.iter().any(|one| one.is_shared() && one.matches(topic))
     }
 
+    /// Whether it has been subscribed to that topic for sure since that moment, each time by itself.
+    pub fn subscribed_since(&self, topic: &str, tick: Tick) -> bool {
+        let sure = |one: &Subscription| {
+            one.qos != QoS::AtMostOnce && one.sure_since.is_some_and(|since| since <= tick)
+        };
+        self.subscriptions.iter().any(|one| !one.is_shared() && sure(one) && one.matches(topic))
+    }
+
     /// Whether a subscription for that topic was asked for before that moment.
     pub fn requested_before(&self, topic: &str, tick: Tick) -> bool {
         self.subscriptions.iter().any(|one| one.matches(topic) && (one.requested <= tick || one.is_shared()))
