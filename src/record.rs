@@ -276,6 +276,8 @@ pub enum Record<'a> {
         key: SessionKey,
         /// What.
         message: Lsn,
+        /// Of the delivery, if it was at QoS 2: a session may have a second copy, through a shared subscription.
+        packet_id: Option<PacketId>,
     },
     /// A QoS 2 PUBLISH arrived. Replay: the packet id is taken; without `Routed` the message is routed again under
     /// the key (this shard, this LSN).

@@ -33,6 +33,8 @@ pub(super) enum Waiter {
     Released { connection: ConnectionId, packet_id: PacketId },
     /// The end of routing of an inbound message is on disk.
     Routed { inbound: Lsn },
+    /// The end of a session is on disk.
+    Ended { key: SessionKey },
 }
 
 /// The queue.
@@ -93,6 +95,7 @@ impl Broker {
                 self.send_ack(connection, AckKind::Pubcomp, packet_id, ReasonCode::Success, effects);
             }
             Waiter::Routed { inbound } => self.routed_durable(inbound, effects),
+            Waiter::Ended { key } => self.end_durable(key),
         }
     }
 

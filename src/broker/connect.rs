@@ -34,13 +34,12 @@ impl Broker {
         }
         let mut session_present = false;
         let mut slot = NO_SLOT;
-        let mut deletion = Lsn::NONE;
         if let Some(old) = old {
             self.take_over(old, effects);
             // Taking over ends a session that did not outlive its connection.
             if let Some(old) = self.sessions.find(&identity) {
                 if connect.clean_start {
-                    deletion = self.end_session(old, effects);
+                    self.end_session(old, effects);
                 } else {
                     session_present = true;
                     slot = old;
@@ -48,14 +47,17 @@ impl Broker {
             }
         }
         if slot == NO_SLOT {
-            slot = self.create_session(identity, connect.version);
+            slot = self.create_session(identity.clone(), connect.version);
         }
         let record = self.attach(id, slot, connect, effects);
         let skipped = std::mem::take(&mut self.sessions.get_mut(slot).skipped);
-        let waits_for = record.max(deletion);
+        let waiter = Waiter::Connack { connection: id, session_present, assigned, skipped };
+        let waits_for = match self.await_end(&identity, waiter) {
+            Ok(()) => return effects.perform(Effect::Hold { connection: id }),
+            Err(end) => record.max(end),
+        };
         if waits_for > self.durable {
             effects.perform(Effect::Hold { connection: id });
-            let waiter = Waiter::Connack { connection: id, session_present, assigned, skipped };
             self.awaiting.push(self.lsn, waiter);
         } else {
             self.connack(id, session_present, assigned, skipped, effects);
@@ -70,7 +72,7 @@ impl Broker {
         old: Option<u32>,
     ) -> Option<ReasonCode> {
         if self.draining.is_some() {
-            return Some(ReasonCode::ServerShuttingDown);
+            return Some(ReasonCode::ServerUnavailable);
         }
         if connect.authentication_method.is_some() {
             return Some(ReasonCode::BadAuthenticationMethod);

@@ -35,6 +35,15 @@ pub(super) enum Taken {
     Nobody,
 }
 
+/// How an entry leaves its queue.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Gone {
+    /// It is noted in the journal if it was recorded (I10); with the packet id of a delivery at QoS 2.
+    Noted(Option<PacketId>),
+    /// With its session, whose end says enough.
+    WithSession,
+}
+
 /// What became of one attempt to send.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Attempt {
@@ -176,7 +185,7 @@ impl Broker {
         if message.expires_at <= self.now.wall {
             self.pop_queue(slot);
             self.statistics.expired += 1;
-            self.entry_done(slot, entry, true, effects);
+            self.entry_done(slot, entry, Gone::Noted(None), effects);
             return Attempt::Progress;
         }
         if qos == QoS::AtMostOnce {
@@ -184,7 +193,7 @@ impl Broker {
                 Attempted::Fetching => Attempt::Wait,
                 Attempted::Sent | Attempted::TooLarge => {
                     self.pop_queue(slot);
-                    self.entry_done(slot, entry, true, effects);
+                    self.entry_done(slot, entry, Gone::Noted(None), effects);
                     Attempt::Progress
                 }
             };
@@ -265,7 +274,9 @@ impl Broker {
         if index < delivery.cursor {
             delivery.cursor -= 1;
         }
-        self.entry_done(slot, in_flight.entry, true, effects);
+        let exactly_once = self.entry_qos(in_flight.entry) == QoS::ExactlyOnce;
+        let gone = Gone::Noted(exactly_once.then_some(packet_id));
+        self.entry_done(slot, in_flight.entry, gone, effects);
         self.make_ready(slot);
     }
 
@@ -282,8 +293,8 @@ impl Broker {
         self.messages.get(entry.message).owed.as_slice()[entry.owed as usize].qos
     }
 
-    /// An entry has left its session's queue for good. `write`: note it in the journal if it was recorded (I10).
-    pub(super) fn entry_done(&mut self, slot: u32, entry: Entry, write: bool, effects: &mut impl Effects) {
+    /// An entry has left its session's queue for good.
+    pub(super) fn entry_done(&mut self, slot: u32, entry: Entry, gone: Gone, effects: &mut impl Effects) {
         self.statistics.queued -= 1;
         self.subscription_ids.release(entry.subscription_id);
         let session = self.sessions.get_mut(slot);
@@ -303,8 +314,10 @@ impl Broker {
             } else if !durable && !message.forgiven {
                 message.owing_volatile -= 1;
             }
-            if recorded && write {
-                let _ = self.append(Record::Acknowledged { key, message: lsn }, effects);
+            if let Gone::Noted(packet_id) = gone
+                && recorded
+            {
+                let _ = self.append(Record::Acknowledged { key, message: lsn, packet_id }, effects);
             }
             self.try_settle(entry.message, effects);
         }

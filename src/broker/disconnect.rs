@@ -76,7 +76,7 @@ impl Broker {
         let session = self.sessions.get_mut(slot);
         session.connection = NO_SLOT;
         if session.expiry_s == 0 {
-            let _ = self.end_session(slot, effects);
+            self.end_session(slot, effects);
             return;
         }
         let (key, expiry_s) = (session.key, session.expiry_s);
@@ -106,7 +106,7 @@ impl Broker {
     ) {
         let now = self.now.mono;
         if self.sessions.get_if(slot, key).is_some_and(|session| session.ends_at <= now) {
-            let _ = self.end_session(slot, effects);
+            self.end_session(slot, effects);
         }
     }
 

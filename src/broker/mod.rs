@@ -75,7 +75,7 @@ use self::place::Placing;
 use self::retained::Retained;
 use self::retained_pull::RetainedPulls;
 use self::session::{PendingWill, Sessions};
-use self::session_end::Ending;
+use self::session_end::{Ending, Ends};
 use self::settle::Held;
 use self::statistics::Statistics;
 use self::subscribe::PendingSubacks;
@@ -107,6 +107,7 @@ pub struct Broker {
     ending: VecDeque<Ending>,
     /// Ended sessions whose record waits for that many entries to arrive elsewhere.
     departing: BTreeMap<SessionKey, u32>,
+    ends: Ends,
     subscriptions: Subscriptions,
     subscription_ids: SubscriptionIds,
     subacks: PendingSubacks,
@@ -152,6 +153,7 @@ impl Broker {
             wills: BTreeMap::new(),
             ending: VecDeque::new(),
             departing: BTreeMap::new(),
+            ends: Ends::default(),
             subscriptions: Subscriptions::new(hash_key),
             subscription_ids: SubscriptionIds::default(),
             subacks: PendingSubacks::default(),

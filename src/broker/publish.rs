@@ -220,13 +220,14 @@ impl Broker {
     ) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         let is_v5 = connection.version.is_v5();
-        if reason.is_failure() && !is_v5 {
-            // 3.1.1 has no way to refuse a PUBLISH but closing [MQTT-3.1.1 3.3.5-2].
-            self.close(id, None, CloseReason::Limit, effects);
-            return;
-        }
         connection.exchange().acknowledgements.ready(sequence, reason);
         while let Some(due) = self.pop_acknowledgement(id) {
+            if due.reason.is_failure() && !is_v5 {
+                // 3.1.1 has no way to refuse a PUBLISH but closing [MQTT-3.1.1 3.3.5-2]; what was published before is
+                // answered first, or a client that sends all of it again would never get any further.
+                self.close(id, None, CloseReason::Limit, effects);
+                return;
+            }
             self.send_ack(id, due.kind, due.packet_id, due.reason, effects);
             if due.kind == AckKind::Puback || due.reason.is_failure() {
                 self.return_quota(id, effects);

@@ -57,7 +57,9 @@ impl Broker {
                 self.replay_message(lsn, &body, origin, recipients)
             }
             Record::Deliver { message, recipients } => self.replay_deliver(lsn, message, recipients),
-            Record::Acknowledged { key, message } => self.replay_acknowledged(key, message),
+            Record::Acknowledged { key, message, packet_id } => {
+                self.replay_acknowledged(key, message, packet_id);
+            }
             Record::Inbound { key, packet_id, body } => self.replay_inbound(lsn, key, packet_id, &body),
             Record::Routed { inbound } => self.replay_routed(inbound),
             Record::Released { key, packet_id } => self.replay_released(key, packet_id),
@@ -294,24 +296,26 @@ impl Broker {
         self.statistics.queued += 1;
     }
 
-    /// The first entry of that message in a session's queue.
-    fn replay_find(&self, delivery: &Delivery, message: Lsn) -> Option<usize> {
-        delivery.queue.iter().position(|entry| self.messages.get(entry.message).lsn == message)
+    /// The first entry of that message in a session's queue, of those at QoS 2 or of the others.
+    fn replay_find(&self, delivery: &Delivery, message: Lsn, exactly_once: bool) -> Option<usize> {
+        delivery.queue.iter().position(|entry| {
+            self.messages.get(entry.message).lsn == message
+                && (self.entry_qos(*entry) == QoS::ExactlyOnce) == exactly_once
+        })
     }
 
-    fn replay_acknowledged(&mut self, key: SessionKey, message: Lsn) {
+    fn replay_acknowledged(&mut self, key: SessionKey, message: Lsn, packet_id: Option<PacketId>) {
         let Some(slot) = self.sessions.find_key(key) else { return };
         let Some(delivery) = self.sessions.get(slot).delivery.as_deref() else { return };
-        let flying = delivery
-            .in_flight
-            .iter()
-            .position(|in_flight| self.messages.get(in_flight.entry.message).lsn == message);
-        let queued = self.replay_find(delivery, message);
+        let flying = packet_id.and_then(|packet_id| delivery.find(packet_id));
+        // Without a packet id it was acknowledged at QoS 1, or expired before it had one.
+        let expired = || self.replay_find(delivery, message, true);
+        let queued = self.replay_find(delivery, message, false).or_else(expired);
         let delivery = self.sessions.get_mut(slot).delivery();
         let entry = match (flying, queued) {
             (Some(index), _) => delivery.in_flight.remove(index).map(|in_flight| in_flight.entry),
-            (None, Some(index)) => delivery.queue.remove(index),
-            (None, None) => None,
+            (None, Some(index)) if packet_id.is_none() => delivery.queue.remove(index),
+            (None, _) => None,
         };
         let Some(entry) = entry else { return };
         let bytes = self.messages.get(entry.message).length() as u64;
@@ -350,7 +354,7 @@ impl Broker {
     fn replay_sent(&mut self, key: SessionKey, message: Lsn, packet_id: PacketId) {
         let Some(slot) = self.sessions.find_key(key) else { return };
         let Some(delivery) = self.sessions.get(slot).delivery.as_deref() else { return };
-        let Some(index) = self.replay_find(delivery, message) else { return };
+        let Some(index) = self.replay_find(delivery, message, true) else { return };
         let delivery = self.sessions.get_mut(slot).delivery();
         let Some(entry) = delivery.queue.remove(index) else { return };
         // It may have been sent: it is sent again with DUP.

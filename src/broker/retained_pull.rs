@@ -62,11 +62,11 @@ impl Broker {
                 return true;
             }
             let Some(mut pull) = self.retained_pulls.turn.pop_front() else { break };
-            let Some(session) = self.sessions.get_if(pull.slot, pull.key).filter(|session| !session.ended)
-            else {
+            if !self.is_wanted(&pull) {
                 continue;
-            };
-            let queued = session.delivery.as_ref().map_or(0, |delivery| delivery.queue.len());
+            }
+            let queued =
+                self.sessions.get(pull.slot).delivery.as_ref().map_or(0, |delivery| delivery.queue.len());
             let Some(owner) = pull.owners.last().copied() else { continue };
             if queued >= QUEUE_ENTRIES_MAX {
                 self.retained_pulls.turn.push_back(pull);
@@ -81,6 +81,16 @@ impl Broker {
             }
         }
         moved
+    }
+
+    /// Whether the session is still there, and still subscribed `[MQTT-3.10.4-2]`.
+    fn is_wanted(&mut self, pull: &Pull) -> bool {
+        let session = self.sessions.get_if(pull.slot, pull.key);
+        session.is_some_and(|session| !session.ended)
+            && self
+                .subscriptions
+                .find(&pull.filter)
+                .is_some_and(|known| self.subscriptions.grant(known, pull.slot).is_some())
     }
 
     /// One step over our own retained messages.
@@ -143,7 +153,7 @@ impl Broker {
     /// The answer to ours.
     pub(super) fn retained_arrived(&mut self, token: u64, parcels: Vec<Parcel>, next: Option<Box<str>>) {
         let Some(mut pull) = self.retained_pulls.asked.remove(&token) else { return };
-        if self.sessions.get_if(pull.slot, pull.key).is_none_or(|session| session.ended) {
+        if !self.is_wanted(&pull) {
             return;
         }
         for parcel in parcels {

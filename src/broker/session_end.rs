@@ -3,8 +3,12 @@
 //! Entries of shared subscriptions go to another member first `[MQTT-4.8.2-6]`; the record that ends the session is
 //! written when they have arrived, so a crash in between only repeats the end.
 
+use std::collections::BTreeMap;
+
 use super::Broker;
 use super::Budget;
+use super::await_durable::Waiter;
+use super::delivery::Gone;
 use super::effect::Effects;
 use super::messages::Sender;
 use super::place::{Scope, Task};
@@ -23,9 +27,46 @@ pub(super) struct Ending {
     groups: Vec<Box<str>>,
 }
 
+/// Ends of sessions that are not on disk yet. Until one is, a crash brings the session back; so a client of that
+/// identity is not told before that it has none, or it could be told later that it has.
+#[derive(Debug, Default)]
+pub(super) struct Ends {
+    by_identity: BTreeMap<Box<str>, SessionKey>,
+    pending: BTreeMap<SessionKey, End>,
+}
+
+#[derive(Debug)]
+struct End {
+    identity: Box<str>,
+    /// The record, `NONE` until it is written.
+    lsn: Lsn,
+    /// CONNACKs that wait for it to be written, and then for the disk.
+    waiters: Vec<Waiter>,
+}
+
 impl Broker {
-    /// End a session. The result is the record that says so, `NONE` if there is nothing to wait for.
-    pub(super) fn end_session(&mut self, slot: u32, effects: &mut impl Effects) -> Lsn {
+    /// Give a CONNACK to the end of an earlier session that it has to wait for, if there is one that is not written
+    /// yet; else say which record it has to wait for, if any.
+    pub(super) fn await_end(&mut self, identity: &str, waiter: Waiter) -> Result<(), Lsn> {
+        let Some(key) = self.ends.by_identity.get(identity) else { return Err(Lsn::NONE) };
+        let end = self.ends.pending.get_mut(key).expect("an end has its name and its record");
+        if end.lsn.is_some() {
+            return Err(end.lsn);
+        }
+        end.waiters.push(waiter);
+        Ok(())
+    }
+
+    /// The end of a session is on disk.
+    pub(super) fn end_durable(&mut self, key: SessionKey) {
+        let Some(end) = self.ends.pending.remove(&key) else { return };
+        if self.ends.by_identity.get(&end.identity) == Some(&key) {
+            self.ends.by_identity.remove(&end.identity);
+        }
+    }
+
+    /// End a session.
+    pub(super) fn end_session(&mut self, slot: u32, effects: &mut impl Effects) {
         let now = self.now.wall;
         let session = self.sessions.get_mut(slot);
         assert!(session.connection == NO_SLOT, "a session ends after its connection");
@@ -43,19 +84,29 @@ impl Broker {
         let moves = !groups.is_empty() && self.sessions.get(slot).delivery.is_some();
         self.ending.push_back(Ending { slot, groups });
         if !record.is_some() {
-            return Lsn::NONE;
+            return;
         }
         self.live.remove(record);
+        let identity = self.sessions.get(slot).identity.clone();
+        self.ends.by_identity.insert(identity.clone(), key);
+        self.ends.pending.insert(key, End { identity, lsn: Lsn::NONE, waiters: Vec::new() });
         if moves {
             self.departing.insert(key, 1);
-            return Lsn::NONE;
+        } else {
+            self.write_end(key, effects);
         }
-        self.write_end(key, effects)
     }
 
-    fn write_end(&mut self, key: SessionKey, effects: &mut impl Effects) -> Lsn {
+    fn write_end(&mut self, key: SessionKey, effects: &mut impl Effects) {
         let will_due = self.wills.get(&key).map_or(UnixMs::NEVER, |pending| pending.due);
-        self.append(Record::SessionEnded { key, will_due }, effects)
+        let lsn = self.append(Record::SessionEnded { key, will_due }, effects);
+        self.awaiting.push(lsn, Waiter::Ended { key });
+        if let Some(end) = self.ends.pending.get_mut(&key) {
+            end.lsn = lsn;
+            for waiter in std::mem::take(&mut end.waiters) {
+                self.awaiting.push(lsn, waiter);
+            }
+        }
     }
 
     /// Unsubscribe from everything; the result names the shared ones.
@@ -121,7 +172,7 @@ impl Broker {
         if delivery.in_flight.pop_front().is_none() {
             delivery.queue.pop_front();
         }
-        self.entry_done(slot, entry, false, effects);
+        self.entry_done(slot, entry, Gone::WithSession, effects);
         true
     }
 
@@ -155,7 +206,7 @@ impl Broker {
         *count -= 1;
         if *count == 0 {
             self.departing.remove(&key);
-            let _ = self.write_end(key, effects);
+            self.write_end(key, effects);
         }
     }
 

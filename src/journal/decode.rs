@@ -164,7 +164,10 @@ fn numbers(kind: u8, bytes: &[u8]) -> Option<Record<'_>> {
     }
     let key = SessionKey(values[0]);
     let record = match (kind, words.len()) {
-        (kind::ACKNOWLEDGED, 2) => Record::Acknowledged { key, message: Lsn(values[1]) },
+        (kind::ACKNOWLEDGED, 2) => Record::Acknowledged { key, message: Lsn(values[1]), packet_id: None },
+        (kind::ACKNOWLEDGED, 3) => {
+            Record::Acknowledged { key, message: Lsn(values[1]), packet_id: Some(packet_id(values[2])?) }
+        }
         (kind::ROUTED, 1) => Record::Routed { inbound: Lsn(values[0]) },
         (kind::RELEASED, 2) => Record::Released { key, packet_id: packet_id(values[1])? },
         (kind::SENT, 3) => Record::Sent { key, message: Lsn(values[1]), packet_id: packet_id(values[2])? },

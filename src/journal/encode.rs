@@ -195,7 +195,12 @@ fn body(record: &Record<'_>, out: &mut Vec<u8>) -> u8 {
             put_recipients(recipients, out);
             kind::DELIVER
         }
-        Record::Acknowledged { key, message } => numbers(kind::ACKNOWLEDGED, [key.0, message.0], out),
+        Record::Acknowledged { key, message, packet_id: None } => {
+            numbers(kind::ACKNOWLEDGED, [key.0, message.0], out)
+        }
+        Record::Acknowledged { key, message, packet_id: Some(packet_id) } => {
+            numbers(kind::ACKNOWLEDGED, [key.0, message.0, packet_id.get().into()], out)
+        }
         Record::Inbound { key, packet_id, ref body } => {
             let mut fixed = [0; inbound_at::END];
             put(&mut fixed, inbound_at::SESSION, key.0.to_le_bytes());

@@ -2,7 +2,8 @@
 //!
 //! Decides between a torn tail, which a crash leaves and which was never acknowledged, and corruption, which means
 //! that something acknowledged is gone. The argument is in the module documentation. The order is: lock, sync every
-//! file (I5), look at first pages, follow the chain of blocks, judge what comes behind its end, zero that.
+//! file (I5), look at first pages, follow the chain of blocks, judge what comes behind its end, write the last block
+//! once more, zero what is behind it.
 //!
 //! Nothing is written before everything was judged, so that refusing changes nothing on disk.
 
@@ -43,7 +44,10 @@ pub fn open<S: Storage>(
     let Log { live, end, torn_bytes } = follow(&storage, &files, &headers, &hash_key)?;
     remove(&storage, &unfinished)?;
     let tail_bytes_zeroed = match live.back() {
-        Some(last) => zero_tail(&storage, last, torn_bytes)?,
+        Some(last) => {
+            confirm_tail(&storage, last)?;
+            zero_tail(&storage, last, torn_bytes)?
+        }
         None => 0,
     };
     let mut free = vacant(&files, &live);
@@ -355,6 +359,32 @@ fn check_continues<S: Storage>(
         expected,
         "no valid block".to_owned(),
     ))
+}
+
+/// Write the last block, and the header of its segment, once more as they were read, and sync.
+///
+/// A sync that failed in the life before may have left their pages readable and clean though they never reached the
+/// device; the sync before reading then had nothing to do. What precedes them is durable, for it was synced before they
+/// were written. Tearing bytes that replace themselves changes nothing.
+fn confirm_tail<S: Storage>(storage: &S, segment: &Segment) -> Result<(), JournalError> {
+    let failed = |operation, offset| {
+        move |error: std::io::Error| {
+            JournalError::kernel(operation, storage.describe(&segment.name), &error).at(offset)
+        }
+    };
+    let page = PAGE_BYTES as u64;
+    let last = segment.extents().last().unwrap_or((page, segment.end));
+    let mut piece = vec![0; WINDOW_BYTES];
+    for (mut offset, end) in [(0, page), last] {
+        while offset < end {
+            let count = usize::try_from(end - offset).map_or(WINDOW_BYTES, |rest| rest.min(WINDOW_BYTES));
+            let piece = &mut piece[..count];
+            storage.read_at(segment.file, offset, piece).map_err(failed("read", offset))?;
+            storage.write_at(segment.file, offset, piece).map_err(failed("write", offset))?;
+            offset += count as u64;
+        }
+    }
+    storage.sync(segment.file).map_err(failed("sync", last.0))
 }
 
 /// Zero what the block in flight may have left, so that nobody ever has to think about it again. Pages that are zero

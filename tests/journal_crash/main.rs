@@ -80,7 +80,7 @@ fn with_record<R>(number: u64, then: impl FnOnce(&Record<'_>) -> R) -> R {
         0 | 1 => Record::Message { body, origin: Some(origin), recipients },
         2 => Record::Message { body, origin: None, recipients },
         3 => Record::Inbound { key, packet_id, body },
-        4 => Record::Acknowledged { key, message },
+        4 => Record::Acknowledged { key, message, packet_id: Some(packet_id).filter(|_| size > 50) },
         5 => Record::Session {
             key,
             account: "",

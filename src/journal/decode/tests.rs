@@ -67,7 +67,7 @@ fn samples() -> Vec<(&'static str, Record<'static>)> {
         ("message", Record::Message { body, origin: Some(mark), recipients }),
         ("message-plain", Record::Message { body: plain, origin: None, recipients: Recipients::EMPTY }),
         ("deliver", Record::Deliver { message, recipients }),
-        ("acknowledged", Record::Acknowledged { key, message }),
+        ("acknowledged", Record::Acknowledged { key, message, packet_id: None }),
         ("inbound", Record::Inbound { key, packet_id, body }),
         ("routed", Record::Routed { inbound: message }),
         ("released", Record::Released { key, packet_id }),
@@ -207,7 +207,7 @@ impl Parts {
         match self.kind {
             0 => Record::Message { body, origin: flag(4).then_some(origin), recipients },
             1 => Record::Deliver { message, recipients },
-            2 => Record::Acknowledged { key, message },
+            2 => Record::Acknowledged { key, message, packet_id: flag(3).then_some(packet_id) },
             3 => Record::Inbound { key, packet_id, body },
             4 => Record::Routed { inbound: message },
             5 => Record::Released { key, packet_id },

@@ -1,0 +1,138 @@
+//! The whole broker in a simulated world: shards, journals, mesh and protocol against random clients, broken
+//! connections, failing disks, crashes and power cuts, all in one thread, all from one number.
+//!
+//! - `scenario`: what a seed draws before anything happens
+//! - `cluster`: the broker as a process
+//! - `client`, `receive`: a client, and what it expects of the broker packet by packet
+//! - `sessions`: what a client can know of its session
+//! - `oracle`: what the broker owes, and what must never happen
+//! - `driver`: what happens, and the two phases: safety under faults, then liveness without
+//!
+//! `cargo test --test simulation` plays the seeds below. Fresh seeds, one seed, and the planted defects: see
+//! `tests/README.md`. A failing seed prints what was violated, what led to it, and how to play it again.
+#![allow(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
+
+mod client;
+mod cluster;
+mod driver;
+mod oracle;
+mod receive;
+mod scenario;
+mod sessions;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use driver::{Run, Summary};
+
+/// Seeds played by `cargo test`.
+const SWEEP: std::ops::Range<u64> = 1..161;
+
+/// Lines of history that a failing seed prints.
+const HISTORY_LINES: usize = 400;
+
+/// Seeds that once failed, and what they found.
+const REGRESSIONS: &[(u64, &str)] = &[];
+
+/// Plays a seed; a violation as text.
+fn play(seed: u64, with_history: bool) -> Result<Summary, String> {
+    let mut run = Run::new(seed, with_history);
+    catch_unwind(AssertUnwindSafe(|| run.play())).map_err(|panic| {
+        let message = panic.downcast_ref::<String>().cloned();
+        let message = message.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        let history = run.oracle.history();
+        let lines = if from_environment("IRONPOST_SIM_SEED").is_some() { usize::MAX } else { HISTORY_LINES };
+        let from = history.len().saturating_sub(lines);
+        format!("{}\n{}", history[from..].join("\n"), message.unwrap_or_default())
+    })
+}
+
+/// Plays a seed, and if it fails once more, to tell what led to it.
+fn play_or_tell(seed: u64) -> Result<Summary, String> {
+    play(seed, false).map_err(|first| {
+        let told = play(seed, true).err().unwrap_or_else(|| format!("{first}\nand not when played again!"));
+        let command =
+            format!("IRONPOST_SIM_SEED={seed} cargo test --release --test simulation -- --nocapture");
+        format!("{told}\n\nseed {seed} fails; play it again: {command}")
+    })
+}
+
+/// Plays seeds on two threads; each world lives in one of them.
+fn sweep(seeds: std::ops::Range<u64>) {
+    let next = AtomicU64::new(seeds.start);
+    let failed = AtomicBool::new(false);
+    let totals = std::sync::Mutex::new((0u64, Summary::default()));
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= seeds.end || failed.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    match play_or_tell(seed) {
+                        Ok(summary) => add(&mut totals.lock().unwrap(), summary),
+                        Err(text) => {
+                            failed.store(true, Ordering::Relaxed);
+                            println!("{text}");
+                        }
+                    }
+                }
+            });
+        }
+    });
+    let (count, sum) = *totals.lock().unwrap();
+    println!(
+        "{count} seeds: {} operations, {} crashes, {} deliveries, {} acknowledged, {} steps",
+        sum.operations, sum.crashes, sum.deliveries, sum.acknowledged, sum.steps
+    );
+    assert!(!failed.load(Ordering::Relaxed), "a seed failed; see above");
+}
+
+fn add(totals: &mut (u64, Summary), one: Summary) {
+    assert!(one.operations >= 1_000 && one.crashes >= 1, "{one:?}");
+    totals.0 += 1;
+    totals.1.operations += one.operations;
+    totals.1.crashes += one.crashes;
+    totals.1.deliveries += one.deliveries;
+    totals.1.acknowledged += one.acknowledged;
+    totals.1.steps += one.steps;
+}
+
+/// A number from the environment: how these tests are told which seeds to play.
+#[expect(clippy::disallowed_methods, reason = "a test has no configuration file")]
+fn from_environment(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap())
+}
+
+#[test]
+fn every_seed_keeps_what_was_promised() {
+    if let Some(seed) = from_environment("IRONPOST_SIM_SEED") {
+        return sweep(seed..seed + 1);
+    }
+    match from_environment("IRONPOST_SIM_SEEDS") {
+        Some(count) => {
+            let from = from_environment("IRONPOST_SIM_FROM").unwrap_or(1);
+            sweep(from..from + count);
+        }
+        None => sweep(SWEEP),
+    }
+}
+
+#[test]
+fn seeds_that_failed_once_do_not_fail_again() {
+    for (seed, what) in REGRESSIONS {
+        if let Err(text) = play_or_tell(*seed) {
+            panic!("{text}\nonce: {what}");
+        }
+    }
+}
+
+#[test]
+fn the_same_seed_plays_the_same_run() {
+    for seed in 1..4 {
+        let played = play(seed, false).unwrap();
+        assert_eq!(played, play(seed, false).unwrap(), "seed {seed}");
+        assert_ne!(played.trace, play(seed + 100, false).unwrap().trace, "another seed, another run");
+    }
+}
