@@ -2,9 +2,11 @@
 //! shards have been placed here.
 //!
 //! After a crash the publisher's home routes again what it has no `Routed` record for, under the same key; a shard
-//! that has a record with that key drops the repeat. A key is forgotten when its home says that everything below its
+//! that has a record with that key drops the repeat (also the home itself, whose sessions get their copy from the
+//! owner of the topic). A key is forgotten when its home says that everything below its
 //! mark is routed, durably. Records that hold a key stay live until then.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Broker;
@@ -20,7 +22,7 @@ use crate::record::Record;
 pub(super) struct Origins {
     /// `Inbound` records of this shard without a durable `Routed`.
     routing: BTreeSet<Lsn>,
-    /// Keys placed here, and the record that says so (`NONE` for keys of this shard, whose record is the key).
+    /// Keys placed here, and the record that says so (`NONE` where that is the inbound record itself).
     placed: BTreeMap<(ShardId, Lsn), Lsn>,
     /// The mark last told to the others.
     told: Lsn,
@@ -40,7 +42,8 @@ impl Origins {
     /// A record here lists recipients of a message with that key.
     pub(super) fn recorded(&mut self, origin: Option<OriginKey>, lsn: Lsn, live: &mut Live) {
         let Some(origin) = origin else { return };
-        if self.placed.insert((origin.shard, origin.lsn), lsn).is_none() {
+        if let Entry::Vacant(vacant) = self.placed.entry((origin.shard, origin.lsn)) {
+            vacant.insert(lsn);
             live.add(lsn);
         }
     }
@@ -110,6 +113,7 @@ impl Broker {
     /// After replay: nothing below the oldest unrouted message will come again.
     pub(super) fn tell_first_mark(&mut self, effects: &mut impl Effects) {
         let mark = OriginKey { shard: self.shard, lsn: self.origins.mark(self.lsn) };
+        self.origins.forget(mark, &mut self.live);
         self.tell_mark(mark, effects);
     }
 }

@@ -224,7 +224,10 @@ impl Broker {
         recipients: Recipients<'_>,
     ) {
         let slot = self.replay_body(lsn, body, origin);
-        self.origins.recorded(origin, lsn, &mut self.live);
+        // Without recipients it is the body of a retained message, which says nothing of who has been given it.
+        if !recipients.is_empty() {
+            self.origins.recorded(origin, lsn, &mut self.live);
+        }
         self.replay_recipients(slot, recipients);
     }
 
@@ -249,6 +252,9 @@ impl Broker {
             self.origins.placed_own(self.shard, lsn);
         }
         if let Some(slot) = self.replaying().by_record.get(&lsn).copied() {
+            let inbound = OriginKey { shard: self.shard, lsn };
+            let origin = self.messages.get(slot).origin.filter(|origin| *origin != inbound);
+            self.origins.recorded(origin, lsn, &mut self.live);
             self.replay_recipients(slot, recipients);
         }
     }

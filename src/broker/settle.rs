@@ -9,7 +9,7 @@ use super::effect::{Effect, Effects};
 use super::messages::{MessageId, Sender};
 use super::route::MeshMessage;
 use super::{Broker, Budget};
-use crate::ids::Lsn;
+use crate::ids::{Lsn, OriginKey};
 use crate::record::{Recipient, Record};
 use crate::time::Nanos;
 use crate::wire::QoS;
@@ -67,7 +67,10 @@ impl Broker {
                 ..recipient
             }));
         }
-        let origin = message.origin.filter(|origin| origin.shard != self.shard);
+        // A key of this shard counts too: if the topic's owner is another shard, the message came back from there, and
+        // this copy is not the inbound message whose own record is the key.
+        let inbound = OriginKey { shard: self.shard, lsn: message.lsn };
+        let origin = message.origin.filter(|origin| *origin != inbound);
         self.lsn = self.lsn.next();
         let lsn = self.lsn;
         if message.lsn.is_some() {
@@ -226,7 +229,7 @@ impl Broker {
         message.lsn = lsn;
         let message = self.messages.get(slot);
         let body = message.body().expect("a body leaves memory only once it is on disk");
-        let record = Record::Message { body, origin: None, recipients: (&[][..]).into() };
+        let record = Record::Message { body, origin: message.origin, recipients: (&[][..]).into() };
         effects.perform(Effect::Append { lsn, record });
         self.live.add(lsn);
     }

@@ -3,6 +3,7 @@
 
 mod flows;
 mod recovery;
+mod shards;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -10,6 +11,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use super::Broker;
 use super::effect::{CloseReason, Effect, Effects};
 use super::input::Input;
+use super::route::MeshMessage;
 use super::settings::Settings;
 use crate::ids::{ConnectionId, Lsn, ShardId};
 use crate::journal;
@@ -25,6 +27,7 @@ struct World {
     /// Encoded records by LSN.
     journal: Vec<(Lsn, Vec<u8>)>,
     fetches: Vec<Lsn>,
+    mesh: Vec<(ShardId, MeshMessage)>,
 }
 
 impl Effects for World {
@@ -40,7 +43,7 @@ impl Effects for World {
                 self.journal.push((lsn, journal::encoded(lsn, &record)));
             }
             Effect::Fetch { lsn } => self.fetches.push(lsn),
-            Effect::Mesh { message, .. } => panic!("one shard has nobody to talk to: {message:?}"),
+            Effect::Mesh { to, message } => self.mesh.push((to, message)),
             Effect::Pause { .. } | Effect::Hold { .. } | Effect::Resume { .. } | Effect::Log(_) => {}
         }
     }
@@ -75,12 +78,18 @@ impl Bench {
     }
 
     fn with(settings: Settings) -> Bench {
+        let bench = Bench::of_shard(settings, ShardId(0));
+        assert!(bench.broker.ready());
+        bench
+    }
+
+    /// One of several; ready when it has heard of the others.
+    fn of_shard(settings: Settings, shard: ShardId) -> Bench {
         let now = Now { mono: Nanos(1), wall: UnixMs(1_000_000) };
-        let broker = Broker::new(settings, ShardId(0));
+        let broker = Broker::new(settings, shard);
         let mut bench = Bench { broker, world: World::default(), now, durable: 0 };
         bench.handle(Input::Replayed { lsn: Lsn::NONE });
         bench.advance();
-        assert!(bench.broker.ready());
         bench
     }
 
@@ -143,7 +152,7 @@ impl Bench {
     /// Kill the process, lose what was not synced, and start again.
     fn crash(self) -> Bench {
         let mut bench = Bench {
-            broker: Broker::new(settings(), ShardId(0)),
+            broker: Broker::new(self.broker.settings.clone(), self.broker.shard),
             world: World::default(),
             now: self.now,
             durable: self.durable,
@@ -195,10 +204,22 @@ impl Bench {
     }
 
     fn publish(&mut self, slot: u32, topic: &str, qos: QoS, packet_id: u16, payload: &str) {
+        self.publish_with(slot, topic, qos, packet_id, payload, false);
+    }
+
+    fn publish_with(
+        &mut self,
+        slot: u32,
+        topic: &str,
+        qos: QoS,
+        packet_id: u16,
+        payload: &str,
+        retain: bool,
+    ) {
         let publish = Publish {
             dup: false,
             qos,
-            retain: false,
+            retain,
             topic,
             packet_id: PacketId::new(packet_id),
             message_expiry: None,

@@ -1,0 +1,93 @@
+//! Two shards that say to each other what they have to: QoS 2 across shards, through crashes of both.
+
+use super::*;
+
+/// Brokers that share a placement; messages between them travel when the test says so.
+struct Shards(Vec<Bench>);
+
+impl Shards {
+    fn new() -> Shards {
+        let placement = Placement::new(2, [0; 16], None).expect("no pattern");
+        let mut settings = Settings::with_placement(placement);
+        settings.sys_interval_s = 0;
+        let bench = |shard| Bench::of_shard(settings.clone(), ShardId(shard));
+        let mut shards = Shards(vec![bench(0), bench(1)]);
+        shards.settle();
+        assert!(shards.0.iter().all(|bench| bench.broker.ready()));
+        shards
+    }
+
+    /// Hands over what the shards have said to each other so far; true if that was anything.
+    fn exchange(&mut self) -> bool {
+        let mut any = false;
+        for from in 0..self.0.len() {
+            for (to, message) in std::mem::take(&mut self.0[from].world.mesh) {
+                let from = ShardId(u16::try_from(from).expect("two shards"));
+                self.0[to.index()].handle(Input::Mesh { from, message });
+                any = true;
+            }
+        }
+        self.0.iter_mut().for_each(Bench::advance);
+        any
+    }
+
+    fn settle(&mut self) {
+        loop {
+            self.0.iter_mut().for_each(Bench::settle);
+            if !self.exchange() {
+                return;
+            }
+        }
+    }
+
+    /// What is on its way between them is lost too.
+    fn crash(self) -> Shards {
+        let mut shards = Shards(self.0.into_iter().map(Bench::crash).collect());
+        shards.settle();
+        shards
+    }
+
+    /// A topic whose owner is that shard.
+    fn topic_of(&self, owner: u16) -> String {
+        let owned = |number: &u32| {
+            let owner_of = self.0[0].broker.settings.placement.owner(&format!("a/{number}"));
+            owner_of == ShardId(owner)
+        };
+        let number = (0..1_000).find(owned).expect("each shard owns some topic");
+        format!("a/{number}")
+    }
+}
+
+/// The publisher is at home in shard 0, its subscriber in that one or the other, and the topic in either; both crash
+/// when the message has been placed and the publisher's home does not know yet that it was.
+#[test]
+fn exactly_once_holds_wherever_publisher_owner_and_subscriber_are() {
+    for (owner, home) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+        for (retain, exchanges) in (0..8).flat_map(|exchanges| [(false, exchanges), (true, exchanges)]) {
+            let mut shards = Shards::new();
+            let topic = shards.topic_of(owner);
+            shards.0[home].connect(1, "subscriber", true, 1_000);
+            shards.0[home].subscribe(1, "a/#", 2);
+            shards.settle();
+            shards.0[home].handle(Input::Closed { connection: id(1) });
+            shards.0[0].connect(2, "publisher", true, 1_000);
+            shards.settle();
+            shards.0[0].publish_with(2, &topic, QoS::ExactlyOnce, 7, "once", retain);
+            // The disk of shard 0 is as far as its inbound record; then each step of the way is made durable.
+            for _ in 0..exchanges {
+                shards.0.iter_mut().for_each(Bench::sync);
+                let _ = shards.exchange();
+            }
+            let mut shards = shards.crash();
+            shards.0[0].connect(2, "publisher", false, 1_000);
+            shards.0[0].publish_with(2, &topic, QoS::ExactlyOnce, 7, "once", retain);
+            shards.settle();
+            shards.0[home].connect(3, "subscriber", false, 1_000);
+            shards.settle();
+            let seen = shards.0[home].seen(3);
+            let deliveries = seen.iter().filter(|packet| packet.starts_with("PUBLISH")).count();
+            let case = format!("owner {owner}, subscriber {home}, retain {retain}, {exchanges} exchanges");
+            assert_eq!(deliveries, 1, "{case}: {seen:?}");
+        }
+    }
+}
