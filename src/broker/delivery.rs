@@ -66,6 +66,7 @@ impl Broker {
             return Taken::Full;
         }
         delivery.bytes += bytes;
+        delivery.unwritten += u32::from(durable && copy.qos != QoS::AtMostOnce);
         let mut entry =
             Entry { message, owed: NO_SLOT, subscription_id: copy.subscription_id, retain: copy.retain };
         let mut urgent = false;
@@ -281,6 +282,9 @@ impl Broker {
             owed.done = true;
             owed.subscription_id = 0;
             let (durable, recorded) = (owed.durable, owed.recorded);
+            if durable && !recorded {
+                self.sessions.get_mut(slot).delivery().unwritten -= 1;
+            }
             if durable && !message.covered {
                 message.owing_durable -= 1;
             } else if !durable && !message.forgiven {

@@ -86,6 +86,8 @@ pub(super) struct Delivery {
     pub(super) cursor: usize,
     /// Bytes of `queue` and `in_flight`.
     pub(super) bytes: u64,
+    /// Entries of `queue` and `in_flight` that a record is to list, and none does yet.
+    pub(super) unwritten: u32,
     /// The packet id given out last.
     pub(super) last_packet_id: u16,
 }

@@ -6,7 +6,7 @@
 //! written. Invariant I1 is the condition in `try_settle`, and nothing else answers a sender.
 
 use super::effect::{Effect, Effects};
-use super::messages::{MessageId, Sender};
+use super::messages::{MessageId, Owed, Sender};
 use super::route::MeshMessage;
 use super::{Broker, Budget};
 use crate::ids::{Lsn, OriginKey};
@@ -40,8 +40,54 @@ impl Broker {
         self.release_message(slot);
     }
 
-    /// Write down who still has to get the message.
+    /// Write down who still has to get the message. Replay rebuilds a queue in the order of the records, so what stands
+    /// before it in some queue and was only held so far is written first.
     pub(super) fn record(&mut self, slot: u32, effects: &mut impl Effects) {
+        let mut behind: Vec<u32> = Vec::new();
+        let mut first = slot;
+        loop {
+            if let Some(ahead) = self.unwritten_ahead(first, &behind) {
+                behind.push(std::mem::replace(&mut first, ahead));
+                continue;
+            }
+            self.write_record(first, effects);
+            match behind.pop() {
+                Some(next) => first = next,
+                None => return,
+            }
+        }
+    }
+
+    /// A message ahead of that one in the queue of one of its recipients, which no record lists there yet. Those of
+    /// `behind` wait for this one themselves: an entry that was handed on from a session that ended stands in another
+    /// order in the queue it came to.
+    fn unwritten_ahead(&self, slot: u32, behind: &[u32]) -> Option<u32> {
+        let to_write = |owed: &&Owed| owed.durable && !owed.done && !owed.recorded;
+        for owed in self.messages.get(slot).owed.as_slice().iter().filter(to_write) {
+            let Some(delivery) = self.sessions.get(owed.session).delivery.as_deref() else { continue };
+            // Nearly always it is the only one.
+            if delivery.unwritten < 2 {
+                continue;
+            }
+            let in_flight = delivery.in_flight.iter().map(|in_flight| in_flight.entry);
+            let queue = in_flight.chain(delivery.queue.iter().copied());
+            for entry in queue.take_while(|entry| entry.message != slot) {
+                let is_unwritten = self
+                    .messages
+                    .get(entry.message)
+                    .owed
+                    .as_slice()
+                    .get(entry.owed as usize)
+                    .is_some_and(|owed| to_write(&owed));
+                if is_unwritten && !behind.contains(&entry.message) {
+                    return Some(entry.message);
+                }
+            }
+        }
+        None
+    }
+
+    fn write_record(&mut self, slot: u32, effects: &mut impl Effects) {
         let mut recipients: Vec<Recipient> = Vec::new();
         let message = self.messages.get_mut(slot);
         for owed in message.owed.as_mut_slice() {
@@ -49,7 +95,9 @@ impl Broker {
                 continue;
             }
             owed.recorded = true;
-            let session = self.sessions.get(owed.session).key;
+            let session = self.sessions.get_mut(owed.session);
+            session.delivery().unwritten -= 1;
+            let session = session.key;
             let ids = self.subscription_ids.resolve(&owed.subscription_id);
             let first = ids.first().copied().unwrap_or(0);
             let recipient = Recipient {
@@ -116,7 +164,7 @@ impl Broker {
             }
             message.forgiven = true;
             message.owing_volatile = 0;
-            let unwritten = |owed: &super::messages::Owed| owed.durable && !owed.done && !owed.recorded;
+            let unwritten = |owed: &Owed| owed.durable && !owed.done && !owed.recorded;
             if message.owed.as_slice().iter().any(unwritten) {
                 self.record(held.message.slot, effects);
             }

@@ -114,3 +114,24 @@ fn a_session_expires_by_the_time_it_was_disconnected_not_by_the_restart() {
     bench.wait_ms(2_000);
     assert!(bench.broker.sessions.find("subscriber").is_none());
 }
+
+/// The held message stands first in the queue, and the later one is written first: for a session that is offline, or
+/// because the window is full.
+#[test]
+fn a_message_that_is_written_at_once_does_not_overtake_one_that_was_held() {
+    let mut bench = Bench::new();
+    bench.connect(1, "online", true, 1_000);
+    bench.subscribe(1, "a/#", 1);
+    bench.connect(4, "offline", true, 1_000);
+    bench.subscribe(4, "a/both", 1);
+    bench.handle(Input::Closed { connection: id(4) });
+    bench.connect(2, "publisher", true, 1_000);
+    bench.settle();
+    bench.publish(2, "a/one", QoS::AtLeastOnce, 7, "held");
+    assert_eq!(bench.durable, bench.world.journal.len(), "the test needs a message that is not written");
+    bench.publish(2, "a/both", QoS::AtLeastOnce, 8, "urgent");
+    bench.sync();
+    let mut bench = bench.crash();
+    bench.connect(3, "online", false, 1_000);
+    assert_eq!(bench.seen(3), ["CONNACK true Success", "PUBLISH 1 1 held", "PUBLISH 1 2 urgent"]);
+}
