@@ -1,4 +1,4 @@
-//! Two shards that say to each other what they have to: QoS 2 across shards, through crashes of both.
+//! Several shards that say to each other what they have to: QoS 2 across shards, through crashes of all.
 
 use super::*;
 
@@ -6,12 +6,12 @@ use super::*;
 struct Shards(Vec<Bench>);
 
 impl Shards {
-    fn new() -> Shards {
-        let placement = Placement::new(2, [0; 16], None).expect("no pattern");
+    fn new(count: u16) -> Shards {
+        let placement = Placement::new(count, [0; 16], None).expect("no pattern");
         let mut settings = Settings::with_placement(placement);
         settings.sys_interval_s = 0;
         let bench = |shard| Bench::of_shard(settings.clone(), ShardId(shard));
-        let mut shards = Shards(vec![bench(0), bench(1)]);
+        let mut shards = Shards((0..count).map(bench).collect());
         shards.settle();
         assert!(shards.0.iter().all(|bench| bench.broker.ready()));
         shards
@@ -19,10 +19,18 @@ impl Shards {
 
     /// Hands over what the shards have said to each other so far; true if that was anything.
     fn exchange(&mut self) -> bool {
+        self.exchange_but(|_, _| false)
+    }
+
+    /// The same, but for what goes from one shard to another where that is held up.
+    fn exchange_but(&mut self, held_up: impl Fn(u16, u16) -> bool) -> bool {
         let mut any = false;
-        for from in 0..self.0.len() {
-            for (to, message) in std::mem::take(&mut self.0[from].world.mesh) {
-                let from = ShardId(u16::try_from(from).expect("two shards"));
+        for from in self.0[0].broker.settings.placement.all() {
+            for (to, message) in std::mem::take(&mut self.0[from.index()].world.mesh) {
+                if held_up(from.0, to.0) {
+                    self.0[from.index()].world.mesh.push((to, message));
+                    continue;
+                }
                 self.0[to.index()].handle(Input::Mesh { from, message });
                 any = true;
             }
@@ -64,7 +72,7 @@ impl Shards {
 fn exactly_once_holds_wherever_publisher_owner_and_subscriber_are() {
     for (owner, home) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
         for (retain, exchanges) in (0..8).flat_map(|exchanges| [(false, exchanges), (true, exchanges)]) {
-            let mut shards = Shards::new();
+            let mut shards = Shards::new(2);
             let topic = shards.topic_of(owner);
             shards.0[home].connect(1, "subscriber", true, 1_000);
             shards.0[home].subscribe(1, "a/#", 2);
@@ -90,4 +98,29 @@ fn exactly_once_holds_wherever_publisher_owner_and_subscriber_are() {
             assert_eq!(deliveries, 1, "{case}: {seen:?}");
         }
     }
+}
+
+/// The publisher's home is ready, and routes again, before the topic's owner has heard from the subscriber's home.
+#[test]
+fn a_message_routed_again_waits_until_its_owner_knows_every_recipient() {
+    let mut shards = Shards::new(3);
+    let topic = shards.topic_of(1);
+    shards.0[2].connect(1, "subscriber", true, 1_000);
+    shards.0[2].subscribe(1, "a/#", 2);
+    shards.settle();
+    shards.0[0].connect(2, "publisher", true, 1_000);
+    shards.settle();
+    shards.0[0].publish(2, &topic, QoS::ExactlyOnce, 7, "accepted");
+    shards.0[0].sync();
+    assert!(shards.0[0].seen(2).contains(&"Pubrec 7 Success".to_owned()));
+    let mut shards = Shards(shards.0.into_iter().map(Bench::crash).collect());
+    for _ in 0..4 {
+        shards.0.iter_mut().for_each(Bench::settle);
+        let _ = shards.exchange_but(|from, to| (from, to) == (2, 1));
+    }
+    assert!(shards.0[0].broker.ready() && !shards.0[1].broker.ready());
+    shards.settle();
+    shards.0[2].connect(3, "subscriber", false, 1_000);
+    shards.settle();
+    assert_eq!(shards.0[2].seen(3), ["CONNACK true Success", "PUBLISH 2 1 accepted"]);
 }
