@@ -238,8 +238,14 @@ impl Broker {
         self.live.oldest(self.lsn)
     }
 
-    /// Whether clients may be let in: everything stored is restored, and every shard knows who wants what.
+    /// Whether clients may be let in: everything stored is restored, every shard knows who wants what, and what is
+    /// routed again is on its way, before anything that its publishers send next.
     pub fn ready(&self) -> bool {
+        self.knows_all_interest() && self.restored.is_empty()
+    }
+
+    /// Whether recipients can be told: every shard has said what it wants.
+    fn knows_all_interest(&self) -> bool {
         self.replay.is_none() && self.announcement.complete()
     }
 

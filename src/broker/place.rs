@@ -71,7 +71,7 @@ impl Placing {
 impl Broker {
     /// Place messages, as far as the budget and the other shards' room go.
     pub(super) fn place_messages(&mut self, budget: &mut Budget, effects: &mut impl Effects) -> bool {
-        if !self.ready() {
+        if !self.knows_all_interest() {
             // At start another shard may be ready first, and route again what it had accepted at QoS 2. Until every
             // shard has told what it wants, the recipients are not all known here.
             return false;

@@ -425,7 +425,7 @@ impl Broker {
 
     /// Route again what was accepted at QoS 2 and not known to have arrived.
     pub(super) fn route_restored(&mut self, budget: &mut Budget, effects: &mut impl Effects) -> bool {
-        if !self.ready() {
+        if !self.knows_all_interest() {
             return false;
         }
         while let Some(slot) = self.restored.front().copied() {
