@@ -94,7 +94,7 @@ impl Subscribers<'_> {
         receive_maximum: Option<NonZeroU16>,
     ) {
         let wanted = |topic: &str| highest(&filters, topic);
-        let recipient = self.books.add_recipient(name, true, true, wanted);
+        let recipient = self.books.add_recipient(name, true, 1, wanted);
         let identity = identity(name, version, true, receive_maximum);
         self.made.push(Subscriber::new(identity, filters, recipient, manner));
     }
@@ -102,14 +102,14 @@ impl Subscribers<'_> {
     /// A session that ends with its connection: owed nothing, but the rest has to bear it.
     fn guest(&mut self) {
         let filters = vec![("#".to_owned(), 1)];
-        let recipient = self.books.add_recipient("guest-5", false, false, |_| Some(1));
+        let recipient = self.books.add_recipient("guest-5", false, 1, |_| Some(1));
         let identity = identity("guest-5", Version::V5, false, None);
         self.made.push(Subscriber::new(identity, filters, recipient, PROMPT));
     }
 
     /// Two members of a shared subscription, one of them seldom there.
     fn group(&mut self, late: Manner) {
-        let recipient = self.books.add_recipient("group", true, false, |_| Some(2));
+        let recipient = self.books.add_recipient("group", true, 2, |_| Some(2));
         for (name, manner) in
             [("member-5", late), ("rare-member-3", Manner { present_permille: 500, ..PROMPT })]
         {

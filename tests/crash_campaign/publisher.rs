@@ -125,6 +125,10 @@ impl Publisher {
 
     fn connack(&mut self, connack: &Connack<'_>, books: &mut Books) {
         let name = &self.identity.client_id;
+        // A broker that is about to stop says so. One that always did would be noticed by what it never delivers.
+        if connack.reason == ReasonCode::ServerUnavailable {
+            return;
+        }
         if connack.reason != ReasonCode::Success {
             return books.fail(format!("{name} was refused: {}", connack.reason));
         }
