@@ -70,7 +70,7 @@ impl Broker {
         old: Option<u32>,
     ) -> Option<ReasonCode> {
         if self.draining.is_some() {
-            return Some(ReasonCode::ServerShuttingDown);
+            return Some(ReasonCode::ServerUnavailable);
         }
         if connect.authentication_method.is_some() {
             return Some(ReasonCode::BadAuthenticationMethod);
