@@ -105,7 +105,7 @@ impl Link {
     pub fn decode<'a>(&self, frame: &'a [u8]) -> Packet<'a> {
         match decode::packet(frame, Some(self.version)) {
             Ok(packet) => packet,
-            Err(error) => panic!("the broker sent what is no MQTT: {error}"),
+            Err(error) => panic!("the broker sent what is no MQTT: {error}: {frame:02x?}"),
         }
     }
 

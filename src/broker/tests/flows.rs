@@ -213,3 +213,12 @@ fn a_session_that_ends_with_messages_on_their_way_takes_nobody_with_it() {
         assert_eq!(bench.seen(3), ["CONNACK false Success"]);
     }
 }
+
+/// 0x8B is a reason to DISCONNECT; a CONNACK has none but this one.
+#[test]
+fn a_client_that_comes_while_the_broker_stops_is_told_that_it_is_unavailable() {
+    let mut bench = Bench::new();
+    bench.handle(Input::Drain);
+    bench.connect(1, "late", true, 0);
+    assert_eq!(bench.seen(1), ["CONNACK false Server unavailable"]);
+}
