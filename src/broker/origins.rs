@@ -40,9 +40,11 @@ impl Origins {
     /// A record here lists recipients of a message with that key.
     pub(super) fn recorded(&mut self, origin: Option<OriginKey>, lsn: Lsn, live: &mut Live) {
         let Some(origin) = origin else { return };
-        if self.placed.insert((origin.shard, origin.lsn), lsn).is_none() {
+        // A later record of the same message adds nothing: the first one, which is counted, says so already.
+        self.placed.entry((origin.shard, origin.lsn)).or_insert_with(|| {
             live.add(lsn);
-        }
+            lsn
+        });
     }
 
     /// Replay: recipients of an inbound message of this shard are on record.
