@@ -363,7 +363,8 @@ impl Run {
         let client = &self.clients[index];
         let durable = self.oracle.sessions[index].existence != crate::sessions::Existence::None;
         let clean = client.must_start_clean || (!durable && !client.is_v5());
-        let expiry_s = if durable && !(clean && !client.is_v5()) { u32::MAX } else { 0 };
+        let lasts = durable && (client.is_v5() || !clean);
+        let expiry_s = if lasts { u32::MAX } else { 0 };
         let asked = Asked { clean, expiry_s };
         self.clients[index].connect(&self.world, self.cluster.address, asked, None, &mut scene!(self));
     }
