@@ -246,10 +246,15 @@ impl Broker {
         }
     }
 
-    /// The session's queue was full: remember that it has a gap. Told at CONNACK, unless it was the only recipient,
-    /// whose publisher is told instead.
+    /// The session's queue was full: remember that it has a gap. Told at CONNACK, unless it was the only recipient of
+    /// a publish that can be refused: then the publisher is told instead.
     fn skip(&mut self, slot: u32, effects: &mut impl Effects) {
-        let sole = self.placing.matches.len() == 1
+        // At QoS 2 the publisher has its PUBREC already, and a will has none to tell.
+        let message = self.placing.queue.front().map(|task| self.messages.get(task.message));
+        let told = message
+            .is_some_and(|message| message.qos == QoS::AtLeastOnce && message.publisher.1 != SessionKey(0));
+        let sole = told
+            && self.placing.matches.len() == 1
             && self.placing.remote.is_empty()
             && matches!(self.placing.queue.front().map(|task| &task.scope), Some(Scope::Owner));
         self.statistics.refused += 1;
