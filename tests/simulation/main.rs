@@ -42,6 +42,7 @@ const REGRESSIONS: &[(u64, &str)] = &[
     (53, "CONNACK with a reason that only DISCONNECT may have"),
     (213, "a session ended and its slot was gone while a message was being placed for it"),
     (286, "retained messages came after UNSUBACK"),
+    (1647, "a session with a full queue was not told of a QoS 2 message that nobody could refuse any more"),
 ];
 
 /// Plays a seed; a violation as text.
