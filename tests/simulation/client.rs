@@ -187,24 +187,8 @@ impl Client {
             username: None,
             password: None,
         };
-        let mut link = Link {
-            end: world.connect_to(address),
-            input: Vec::new(),
-            output: Vec::new(),
-            asked,
-            up: false,
-            epoch: scene.epoch,
-            served: scene.serving,
-            answers_due: VecDeque::new(),
-            unacknowledged: BTreeSet::new(),
-            aliases: BTreeMap::new(),
-            aliases_out: BTreeMap::new(),
-            request: None,
-            withheld: Vec::new(),
-            withholding: false,
-            told: None,
-            receive_maximum: self.habits.receive_maximum.filter(|_| v5).unwrap_or(u16::MAX),
-        };
+        let receive_maximum = self.habits.receive_maximum.filter(|_| v5).unwrap_or(u16::MAX);
+        let mut link = Link::new(world.connect_to(address), asked, receive_maximum, scene);
         link.send(&Packet::Connect(connect), self.habits.version);
         self.link = Some(link);
     }
@@ -457,6 +441,27 @@ fn write(end: &mut ClientEnd, output: &mut Vec<u8>) {
 }
 
 impl Link {
+    fn new(end: ClientEnd, asked: Asked, receive_maximum: u16, scene: &Scene<'_>) -> Link {
+        Link {
+            end,
+            input: Vec::new(),
+            output: Vec::new(),
+            asked,
+            up: false,
+            epoch: scene.epoch,
+            served: scene.serving,
+            answers_due: VecDeque::new(),
+            unacknowledged: BTreeSet::new(),
+            aliases: BTreeMap::new(),
+            aliases_out: BTreeMap::new(),
+            request: None,
+            withheld: Vec::new(),
+            withholding: false,
+            told: None,
+            receive_maximum,
+        }
+    }
+
     fn send(&mut self, packet: &Packet<'_>, version: Version) {
         encode::packet(packet, version, &mut self.output);
     }

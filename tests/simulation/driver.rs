@@ -21,7 +21,7 @@ const STEPS_MAX: u64 = 3_000_000;
 /// Publishes at QoS 1 and 2 that a client begins before the first is acknowledged.
 const OUTGOING_MAX: usize = 20;
 /// Virtual time in which everything owed has to arrive once nothing fails any more.
-const LIVENESS_MS: u64 = 120_000;
+const LIVENESS_MS: u64 = 600_000;
 /// Virtual time without anything seen after which nothing more is expected: longer than any `hold` and any sync.
 const QUIET_MS: u64 = 1_500;
 
@@ -363,7 +363,8 @@ impl Run {
         let client = &self.clients[index];
         let durable = self.oracle.sessions[index].existence != crate::sessions::Existence::None;
         let clean = client.must_start_clean || (!durable && !client.is_v5());
-        let expiry_s = if durable && !(clean && !client.is_v5()) { u32::MAX } else { 0 };
+        let lasts = durable && (client.is_v5() || !clean);
+        let expiry_s = if lasts { u32::MAX } else { 0 };
         let asked = Asked { clean, expiry_s };
         self.clients[index].connect(&self.world, self.cluster.address, asked, None, &mut scene!(self));
     }
