@@ -151,24 +151,20 @@ impl Client {
         scene.oracle.session_ends(self.index);
         scene.oracle.sessions[self.index].connect_sent(asked);
         scene.oracle.judge_groups();
-        let payload;
-        let will = match will {
-            Some((message, delay)) => {
-                let (topic, qos) = (message.topic, message.qos);
-                payload = format!("m{}", scene.oracle.sends(message));
-                Some(Will {
-                    qos,
-                    retain: false,
-                    delay: self.is_v5().then_some(delay),
-                    message_expiry: None,
-                    topic,
-                    forward: Properties::EMPTY,
-                    payload: payload.as_bytes(),
-                })
-            }
-            None => None,
-        };
         let v5 = self.is_v5();
+        let will = will.map(|(message, delay)| {
+            let (topic, qos) = (message.topic, message.qos);
+            (topic, qos, delay, format!("m{}", scene.oracle.sends(message)))
+        });
+        let will = will.as_ref().map(|(topic, qos, delay, payload)| Will {
+            qos: *qos,
+            retain: false,
+            delay: v5.then_some(*delay),
+            message_expiry: None,
+            topic,
+            forward: Properties::EMPTY,
+            payload: payload.as_bytes(),
+        });
         let connect = Connect {
             version: self.habits.version,
             clean_start: if v5 { asked.clean } else { asked.expiry_s == 0 },

@@ -21,12 +21,15 @@ mod scenario;
 mod sessions;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use driver::{Run, Summary};
 
 /// Seeds played by `cargo test`.
 const SWEEP: std::ops::Range<u64> = 1..161;
+
+/// A sweep ends when so many seeds have failed.
+const FAILURES_MAX: usize = 100;
 
 /// Lines of history that a failing seed prints.
 const HISTORY_LINES: usize = 400;
@@ -68,26 +71,27 @@ fn play_or_tell(seed: u64) -> Result<Summary, String> {
     })
 }
 
-/// Plays seeds on two threads; each world lives in one of them.
+/// Plays seeds on two threads; each world lives in one of them. Tells the history of the first that fails, and which
+/// others do.
 fn sweep(seeds: std::ops::Range<u64>) {
     let next = AtomicU64::new(seeds.start);
-    let failed = AtomicBool::new(false);
+    let failed = std::sync::Mutex::new(Vec::new());
     let totals = std::sync::Mutex::new((0u64, Summary::default()));
     std::thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= seeds.end || failed.load(Ordering::Relaxed) {
+                    if seed >= seeds.end || failed.lock().unwrap().len() >= FAILURES_MAX {
                         return;
                     }
-                    match play_or_tell(seed) {
-                        Ok(summary) => add(&mut totals.lock().unwrap(), summary),
-                        Err(text) => {
-                            failed.store(true, Ordering::Relaxed);
-                            println!("{text}");
-                        }
-                    }
+                    let Err(text) =
+                        play(seed, false).map(|summary| add(&mut totals.lock().unwrap(), summary))
+                    else {
+                        continue;
+                    };
+                    println!("seed {seed} fails: {}", text.trim());
+                    failed.lock().unwrap().push(seed);
                 }
             });
         }
@@ -97,7 +101,11 @@ fn sweep(seeds: std::ops::Range<u64>) {
         "{count} seeds: {} operations, {} crashes, {} deliveries, {} acknowledged, {} steps",
         sum.operations, sum.crashes, sum.deliveries, sum.acknowledged, sum.steps
     );
-    assert!(!failed.load(Ordering::Relaxed), "a seed failed; see above");
+    let failed = failed.into_inner().unwrap();
+    if let Some(first) = failed.iter().min() {
+        println!("{}", play_or_tell(*first).err().unwrap_or_default());
+    }
+    assert!(failed.is_empty(), "{} seeds failed: {failed:?}", failed.len());
 }
 
 fn add(totals: &mut (u64, Summary), one: Summary) {
