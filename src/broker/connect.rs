@@ -7,7 +7,6 @@ use super::Broker;
 use super::await_durable::Waiter;
 use super::connection::Connection;
 use super::effect::{CloseReason, Effect, Effects};
-use super::few::Few;
 use super::session::{self, NO_SLOT, Session};
 use crate::ids::{ConnectionId, Lsn};
 use crate::limits;
@@ -101,22 +100,7 @@ impl Broker {
 
     fn create_session(&mut self, identity: Box<str>, version: Version) -> u32 {
         let key = self.sessions.next_key();
-        self.sessions.insert(Session {
-            key,
-            identity,
-            connection: NO_SLOT,
-            expiry_s: 0,
-            version,
-            ended: false,
-            ready: false,
-            record: Lsn::NONE,
-            ends_at: Nanos::NEVER,
-            subscriptions: Few::None,
-            delivery: None,
-            will: None,
-            inbound: None,
-            skipped: 0,
-        })
+        self.sessions.insert(Session::new(key, identity, version))
     }
 
     /// Bind the connection to its session; the result is the record to wait for, if any.

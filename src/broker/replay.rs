@@ -8,15 +8,14 @@
 use std::collections::BTreeMap;
 
 use super::effect::Effects;
-use super::few::Few;
 use super::messages::Owed;
-use super::session::{self, Delivery, Entry, InFlight, NO_SLOT, Phase, Session};
+use super::session::{self, Delivery, Entry, InFlight, Phase};
 use super::subscriptions::Grant;
 use super::timers::Due;
 use super::{Broker, Budget};
 use crate::ids::{Lsn, OriginKey, SessionKey};
 use crate::record::{Body, Recipient, Recipients, Record, WillRecord};
-use crate::time::{Nanos, UnixMs};
+use crate::time::UnixMs;
 use crate::wire::{PacketId, QoS, Version};
 
 /// What only replay needs to know.
@@ -47,10 +46,9 @@ impl Broker {
             Record::WillGone { key } => self.replay_will_gone(key),
             Record::SessionEnded { key, will_due } => self.replay_end(key, will_due),
             Record::Subscribed { key, filter, options, subscription_id } => {
-                if let Some(slot) = self.sessions.find_key(key) {
-                    self.add_subscription(slot, filter, Grant { options, subscription_id }, Lsn::NONE);
-                    self.set_subscription_record(slot, filter, lsn);
-                }
+                let slot = self.replay_slot(key);
+                self.add_subscription(slot, filter, Grant { options, subscription_id }, Lsn::NONE);
+                self.set_subscription_record(slot, filter, lsn);
             }
             Record::Unsubscribed { key, filter } => self.replay_unsubscribed(key, filter),
             Record::Message { body, origin, recipients } => {
@@ -72,12 +70,18 @@ impl Broker {
                 }
             }
             Record::Gap { key, skipped } => {
-                if let Some(slot) = self.sessions.find_key(key) {
-                    self.sessions.get_mut(slot).skipped = u32::try_from(skipped).unwrap_or(u32::MAX);
-                }
+                let slot = self.replay_slot(key);
+                self.sessions.get_mut(slot).skipped = u32::try_from(skipped).unwrap_or(u32::MAX);
             }
             Record::OriginReleased { mark } => self.origins.forget(mark, &mut self.live),
         }
+    }
+
+    /// The session that a record speaks of. Its own record may come later: it was written again when its client came
+    /// back, and the earlier one was freed with its segment. If none comes, the session had ended.
+    fn replay_slot(&mut self, key: SessionKey) -> u32 {
+        self.sessions.key_is_used(key);
+        self.sessions.find_key(key).unwrap_or_else(|| self.sessions.insert_unnamed(key))
     }
 
     fn replaying(&mut self) -> &mut Replay {
@@ -93,7 +97,6 @@ impl Broker {
         expiry_s: u32,
         will: Option<&WillRecord<'_>>,
     ) {
-        self.sessions.key_is_used(key);
         self.replaying().disconnected.remove(&key);
         let old = self.sessions.find(&identity);
         if let Some(other) = old.filter(|slot| self.sessions.get(*slot).key != key) {
@@ -103,25 +106,10 @@ impl Broker {
                 if self.sessions.get(other).will.is_some() { self.now.wall } else { UnixMs::NEVER };
             self.replay_end(old_key, will_due);
         }
-        let slot = match self.sessions.find(&identity) {
-            Some(slot) => slot,
-            None => self.sessions.insert(Session {
-                key,
-                identity,
-                connection: NO_SLOT,
-                expiry_s,
-                version,
-                ended: false,
-                ready: false,
-                record: Lsn::NONE,
-                ends_at: Nanos::NEVER,
-                subscriptions: Few::None,
-                delivery: None,
-                will: None,
-                inbound: None,
-                skipped: 0,
-            }),
-        };
+        let slot = self.replay_slot(key);
+        if self.sessions.get(slot).identity.is_empty() {
+            self.sessions.name(slot, identity);
+        }
         let session = self.sessions.get_mut(slot);
         session.version = version;
         session.expiry_s = expiry_s;
@@ -164,8 +152,14 @@ impl Broker {
         if let Some(will) = will.filter(|_| will_due != UnixMs::NEVER) {
             self.will_pending(key, *will, will_due, record);
         }
+        if record.is_some() {
+            self.live.remove(record);
+        }
+        self.remove_at_replay(slot);
+    }
+
+    fn remove_at_replay(&mut self, slot: u32) {
         self.clear_at_replay(slot);
-        self.live.remove(record);
         self.sessions.end(slot);
         self.sessions.remove(slot);
     }
@@ -268,10 +262,9 @@ impl Broker {
             while let Some(more) = all.next_if(|next| next.more) {
                 ids.push(more.subscription_id);
             }
-            if let Some(slot) = self.sessions.find_key(first.session) {
-                let handle = self.subscription_ids.intern(&ids);
-                self.replay_entry(slot, message, &first, handle);
-            }
+            let slot = self.replay_slot(first.session);
+            let handle = self.subscription_ids.intern(&ids);
+            self.replay_entry(slot, message, &first, handle);
         }
     }
 
@@ -332,7 +325,9 @@ impl Broker {
         let _ = self.replay_body(lsn, body, Some(origin));
         self.replaying().unrouted.insert(lsn, ());
         self.origins.routing(lsn);
-        if let Some(slot) = self.sessions.find_key(key) {
+        // Key 0: the publisher's session does not outlive its connection.
+        if key != SessionKey(0) {
+            let slot = self.replay_slot(key);
             self.live.add(lsn);
             self.sessions.get_mut(slot).inbound.get_or_insert_default().insert(packet_id, lsn);
         }
@@ -403,6 +398,11 @@ impl Broker {
         self.restored = replay.unrouted.keys().filter_map(|lsn| replay.by_record.get(lsn).copied()).collect();
         let slots: Vec<u32> = self.sessions.slots().collect();
         for slot in slots {
+            if self.sessions.get(slot).identity.is_empty() {
+                // It ended before the records that still speak of it.
+                self.remove_at_replay(slot);
+                continue;
+            }
             self.resume_clock(slot, &replay, effects);
         }
         self.announcement.begin();

@@ -50,6 +50,26 @@ pub(super) struct Session {
 }
 
 impl Session {
+    /// A session that has nothing yet.
+    pub(super) fn new(key: SessionKey, identity: Box<str>, version: Version) -> Session {
+        Session {
+            key,
+            identity,
+            connection: NO_SLOT,
+            expiry_s: 0,
+            version,
+            ended: false,
+            ready: false,
+            record: Lsn::NONE,
+            ends_at: Nanos::NEVER,
+            subscriptions: Few::None,
+            delivery: None,
+            will: None,
+            inbound: None,
+            skipped: 0,
+        }
+    }
+
     /// Whether it outlives its connection, and so is written down.
     pub(super) fn durable(&self) -> bool {
         self.record.is_some()
@@ -234,17 +254,34 @@ impl Sessions {
     }
 
     pub(super) fn insert(&mut self, session: Session) -> u32 {
-        let hash_key = self.hash_key;
-        let hashed = hash(hash_key, &session.identity);
-        let key = session.key;
-        let durable = session.durable();
-        let slot = u32::try_from(self.slots.insert(session)).expect("bounded by SESSIONS_PER_SHARD_MAX");
-        let slots = &self.slots;
-        self.by_identity.insert_unique(hashed, slot, |slot| hash(hash_key, &slots[*slot as usize].identity));
-        if durable {
-            self.by_key.insert(key, slot);
-        }
+        let slot = self.insert_slot(session);
+        self.enter_identity(slot);
         slot
+    }
+
+    /// Replay only: a session that records speak of before its own does. It is found by its key alone until then.
+    pub(super) fn insert_unnamed(&mut self, key: SessionKey) -> u32 {
+        let slot = self.insert_slot(Session::new(key, "".into(), Version::V5));
+        self.by_key.insert(key, slot);
+        slot
+    }
+
+    /// Its own record was replayed.
+    pub(super) fn name(&mut self, slot: u32, identity: Box<str>) {
+        let session = &mut self.slots[slot as usize];
+        assert!(session.identity.is_empty(), "a session keeps its name");
+        session.identity = identity;
+        self.enter_identity(slot);
+    }
+
+    fn insert_slot(&mut self, session: Session) -> u32 {
+        u32::try_from(self.slots.insert(session)).expect("bounded by SESSIONS_PER_SHARD_MAX")
+    }
+
+    fn enter_identity(&mut self, slot: u32) {
+        let (slots, hash_key) = (&self.slots, self.hash_key);
+        let hashed = hash(hash_key, &slots[slot as usize].identity);
+        self.by_identity.insert_unique(hashed, slot, |slot| hash(hash_key, &slots[*slot as usize].identity));
     }
 
     /// Its `Session` record was written (again).

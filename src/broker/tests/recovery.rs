@@ -27,6 +27,43 @@ fn an_acknowledged_message_is_delivered_after_a_crash() {
     assert_eq!(bench.seen(3), ["CONNACK true Success", "PUBLISH 1 1 kept"]);
 }
 
+/// Coming back writes the session's record again; the earlier one is dead, and freed with its segment. What was written
+/// between the two comes first at replay then.
+#[test]
+fn nothing_of_a_session_depends_on_the_record_with_which_it_began() {
+    let mut bench = offline_subscriber();
+    bench.publish(2, "a/b", QoS::AtLeastOnce, 7, "queued");
+    bench.connect(3, "subscriber", false, 1_000);
+    bench.settle();
+    let first = bench.world.journal.remove(0);
+    assert!(matches!(
+        journal::decoded(&first.1),
+        crate::record::Record::Session { client_id: "subscriber", .. }
+    ));
+    bench.durable -= 1;
+    let mut bench = bench.crash();
+    bench.connect(2, "publisher", true, 0);
+    bench.publish(2, "a/c", QoS::AtLeastOnce, 7, "later");
+    bench.settle();
+    bench.connect(3, "subscriber", false, 1_000);
+    assert_eq!(bench.seen(3), ["CONNACK true Success", "PUBLISH 1 1 queued", "PUBLISH 1 2 later"]);
+}
+
+/// A record of its queue may be the last that is left of it.
+#[test]
+fn a_session_that_has_ended_does_not_come_back_by_a_record_that_speaks_of_it() {
+    let mut bench = offline_subscriber();
+    bench.publish(2, "a/b", QoS::AtLeastOnce, 7, "queued");
+    bench.settle();
+    let speaks_only = |(_, bytes): &(Lsn, Vec<u8>)| {
+        matches!(journal::decoded(bytes), crate::record::Record::Message { .. })
+    };
+    bench.world.journal.retain(speaks_only);
+    bench.durable = bench.world.journal.len();
+    let bench = bench.crash();
+    assert_eq!((bench.broker.sessions.len(), bench.broker.messages.len()), (0, 0));
+}
+
 #[test]
 fn a_subscription_answered_before_a_crash_holds_after_it() {
     let mut bench = offline_subscriber().crash();
