@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use super::effect::{Effect, Effects};
 use super::messages::{MessageId, Sender};
 use super::place::{Scope, Task};
+use super::retained_pull::Part;
 use super::route::MeshMessage;
 use super::{Broker, Budget};
 use crate::ids::ShardId;
@@ -119,12 +120,16 @@ impl Broker {
             MeshMessage::Interest { token, filter, members } => {
                 self.subscriptions.set_interest(&filter, from, members);
                 if token != 0 {
-                    effects.perform(Effect::Mesh { to: from, message: MeshMessage::InterestKnown { token } });
+                    let retained = self.retained.last_number();
+                    let message = MeshMessage::InterestKnown { token, retained };
+                    effects.perform(Effect::Mesh { to: from, message });
                 }
             }
-            MeshMessage::InterestKnown { token } => self.suback_step(token, effects),
-            MeshMessage::RetainedPull { token, filter, after, count } => {
-                self.answer_retained_pull(from, token, &filter, &after, count, effects);
+            MeshMessage::InterestKnown { token, retained } => {
+                self.interest_known(from, token, retained, effects);
+            }
+            MeshMessage::RetainedPull { token, filter, after, count, number_max } => {
+                self.answer_retained_pull(from, token, &Part { filter, after, count, number_max }, effects);
             }
             MeshMessage::Retained { token, parcels, next } => self.retained_arrived(token, parcels, next),
             MeshMessage::OriginReleased { mark } => self.origins.forget(mark, &mut self.live),

@@ -372,7 +372,8 @@ impl Broker {
         let Some(topic) = stored.body().map(|body| Box::<str>::from(body.topic)) else { return };
         self.messages.retain(slot);
         self.messages.pin(slot, true);
-        if let Some(old) = self.retained.set(&topic, super::retained::Held { message: slot, bytes }) {
+        let number = self.retained.next_number();
+        if let Some(old) = self.retained.set(&topic, super::retained::Held { message: slot, bytes, number }) {
             self.replay_unpin(old.message);
         }
     }

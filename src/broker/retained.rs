@@ -22,6 +22,8 @@ pub struct Held {
     pub message: u32,
     /// What it counts against `limits::RETAINED_BYTES_MAX`.
     pub bytes: u32,
+    /// From [`Retained::next_number`]: which subscriptions were there before it.
+    pub number: u64,
 }
 
 /// Retained messages by topic.
@@ -29,6 +31,7 @@ pub struct Held {
 pub(super) struct Retained {
     by_topic: BTreeMap<Box<str>, Held>,
     bytes: u64,
+    last_number: u64,
 }
 
 impl Retained {
@@ -54,6 +57,17 @@ impl Retained {
         let cleared = self.by_topic.remove(topic)?;
         self.bytes -= u64::from(cleared.bytes);
         Some(cleared)
+    }
+
+    /// The number of the next one to be set. Numbers ascend.
+    pub fn next_number(&mut self) -> u64 {
+        self.last_number += 1;
+        self.last_number
+    }
+
+    /// What is set after now has a higher number.
+    pub fn last_number(&self) -> u64 {
+        self.last_number
     }
 
     /// The retained message of a topic.

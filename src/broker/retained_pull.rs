@@ -25,9 +25,20 @@ pub(super) struct Pull {
     key: SessionKey,
     filter: Box<str>,
     grant: Grant,
-    /// Owners not finished; the last one is being asked.
-    owners: Vec<ShardId>,
+    /// Owners not finished; the last one is being asked. Of each, what has at most that number: what was retained after
+    /// the owner knew of the subscription is delivered as it comes.
+    owners: Vec<(ShardId, u64)>,
     after: Box<str>,
+}
+
+/// What one step asks for.
+#[derive(Debug)]
+pub(super) struct Part {
+    pub(super) filter: Box<str>,
+    /// Topics after that one.
+    pub(super) after: Box<str>,
+    pub(super) count: u32,
+    pub(super) number_max: u64,
 }
 
 /// All cursors.
@@ -48,10 +59,16 @@ impl Broker {
     /// A cursor at the start of everything that can match.
     pub(super) fn new_pull(&self, slot: u32, key: SessionKey, filter: &str, grant: Grant) -> Pull {
         let owners = match self.settings.placement.filter_owner(filter) {
-            Owner::One(owner) => vec![owner],
-            Owner::Every => self.settings.placement.all().collect(),
+            Owner::One(owner) => vec![self.asked_of(owner)],
+            Owner::Every => self.settings.placement.all().map(|owner| self.asked_of(owner)).collect(),
         };
         Pull { slot, key, filter: filter.into(), grant, owners, after: "".into() }
+    }
+
+    /// An owner and the newest message to be had there. Another shard says so when it knows of the subscription; if it
+    /// is not asked, because it has known long, the client gets what there is.
+    fn asked_of(&self, owner: ShardId) -> (ShardId, u64) {
+        (owner, if owner == self.shard { self.retained.last_number() } else { u64::MAX })
     }
 
     /// Give each cursor a step.
@@ -67,15 +84,15 @@ impl Broker {
             }
             let queued =
                 self.sessions.get(pull.slot).delivery.as_ref().map_or(0, |delivery| delivery.queue.len());
-            let Some(owner) = pull.owners.last().copied() else { continue };
+            let Some((owner, number_max)) = pull.owners.last().copied() else { continue };
             if queued >= QUEUE_ENTRIES_MAX {
                 self.retained_pulls.turn.push_back(pull);
             } else if owner == self.shard {
-                self.scan_for(&mut pull);
+                self.scan_for(&mut pull, number_max);
                 self.retained_pulls.turn.push_back(pull);
                 moved = true;
             } else if effects.mesh_room(owner) {
-                self.ask_owner(owner, pull, effects);
+                self.ask_owner(owner, number_max, pull, effects);
             } else {
                 self.retained_pulls.turn.push_back(pull);
             }
@@ -94,8 +111,8 @@ impl Broker {
     }
 
     /// One step over our own retained messages.
-    fn scan_for(&mut self, pull: &mut Pull) {
-        let (found, next) = self.scan(&pull.filter, &pull.after, STEP_MESSAGES);
+    fn scan_for(&mut self, pull: &mut Pull, number_max: u64) {
+        let (found, next) = self.scan(&pull.next_part(number_max));
         for slot in found {
             let copy = self.messages.copy(slot, Sender::Nobody);
             let lsn = self.messages.get(copy.slot).lsn;
@@ -108,14 +125,14 @@ impl Broker {
     }
 
     /// Slots of matching, unexpired retained messages, and where to go on.
-    fn scan(&self, filter: &str, after: &str, count: u32) -> (Vec<u32>, Option<Box<str>>) {
+    fn scan(&self, part: &Part) -> (Vec<u32>, Option<Box<str>>) {
         let mut found = Vec::new();
         let (messages, now) = (&self.messages, self.now.wall);
-        let next = self.retained.scan(filter, after, STEP_TOPICS, |_, held| {
-            if messages.get(held.message).expires_at > now {
+        let next = self.retained.scan(&part.filter, &part.after, STEP_TOPICS, |_, held| {
+            if held.number <= part.number_max && messages.get(held.message).expires_at > now {
                 found.push(held.message);
             }
-            found.len() < count as usize
+            found.len() < part.count as usize
         });
         (found, next)
     }
@@ -125,11 +142,11 @@ impl Broker {
         self.placing.push(Task { message, scope: Scope::Session(one, pull.key) });
     }
 
-    fn ask_owner(&mut self, owner: ShardId, pull: Pull, effects: &mut impl Effects) {
+    fn ask_owner(&mut self, owner: ShardId, number_max: u64, pull: Pull, effects: &mut impl Effects) {
         self.retained_pulls.last_token += 1;
         let token = self.retained_pulls.last_token;
-        let (filter, after) = (pull.filter.clone(), pull.after.clone());
-        let message = MeshMessage::RetainedPull { token, filter, after, count: STEP_MESSAGES };
+        let Part { filter, after, count, number_max } = pull.next_part(number_max);
+        let message = MeshMessage::RetainedPull { token, filter, after, count, number_max };
         effects.perform(Effect::Mesh { to: owner, message });
         self.retained_pulls.asked.insert(token, pull);
     }
@@ -139,12 +156,10 @@ impl Broker {
         &mut self,
         from: ShardId,
         token: u64,
-        filter: &str,
-        after: &str,
-        count: u32,
+        part: &Part,
         effects: &mut impl Effects,
     ) {
-        let (found, next) = self.scan(filter, after, count);
+        let (found, next) = self.scan(part);
         let parcels =
             found.iter().filter_map(|slot| self.messages.get(*slot).parcel()).map(without_origin).collect();
         effects.perform(Effect::Mesh { to: from, message: MeshMessage::Retained { token, parcels, next } });
@@ -167,6 +182,18 @@ impl Broker {
 }
 
 impl Pull {
+    fn next_part(&self, number_max: u64) -> Part {
+        Part { filter: self.filter.clone(), after: self.after.clone(), count: STEP_MESSAGES, number_max }
+    }
+
+    /// That owner knows of the subscription, and had retained so many messages then.
+    pub(super) fn owner_knows(&mut self, owner: ShardId, retained: u64) {
+        self.owners
+            .iter_mut()
+            .filter(|(other, _)| *other == owner)
+            .for_each(|(_, number)| *number = retained);
+    }
+
     /// The present owner has been asked up to here; without more, the next owner's turn comes.
     fn go_on(&mut self, next: Option<Box<str>>) {
         match next {

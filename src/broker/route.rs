@@ -104,6 +104,8 @@ pub enum MeshMessage {
     InterestKnown {
         /// From the request.
         token: u64,
+        /// Messages retained from now on have a higher number, and reach the subscription as they come.
+        retained: u64,
     },
     /// Send retained messages that match, after that topic, at most so many.
     RetainedPull {
@@ -115,6 +117,8 @@ pub enum MeshMessage {
         after: Box<str>,
         /// At most so many messages in the answer.
         count: u32,
+        /// None with a higher number than this.
+        number_max: u64,
     },
     /// Answer to `RetainedPull`. Gives the credit back.
     Retained {

@@ -214,7 +214,8 @@ impl Broker {
         self.messages.retain(slot);
         self.messages.pin(slot, true);
         let bytes = u32::try_from(bytes).expect("a packet's length fits 32 bits");
-        if let Some(old) = self.retained.set(&topic, super::retained::Held { message: slot, bytes }) {
+        let number = self.retained.next_number();
+        if let Some(old) = self.retained.set(&topic, super::retained::Held { message: slot, bytes, number }) {
             self.unpin(old.message);
         }
         if durable {

@@ -9,7 +9,7 @@ use super::effect::{Effect, Effects};
 use super::retained_pull::Pull;
 use super::session::Subscription;
 use super::subscriptions::{FilterId, Grant};
-use crate::ids::{ConnectionId, Lsn};
+use crate::ids::{ConnectionId, Lsn, ShardId};
 use crate::limits;
 use crate::record::Record;
 use crate::wire::{
@@ -236,6 +236,20 @@ impl Broker {
         } else {
             self.suback_step(token, effects);
         }
+    }
+
+    /// Another shard knows a filter. What it retains from now on it also sends: the cursor must not bring it again.
+    pub(super) fn interest_known(
+        &mut self,
+        from: ShardId,
+        token: u64,
+        retained: u64,
+        effects: &mut impl Effects,
+    ) {
+        if let Some(pending) = self.subacks.pending.get_mut(&token) {
+            pending.pulls.iter_mut().for_each(|pull| pull.owner_knows(from, retained));
+        }
+        self.suback_step(token, effects);
     }
 
     /// One thing less to wait for.

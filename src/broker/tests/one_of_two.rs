@@ -140,7 +140,8 @@ fn another_shard_is_told_every_retained_message_after_a_crash_however_many_they_
     }
     let mut bench = bench.restart();
     bench.hear_all();
-    bench.hear(MeshMessage::RetainedPull { token: 3, filter: "a/#".into(), after: "".into(), count: 100 });
+    let (filter, after) = ("a/#".into(), "".into());
+    bench.hear(MeshMessage::RetainedPull { token: 3, filter, after, count: 100, number_max: u64::MAX });
     let Some((_, MeshMessage::Retained { parcels, next, .. })) = bench.world.mesh.last() else {
         panic!("no answer: {:?}", bench.world.mesh);
     };

@@ -125,3 +125,31 @@ fn a_message_routed_again_waits_until_its_owner_knows_every_recipient() {
     shards.settle();
     assert_eq!(shards.0[2].seen(3), ["CONNACK true Success", "PUBLISH 2 1 accepted"]);
 }
+
+/// The publish reaches the owner when it knows of the subscription, and before it is asked for what it has retained.
+#[test]
+fn a_message_retained_while_a_client_subscribes_comes_once() {
+    for (owner, home) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+        for exchanges in 0..6 {
+            let mut shards = Shards::new(2);
+            let topic = shards.topic_of(owner);
+            shards.0[0].connect(2, "publisher", true, 0);
+            shards.0[0].publish_with(2, &topic, QoS::AtLeastOnce, 1, "old", true);
+            shards.settle();
+            shards.0[home].connect(1, "subscriber", true, 0);
+            shards.settle();
+            let _ = shards.0[home].seen(1);
+            shards.0[home].subscribe(1, &topic, 1);
+            for _ in 0..exchanges {
+                let _ = shards.exchange();
+            }
+            shards.0[0].publish_with(2, &topic, QoS::AtLeastOnce, 2, "new", true);
+            shards.settle();
+            let seen = shards.0[home].seen(1);
+            let count = |payload: &str| seen.iter().filter(|packet| packet.ends_with(payload)).count();
+            let case = format!("owner {owner}, subscriber {home}, {exchanges} exchanges: {seen:?}");
+            assert_eq!(count("new"), 1, "{case}");
+            assert!(count("old") <= 1, "{case}");
+        }
+    }
+}

@@ -11,7 +11,7 @@ fn settled(token: u64) -> MeshMessage {
 }
 
 fn pull(token: u64) -> MeshMessage {
-    MeshMessage::RetainedPull { token, filter: "a/b".into(), after: "".into(), count: 1 }
+    MeshMessage::RetainedPull { token, filter: "a/b".into(), after: "".into(), count: 1, number_max: 9 }
 }
 
 fn pair() -> (Mesh, Mesh) {
