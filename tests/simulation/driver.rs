@@ -137,6 +137,9 @@ impl Run {
             self.clients[index].receive(self.scenario.send_window, scene);
             self.clients[index].flush();
         }
+        if self.cluster.goes_on() {
+            return;
+        }
         if !self.world.advance_to_next_event() && self.cluster.life == Life::Down {
             // Nothing else will move the clock.
             self.restart_at = Nanos(0);
