@@ -331,7 +331,7 @@ pub enum Record<'a> {
     Gap {
         /// Which session.
         key: SessionKey,
-        /// How many since the last one told.
+        /// How many its client is not known to have been told of. Replay: replace.
         skipped: u64,
     },
     /// No key of that origin shard below that LSN will be routed here again.

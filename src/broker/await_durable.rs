@@ -14,7 +14,7 @@ use crate::wire::{Ack, AckKind, Packet, PacketId, ReasonCode};
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Waiter {
     /// CONNACK may leave.
-    Connack { connection: ConnectionId, session_present: bool, assigned: bool, skipped: u32 },
+    Connack { connection: ConnectionId, session_present: bool, assigned: bool },
     /// One of the things a SUBACK or UNSUBACK waits for.
     Suback { token: u64 },
     /// The recipients of a message are on disk.
@@ -77,8 +77,8 @@ impl Broker {
 
     fn happen(&mut self, waiter: Waiter, effects: &mut impl Effects) {
         match waiter {
-            Waiter::Connack { connection, session_present, assigned, skipped } => {
-                self.connack(connection, session_present, assigned, skipped, effects);
+            Waiter::Connack { connection, session_present, assigned } => {
+                self.connack(connection, session_present, assigned, effects);
             }
             Waiter::Suback { token } => self.suback_step(token, effects),
             Waiter::Covered { message } => self.covered(message, effects),

@@ -49,8 +49,7 @@ impl Broker {
             slot = self.create_session(identity.clone(), connect.version);
         }
         let record = self.attach(id, slot, connect, effects);
-        let skipped = std::mem::take(&mut self.sessions.get_mut(slot).skipped);
-        let waiter = Waiter::Connack { connection: id, session_present, assigned, skipped };
+        let waiter = Waiter::Connack { connection: id, session_present, assigned };
         let waits_for = match self.await_end(&identity, waiter) {
             Ok(()) => return effects.perform(Effect::Hold { connection: id }),
             Err(end) => record.max(end),
@@ -59,7 +58,7 @@ impl Broker {
             effects.perform(Effect::Hold { connection: id });
             self.awaiting.push(self.lsn, waiter);
         } else {
-            self.connack(id, session_present, assigned, skipped, effects);
+            self.connack(id, session_present, assigned, effects);
         }
     }
 
@@ -160,8 +159,30 @@ impl Broker {
             self.live.remove(dead);
         }
         self.live.add(lsn);
+        let (key, skipped) = (session.key, session.skipped);
         self.sessions.set_record(slot, lsn);
+        if skipped > 0 {
+            // It may be freed with the earlier record, and its client has not been told yet.
+            let _ = self.append(Record::Gap { key, skipped: skipped.into() }, effects);
+        }
         lsn
+    }
+
+    /// A packet after the CONNACK that told of a gap: it has arrived, and need not be told again. (A client that sends
+    /// before it has CONNACK says too much.)
+    pub(super) fn gap_heard(&mut self, id: ConnectionId, effects: &mut impl Effects) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        let Some(exchange) = connection.exchange.as_deref_mut() else { return };
+        let told = std::mem::take(&mut exchange.gap_told);
+        if told == 0 {
+            return;
+        }
+        let session = self.sessions.get_mut(connection.session);
+        session.skipped = session.skipped.saturating_sub(told);
+        let (key, skipped) = (session.key, u64::from(session.skipped));
+        if session.durable() {
+            let _ = self.append(Record::Gap { key, skipped }, effects);
+        }
     }
 
     /// Seconds of keep alive the connection gets.
@@ -180,14 +201,17 @@ impl Broker {
         id: ConnectionId,
         session_present: bool,
         assigned: bool,
-        skipped: u32,
         effects: &mut impl Effects,
     ) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         connection.awaiting_connack = false;
         let (version, slot) = (connection.version, connection.session);
         let session = self.sessions.get(slot);
+        let skipped = session.skipped;
         let skipped_text = skipped.to_string();
+        if skipped > 0 {
+            connection.exchange().gap_told = skipped;
+        }
         let gap = [("ironpost-skipped", skipped_text.as_str())];
         let mut connack = Connack::new(ReasonCode::Success);
         connack.session_present = session_present;

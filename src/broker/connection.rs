@@ -61,7 +61,7 @@ impl Connection {
     }
 }
 
-/// What a connection needs once it publishes, or takes aliases.
+/// What a connection needs once it publishes, takes aliases, or is told of a gap.
 #[derive(Debug, Default)]
 pub(super) struct Exchange {
     pub(super) acknowledgements: Acknowledgements,
@@ -71,6 +71,8 @@ pub(super) struct Exchange {
     pub(super) aliases_in: Vec<Option<Box<str>>>,
     /// Topics we gave an alias, in order: the alias is the index + 1.
     pub(super) aliases_out: Vec<Box<str>>,
+    /// How large a gap its CONNACK told of, until it has shown that it got that.
+    pub(super) gap_told: u32,
 }
 
 /// An acknowledgement that is due to a publisher.

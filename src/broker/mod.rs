@@ -279,6 +279,7 @@ impl Broker {
         let version = connection.version;
         self.keep_alive.heard(id, self.now.mono);
         self.statistics.received(packet);
+        self.gap_heard(id, effects);
         match packet {
             Packet::Publish(publish) => self.publish(id, publish, effects),
             Packet::Ack(ack) => self.acknowledge(id, ack, effects),

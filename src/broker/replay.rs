@@ -113,7 +113,6 @@ impl Broker {
         let session = self.sessions.get_mut(slot);
         session.version = version;
         session.expiry_s = expiry_s;
-        session.skipped = 0;
         session.will = will.map(|will| Box::new(super::will::from_record(will)));
         let dead = session.record;
         if dead.is_some() {

@@ -45,7 +45,7 @@ pub(super) struct Session {
     /// QoS 2 packet ids of the client that are not released, and the record of each.
     #[expect(clippy::box_collection, reason = "a third of the size: few sessions publish at QoS 2")]
     pub(super) inbound: Option<Box<BTreeMap<PacketId, Lsn>>>,
-    /// Messages refused because the queue was full, not yet told.
+    /// Messages refused because the queue was full, of which its client is not known to have been told.
     pub(super) skipped: u32,
 }
 

@@ -200,6 +200,12 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
         &mut self.reactor
     }
 
+    /// Whether the next turn would wait; from then on other shards ring for it. For a simulator, whose turns never
+    /// wait: between two of them a shard is where others are inside the second.
+    pub fn rests(&self) -> bool {
+        !self.has_work() && self.out.mesh.fall_asleep()
+    }
+
     /// How many connections there are, whatever their phase.
     pub fn connections(&self) -> usize {
         self.out.connections.len()

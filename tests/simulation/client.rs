@@ -30,6 +30,8 @@ pub struct Scene<'a> {
     pub serving: bool,
     /// Whether a publish may be refused, for want of queue or disk; version 3 has no answer but the connection's end.
     pub may_refuse: bool,
+    /// Whether a journal may have been unable to grow: then what would need more disk is refused for a while.
+    pub disk_failed: bool,
 }
 
 /// A publish whose exchange is not over.

@@ -40,7 +40,8 @@ pub struct Cluster {
     storages: Vec<SimStorage>,
     /// Segments to be made: when, for whom, what.
     growth: Vec<(Nanos, usize, GrowRequest)>,
-    /// Further turns, because the fault injector has made something up that the world does not know of.
+    /// Further turns: a shard's loop goes on until it waits, and the fault injector makes things up that the world does
+    /// not know of.
     further: Vec<bool>,
     pub life: Life,
     /// Changes whenever connections may be closed by the broker for reasons of its own.
@@ -181,7 +182,8 @@ impl Cluster {
             if std::mem::take(&mut self.further[index]) && !reported {
                 runnable.push(index);
             } else if reported {
-                self.further[index] = self.faulty;
+                // That one sets the deadline of its wait.
+                self.further[index] = true;
             }
         }
         for index in runnable {
@@ -193,6 +195,11 @@ impl Cluster {
         self.go_on();
     }
 
+    /// Whether a shard has a turn to take before the clock may move.
+    pub fn goes_on(&self) -> bool {
+        self.shards.iter().zip(&self.further).any(|(shard, further)| shard.is_some() && *further)
+    }
+
     /// One turn of one shard. False: it has ended the process.
     fn turn(&mut self, index: usize) -> bool {
         let Some(shard) = &mut self.shards[index] else { return true };
@@ -200,6 +207,7 @@ impl Cluster {
             Err(fatal) => return self.failed(&format!("a shard stops: {fatal}")),
             Ok(State::Stopped) => self.shards[index] = None,
             Ok(_) => {
+                self.further[index] |= !shard.rests();
                 if let Some(request) = shard.grow() {
                     let due = self.world.now().mono.plus_ms(self.random.below(20));
                     self.growth.push((due, index, request));

@@ -60,6 +60,7 @@ macro_rules! scene {
             epoch: $run.cluster.epoch,
             serving: $run.cluster.life == Life::Serving,
             may_refuse: $run.scenario.small_queues || $run.cluster.fault_met,
+            disk_failed: $run.cluster.fault_met,
         }
     };
 }
@@ -73,7 +74,11 @@ impl Run {
             scenario.clients.iter().enumerate().map(|(index, habits)| Client::new(index, habits.clone()));
         Run {
             clients: clients.collect(),
-            oracle: Oracle::new(scenario.clients.len(), scenario.small_queues, with_history),
+            oracle: Oracle::new(
+                scenario.clients.iter().map(|habits| habits.version.is_v5()).collect(),
+                scenario.small_queues,
+                with_history,
+            ),
             random: Random::new(seed ^ 0xD01E),
             upsets: scenario.upsets.clone(),
             upset_in: None,
@@ -136,6 +141,9 @@ impl Run {
             self.clients[index].flush();
             self.clients[index].receive(self.scenario.send_window, scene);
             self.clients[index].flush();
+        }
+        if self.cluster.goes_on() {
+            return;
         }
         if !self.world.advance_to_next_event() && self.cluster.life == Life::Down {
             // Nothing else will move the clock.
@@ -321,7 +329,7 @@ impl Run {
         self.cluster.heal();
         self.oracle.note(self.world.now().mono, || "no more faults".to_owned());
         self.until_quiet();
-        if self.scenario.small_queues {
+        if self.scenario.small_queues || self.cluster.fault_met {
             // Gaps are told at CONNACK.
             for index in 0..self.clients.len() {
                 self.clients[index].reset(&mut scene!(self));

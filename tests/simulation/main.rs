@@ -45,7 +45,14 @@ const REGRESSIONS: &[(u64, &str)] = &[
     (53, "CONNACK with a reason that only DISCONNECT may have"),
     (213, "a session ended and its slot was gone while a message was being placed for it"),
     (286, "retained messages came after UNSUBACK"),
+    (661, "a 3.1.1 client was refused a new session on disk while there was no room, as the README says"),
+    (1066, "a shard with work left, or messages of others, waited for the next event of the world (as did 1855, 2178)"),
+    (1440, "the same; messages on their way between shards for longer than quiet lasts were taken for lost"),
     (1647, "a session with a full queue was not told of a QoS 2 message that nobody could refuse any more"),
+    (1808, "a client was refused a new session on disk while there was no room"),
+    (2037, "a gap was lost with the connection that ended before its CONNACK left"),
+    (2154, "a gap was lost with the process that ended before its CONNACK left"),
+    (2831, "a 3.1.1 session that a shard without disk had skipped, and that has no way to be told"),
 ];
 
 /// Plays a seed; a violation as text.

@@ -10,8 +10,9 @@
 //! - the session has ended (the broker says so by `session present` = 0, which must be a possible end: a clean start,
 //!   an expiry that can have passed, a connection that the session did not outlive), or
 //! - its expiry can have passed, or
-//! - the session's queue was full and the client was told of a gap, as many as are missing (small queues only; a
-//!   session that is not on disk can be told nothing), or
+//! - the session's queue was full, or its shard's disk was, and the client was told of a gap, as many as are missing
+//!   (small queues and failed disks only). A session that is not on disk can be told nothing, nor can version 3.1.1:
+//!   "has no place for it, and then only the log says it". Or
 //! - it was published at QoS 2 and the client unsubscribed before it came: PUBREC says that the message is on disk in
 //!   its publisher's home, from where it goes to who is subscribed then.
 //!
@@ -90,6 +91,8 @@ pub struct Oracle {
     unsteady: BTreeMap<&'static str, Tick>,
     /// When last a member of a shared subscription may have left.
     departed: Tick,
+    /// Which clients can be told of a gap: those of version 5.
+    is_v5: Vec<bool>,
     small_queues: bool,
     /// For the record: client operations, deliveries, acknowledgements.
     pub operations: u32,
@@ -99,14 +102,16 @@ pub struct Oracle {
 }
 
 impl Oracle {
-    pub fn new(clients: usize, small_queues: bool, with_history: bool) -> Oracle {
+    /// Of clients that are of version 5, or not.
+    pub fn new(is_v5: Vec<bool>, small_queues: bool, with_history: bool) -> Oracle {
         Oracle {
             tick: 1,
             messages: Vec::new(),
-            sessions: (0..clients).map(|_| Session::default()).collect(),
+            sessions: is_v5.iter().map(|_| Session::default()).collect(),
             group_debts: Vec::new(),
             unsteady: SHARED.iter().map(|group| (*group, 0)).collect(),
             departed: 0,
+            is_v5,
             small_queues,
             operations: 0,
             deliveries: 0,
@@ -148,8 +153,8 @@ impl Oracle {
         self.messages[id as usize].last_sent = tick;
     }
 
-    /// PUBACK, or the first PUBREC.
-    pub fn answered(&mut self, id: MessageId, reason: ReasonCode, now: UnixMs) {
+    /// PUBACK, or the first PUBREC. `disk_failed`: at QoS 1 a shard without disk may have skipped sessions of its own.
+    pub fn answered(&mut self, id: MessageId, reason: ReasonCode, disk_failed: bool, now: UnixMs) {
         let tick = self.moment();
         let message = &mut self.messages[id as usize];
         if message.answered.replace(tick).is_some() || reason.is_failure() {
@@ -158,6 +163,7 @@ impl Oracle {
         self.acknowledged += 1;
         let message = &self.messages[id as usize];
         let since = if message.qos == QoS::ExactlyOnce { message.first_sent } else { message.last_sent };
+        let skipping = self.small_queues || disk_failed && message.qos == QoS::AtLeastOnce;
         let mut groups: BTreeSet<&'static str> = BTreeSet::new();
         for (index, session) in self.sessions.iter_mut().enumerate() {
             if !session.surely_exists(now) {
@@ -177,7 +183,7 @@ impl Oracle {
                     "message {id} was answered with \"no matching subscribers\", but client {index} is subscribed"
                 );
             }
-            let told = session.durable || !self.small_queues;
+            let told = if session.durable { self.is_v5[index] || !skipping } else { !self.small_queues };
             if ordinary && told && !session.has(id) {
                 session.owed.insert(id);
             }
@@ -188,7 +194,7 @@ impl Oracle {
         for group in groups {
             let steady = self.unsteady.get(group).is_none_or(|last| *last < since);
             let has = self.sessions.iter().any(|session| session.has(id));
-            if steady && !has && !self.small_queues {
+            if steady && !has && !skipping {
                 self.group_debts.push(GroupDebt { message: id, group });
             }
         }

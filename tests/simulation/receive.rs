@@ -69,14 +69,18 @@ impl Client {
     }
 
     fn connack(&mut self, connack: &Connack<'_>, scene: &mut Scene<'_>) {
-        let index = self.index;
+        let (index, version) = (self.index, self.habits.version);
         let Some(link) = &mut self.link else { return };
         assert!(!link.up, "client {index} got a second CONNACK");
         let (asked, present) = (link.asked, connack.session_present);
         scene.oracle.moment();
         if connack.reason != ReasonCode::Success {
             let stopping = link.epoch != scene.epoch;
-            assert!(stopping, "client {index} was refused: {:?}", connack.reason);
+            // No new session on disk while the disk has no room; version 3 has one word for that and for stopping.
+            let refusal =
+                if version.is_v5() { ReasonCode::QuotaExceeded } else { ReasonCode::ServerUnavailable };
+            let no_room = scene.disk_failed && asked.expiry_s > 0 && connack.reason == refusal;
+            assert!(stopping || no_room, "client {index} was refused: {:?}", connack.reason);
             link.told = Some(connack.reason);
             return;
         }
@@ -193,7 +197,7 @@ impl Client {
             "client {index}: {outgoing:?} was refused with {:?}, though there is room",
             ack.reason
         );
-        scene.oracle.answered(outgoing.message, ack.reason, scene.now.wall);
+        scene.oracle.answered(outgoing.message, ack.reason, scene.disk_failed, scene.now.wall);
         if failed || !exactly_once {
             self.outgoing.remove(position);
         } else {
@@ -255,7 +259,10 @@ impl Client {
         let Some(link) = self.link.take() else { return };
         let (asked, up) = (link.asked, link.up);
         scene.oracle.note(scene.now.mono, || format!("client {index} lost its connection, up {up}"));
-        let excused = link.epoch != scene.epoch || !link.served || (!version.is_v5() && scene.may_refuse);
+        let excused = link.epoch != scene.epoch
+            || !link.served
+            || link.told.is_some()
+            || (!version.is_v5() && scene.may_refuse);
         assert!(excused, "the broker closed the connection of client {index} without a reason");
         if up {
             self.session_may_end(scene, scene.now.wall);

@@ -101,6 +101,77 @@ fn a_gap_is_on_disk_before_the_message_is_acknowledged() {
     assert_eq!(bench.seen(9), ["Puback 8 Success"]);
 }
 
+/// What the CONNACK on that connection said of a gap.
+fn gap_told(bench: &mut Bench, slot: u32) -> Option<String> {
+    let packets = bench.world.sent.remove(&slot)?;
+    let Ok(Packet::Connack(connack)) = wire::decode::packet(&packets[0], Some(Version::V5)) else {
+        return None;
+    };
+    let mut properties = connack.properties.user_properties();
+    properties.find(|(name, _)| *name == "ironpost-skipped").map(|(_, count)| count.to_owned())
+}
+
+/// A session that is not connected, has a message in its queue, and missed two more; on disk.
+fn with_a_gap() -> Bench {
+    let mut bench = bench(Settings { queue_messages_max: 1, ..settings() });
+    subscriber_of(&mut bench, 1, "full", "a", 100);
+    subscriber_of(&mut bench, 2, "other", "a", 0);
+    bench.handle(Input::Closed { connection: id(1) });
+    for packet_id in 7..10 {
+        bench.publish(9, "a", QoS::AtLeastOnce, packet_id, "m");
+        bench.ack(2, 0x40, 1);
+        bench.settle();
+    }
+    bench
+}
+
+#[test]
+fn a_gap_is_told_again_until_the_client_has_shown_that_it_got_a_connack() {
+    let mut bench = with_a_gap();
+    // The first connection is lost before its CONNACK leaves, the second before anyone reads it.
+    let connect = Connect { session_expiry: Some(100), clean_start: false, ..connect("full") };
+    let input = |slot| Input::Connect {
+        connection: id(slot),
+        connect: &connect,
+        client_id: "full",
+        assigned: false,
+        account: "",
+        peer: IpAddr::V4(Ipv4Addr::LOCALHOST),
+    };
+    bench.handle(input(3));
+    bench.handle(Input::Closed { connection: id(3) });
+    bench.settle();
+    assert_eq!(gap_told(&mut bench, 3), None);
+    bench.connect_as(4, &connect);
+    assert_eq!(gap_told(&mut bench, 4).as_deref(), Some("2"));
+    bench.handle(Input::Closed { connection: id(4) });
+    // Nor does it depend on the process, or on records older than the session's.
+    let mut bench = bench.crash();
+    bench.connect_as(5, &connect);
+    assert_eq!(gap_told(&mut bench, 5).as_deref(), Some("2"));
+    bench.packet(5, &[0xc0, 0]);
+    bench.settle();
+    bench.handle(Input::Closed { connection: id(5) });
+    let mut bench = bench.crash();
+    bench.connect_as(6, &connect);
+    assert_eq!(gap_told(&mut bench, 6), None, "it had been told");
+}
+
+#[test]
+fn a_gap_that_comes_after_connack_is_told_at_the_next() {
+    let mut bench = with_a_gap();
+    bench.connect(3, "full", false, 100);
+    bench.publish(9, "a", QoS::AtLeastOnce, 11, "m");
+    bench.ack(2, 0x40, 1);
+    bench.settle();
+    assert_eq!(gap_told(&mut bench, 3).as_deref(), Some("2"));
+    bench.packet(3, &[0xc0, 0]);
+    bench.settle();
+    let mut bench = bench.crash();
+    bench.connect(4, "full", false, 100);
+    assert_eq!(gap_told(&mut bench, 4).as_deref(), Some("1"));
+}
+
 #[test]
 fn a_gap_at_qos_0_writes_nothing() {
     let mut bench = bench(Settings { queue_messages_max: 1, send_window: 1, ..settings() });
