@@ -112,9 +112,12 @@ impl Broker {
                 let id = self.messages.insert(parcel, Sender::Shard { shard: from, token });
                 self.placing.push(Task { message: id.slot, scope: Scope::Group(shared) });
             }
-            MeshMessage::Placed { token, placed, refused }
-            | MeshMessage::Delivered { token, placed, refused } => {
-                self.remote_placed(token, placed, refused, effects)
+            MeshMessage::Placed { token, placed, refused } => {
+                self.remote_placed(token, placed, refused, effects);
+            }
+            MeshMessage::Delivered { token, placed, refused, missed } => {
+                self.take_missed(token, missed);
+                self.remote_placed(token, placed, refused, effects);
             }
             MeshMessage::Settled { token } => self.remote_settled(token, effects),
             MeshMessage::Interest { token, filter, members } => {
@@ -138,7 +141,13 @@ impl Broker {
         }
     }
 
-    fn remote_placed(&mut self, token: u64, placed: u32, refused: u32, effects: &mut impl Effects) {
+    pub(super) fn remote_placed(
+        &mut self,
+        token: u64,
+        placed: u32,
+        refused: u32,
+        effects: &mut impl Effects,
+    ) {
         let id = MessageId::from_token(token);
         let Some(message) = self.messages.find(id).filter(|_| token != 0) else { return };
         message.remote.unplaced -= 1;
@@ -148,7 +157,7 @@ impl Broker {
         self.try_settle(id.slot, effects);
     }
 
-    fn remote_settled(&mut self, token: u64, effects: &mut impl Effects) {
+    pub(super) fn remote_settled(&mut self, token: u64, effects: &mut impl Effects) {
         let id = MessageId::from_token(token);
         let Some(message) = self.messages.find(id) else { return };
         message.remote.unsettled -= 1;

@@ -52,6 +52,8 @@ pub(super) enum Sender {
     Inbound,
     /// A will, kept until it is settled.
     Will { key: SessionKey },
+    /// The message with that token, for a shared subscription whose chosen member was gone.
+    Again { token: u64 },
     /// An entry of a shared subscription's member whose session ended, kept until another member has it.
     Departed { key: SessionKey },
 }

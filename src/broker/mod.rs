@@ -35,6 +35,7 @@ mod keep_alive;
 mod live;
 mod mesh;
 mod messages;
+mod missed;
 mod origins;
 mod pace;
 mod place;
@@ -69,6 +70,7 @@ use self::keep_alive::KeepAlive;
 use self::live::Live;
 use self::mesh::Outbox;
 use self::messages::Messages;
+use self::missed::Missed;
 use self::origins::Origins;
 use self::pace::Pace;
 use self::place::Placing;
@@ -117,6 +119,7 @@ pub struct Broker {
     retained: Retained,
     retained_pulls: RetainedPulls,
     placing: Placing,
+    missed: Missed,
     pace: Pace,
     held: VecDeque<Held>,
     unwritten: Unwritten,
@@ -162,6 +165,7 @@ impl Broker {
             retained: Retained::new(),
             retained_pulls: RetainedPulls::default(),
             placing: Placing::default(),
+            missed: Missed::default(),
             pace: Pace::default(),
             held: VecDeque::new(),
             unwritten: Unwritten::default(),
@@ -235,6 +239,7 @@ impl Broker {
         more |= self.route_restored(&mut budget, effects);
         more |= self.pull_retained(&mut budget, effects);
         more |= self.flush_outbox(&mut budget, effects);
+        more |= self.place_missed(&mut budget, effects);
         more |= self.place_messages(&mut budget, effects);
         more |= self.resume_publishers(&mut budget, effects);
         delivery.0 += budget.0;

@@ -45,7 +45,15 @@ pub(super) struct Task {
 pub(super) struct Match {
     pub(super) session: u32,
     pub(super) grant: Grant,
-    pub(super) shared: bool,
+    /// The shared subscription that it is by; the session has it until the match is served or chosen anew.
+    pub(super) group: Option<FilterId>,
+}
+
+/// In which line a session was chosen that has left.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Chosen {
+    here: bool,
+    everywhere: bool,
 }
 
 /// Tasks in order, and the state of the first.
@@ -61,6 +69,8 @@ struct Line {
     urgent: bool,
     /// Other shards that are interested, and in what.
     remote: Vec<(ShardId, Audience)>,
+    /// Shared subscriptions that the owner asked for and that have no member here any more.
+    missed: Vec<Box<str>>,
 }
 
 /// The two lines, and which of them is being worked on.
@@ -98,6 +108,18 @@ impl Placing {
             let end = line.next + waiting.partition_point(|one| one.session <= slot);
             line.matches.drain(start..end);
         }
+    }
+
+    /// A session leaves a shared subscription: whether it was chosen for a message in one of the lines (`at_here`), and
+    /// has not been served. It is no more.
+    fn take_choice(&mut self, at_here: bool, session: u32, group: FilterId) -> bool {
+        self.at_here = at_here;
+        let line = self.line_mut();
+        let waiting = &line.matches[line.next..];
+        let mine = |one: &Match| one.session == session && one.group == Some(group);
+        let Some(index) = waiting.iter().position(mine) else { return false };
+        line.matches.remove(line.next + index);
+        true
     }
 
     fn line(&self) -> &Line {
@@ -158,6 +180,7 @@ impl Broker {
         let (message, mut matches) = (task.message, std::mem::take(&mut line.matches));
         matches.clear();
         line.remote.clear();
+        line.missed.clear();
         line.next = 0;
         line.urgent = false;
         line.matched = true;
@@ -166,7 +189,7 @@ impl Broker {
         let repeat = self.origins.placed_before(stored.origin);
         let topic = stored.body().map_or("", |body| body.topic);
         let mut groups: Vec<FilterId> = Vec::new();
-        let Line { queue, remote, .. } = self.placing.line_mut();
+        let Line { queue, remote, missed, .. } = self.placing.line_mut();
         let Some(task) = queue.front() else { return };
         match &task.scope {
             Scope::Owner => self.subscriptions.walk(topic, |filter, entry| {
@@ -185,7 +208,12 @@ impl Broker {
                         }
                     });
                 }
-                groups.extend(wanted.shared.iter().filter_map(|text| self.subscriptions.find(text)));
+                for text in &wanted.shared {
+                    match self.subscriptions.find(text) {
+                        Some(group) if self.subscriptions.entry(group).members() > 0 => groups.push(group),
+                        _ => missed.push(text.clone()),
+                    }
+                }
             }
             Scope::Group(text) => groups.extend(self.subscriptions.find(text)),
             Scope::Session(one, key) => {
@@ -198,9 +226,7 @@ impl Broker {
         for group in groups {
             self.choose_member(group, origin, here_only, &mut matches);
         }
-        // Sorted by session, ordinary before shared, so that copies to merge are neighbours; the sort is stable and
-        // the walk's order is fixed, so the same state gives the same order.
-        matches.sort_by_key(|one| (one.session, one.shared));
+        sort(&mut matches);
         if repeat {
             matches.clear();
         }
@@ -246,7 +272,36 @@ impl Broker {
         let at = |offset: u32| &members[((place + offset) % local) as usize];
         let chosen = (0..local.min(64)).map(at).find(|member| self.online(member.session).is_some());
         let member = chosen.unwrap_or_else(|| at(0));
-        matches.push(Match { session: member.session, grant: member.grant, shared: true });
+        matches.push(Match { session: member.session, grant: member.grant, group: Some(group) });
+    }
+
+    /// A session has left a shared subscription: another member takes its place where it was chosen and not yet served.
+    pub(super) fn choose_anew(&mut self, chosen: Chosen, text: &str) {
+        let lines = [(chosen.here, true), (chosen.everywhere, false)];
+        for (_, at_here) in lines.into_iter().filter(|(chosen, _)| *chosen) {
+            self.placing.at_here = at_here;
+            let Some(task) = self.placing.line().queue.front() else { continue };
+            let origin = self.messages.get(task.message).origin;
+            let group = self.subscriptions.find(text);
+            let here = |group: &FilterId| !at_here || self.subscriptions.entry(*group).members() > 0;
+            let Some(group) = group.filter(here) else {
+                if at_here {
+                    self.placing.line_mut().missed.push(text.into());
+                }
+                continue;
+            };
+            let line = self.placing.line_mut();
+            let mut waiting = line.matches.split_off(line.next);
+            self.choose_member(group, origin, at_here, &mut waiting);
+            sort(&mut waiting);
+            self.placing.line_mut().matches.append(&mut waiting);
+        }
+    }
+
+    /// Whether a session that leaves a shared subscription was chosen by it and is not served yet; it is not any more.
+    pub(super) fn take_choices(&mut self, session: u32, group: FilterId) -> Chosen {
+        let here = self.placing.take_choice(true, session, group);
+        Chosen { here, everywhere: self.placing.take_choice(false, session, group) }
     }
 
     /// Queue the message for the next session, with everything its subscriptions say taken together.
@@ -262,8 +317,9 @@ impl Broker {
         let mut retain = for_new_subscription;
         let mut ids: [u32; 16] = [0; 16];
         let mut id_count = 0;
+        let shared = first.group.is_some();
         while let Some(one) = self.placing.line().matches.get(self.placing.line().next).copied() {
-            if one.session != first.session || one.shared != first.shared {
+            if one.session != first.session || one.group.is_some() != shared {
                 break;
             }
             self.placing.line_mut().next += 1;
@@ -277,7 +333,7 @@ impl Broker {
                     id_count += 1;
                 }
             }
-            if first.shared {
+            if shared {
                 break;
             }
         }
@@ -285,7 +341,7 @@ impl Broker {
         let copy = Copy {
             qos: granted.min(published.0),
             retain,
-            shared: first.shared,
+            shared,
             subscription_id: self.subscription_ids.intern(&ids[..id_count]),
         };
         match self.enqueue(first.session, message, copy) {
@@ -390,18 +446,29 @@ impl Broker {
         let (placed, refused) = (message.taken, message.refused);
         let (to, message) = match message.sender {
             Sender::Shard { shard, token } => (shard, MeshMessage::Placed { token, placed, refused }),
-            Sender::Owner { shard, token } => (shard, MeshMessage::Delivered { token, placed, refused }),
+            Sender::Owner { shard, token } => {
+                // It is answered at once when it is placed, as the first of its line.
+                let missed = std::mem::take(&mut self.placing.here.missed);
+                (shard, MeshMessage::Delivered { token, placed, refused, missed })
+            }
+            Sender::Again { token } => return self.remote_placed(token, placed, refused, effects),
             _ => return,
         };
         effects.perform(Effect::Mesh { to, message });
     }
 }
 
+/// Sorted by session, ordinary before shared, so that copies to merge are neighbours; the sort is stable and the walk's
+/// order is fixed, so the same state gives the same order.
+fn sort(matches: &mut [Match]) {
+    matches.sort_by_key(|one| (one.session, one.group.is_some()));
+}
+
 fn take_ordinary(entry: &Entry, matches: &mut Vec<Match>) {
     matches.extend(entry.local().iter().map(|subscriber| Match {
         session: subscriber.session,
         grant: subscriber.grant,
-        shared: false,
+        group: None,
     }));
 }
 

@@ -16,7 +16,7 @@ use super::{Broker, Budget};
 use crate::ids::{Lsn, OriginKey, SessionKey};
 use crate::record::{Body, Recipient, Recipients, Record, WillRecord};
 use crate::time::UnixMs;
-use crate::wire::{PacketId, QoS, Version};
+use crate::wire::{PacketId, QoS, Version, topic};
 
 /// What only replay needs to know.
 #[derive(Debug, Default)]
@@ -205,6 +205,9 @@ impl Broker {
             return;
         };
         let subscription = session.subscriptions.swap_remove(index);
+        if topic::split_shared(filter).is_some() {
+            session.leave_group(filter);
+        }
         self.live.remove(subscription.record);
         if self.subscriptions.unsubscribe(known, slot) == Some(0) && self.is_broad(filter) {
             self.broad_filters -= 1;

@@ -138,7 +138,7 @@ impl Broker {
     }
 
     fn place_for(&mut self, pull: &Pull, message: u32) {
-        let one = Match { session: pull.slot, grant: pull.grant, shared: false };
+        let one = Match { session: pull.slot, grant: pull.grant, group: None };
         self.placing.push(Task { message, scope: Scope::Session(one, pull.key) });
     }
 

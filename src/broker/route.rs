@@ -83,6 +83,9 @@ pub enum MeshMessage {
         placed: u32,
         /// Sessions whose queue was full.
         refused: u32,
+        /// Shared subscriptions of the audience whose last member here had left before it came: the owner, who has
+        /// heard of that by now, finds a member elsewhere.
+        missed: Vec<Box<str>>,
     },
     /// Settlement of a `Publish` or `Deliver` at QoS 1 or 2: every session that took it has acknowledged it or holds
     /// it durably. Comes after `Placed`.

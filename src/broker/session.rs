@@ -14,6 +14,7 @@ use slab::Slab;
 use super::few::Few;
 use super::subscriptions::FilterId;
 use crate::ids::{Lsn, SessionKey};
+use crate::limits;
 use crate::time::{Nanos, UnixMs};
 use crate::wire::{PacketId, Version};
 
@@ -86,6 +87,13 @@ impl Session {
     pub(super) fn delivery(&mut self) -> &mut Delivery {
         self.delivery.get_or_insert_default()
     }
+
+    /// A shared subscription is over: what came through it and is not acknowledged is handed on if the session ends.
+    pub(super) fn leave_group(&mut self, group: &str) {
+        if let Some(delivery) = self.delivery.as_deref_mut() {
+            delivery.leave(group);
+        }
+    }
 }
 
 /// One subscription of a session.
@@ -108,9 +116,19 @@ pub(super) struct Delivery {
     pub(super) bytes: u64,
     /// The packet id given out last.
     pub(super) last_packet_id: u16,
+    /// Shared subscriptions that the session has left with messages in its queue, which are still handed on if it ends.
+    pub(super) left: Vec<Box<str>>,
 }
 
 impl Delivery {
+    /// The session leaves a shared subscription.
+    pub(super) fn leave(&mut self, group: &str) {
+        let known = self.left.iter().any(|left| **left == *group);
+        if !known && self.left.len() < limits::SUBSCRIPTIONS_PER_SESSION_MAX {
+            self.left.push(group.into());
+        }
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.queue.is_empty() && self.in_flight.is_empty()
     }

@@ -109,9 +109,12 @@ impl Broker {
         }
     }
 
-    /// Unsubscribe from everything; the result names the shared ones.
+    /// Unsubscribe from everything; the result names the shared ones, and those left before.
     fn drop_subscriptions(&mut self, slot: u32, effects: &mut impl Effects) -> Vec<Box<str>> {
         let mut groups = Vec::new();
+        if let Some(delivery) = self.sessions.get_mut(slot).delivery.as_deref_mut() {
+            groups.append(&mut delivery.left);
+        }
         while let Some(subscription) = self.sessions.get_mut(slot).subscriptions.pop() {
             let text: Box<str> = self.subscriptions.text(subscription.filter).into();
             self.forget_subscription(slot, subscription, &text, effects);

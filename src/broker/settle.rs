@@ -168,6 +168,7 @@ impl Broker {
             Sender::Shard { .. } | Sender::Owner { .. } => {}
             Sender::Inbound => self.inbound_settled(lsn, effects),
             Sender::Will { key } => self.will_gone(key, effects),
+            Sender::Again { token } => self.remote_settled(token, effects),
             Sender::Departed { key } => self.departed_settled(key, effects),
         }
         if std::mem::take(&mut self.messages.get_mut(slot).travelling) {

@@ -202,6 +202,9 @@ impl Broker {
         let Some(index) = index else { return };
         let subscription = session.subscriptions.swap_remove(index);
         let (key, durable) = (session.key, session.durable());
+        if topic::split_shared(text).is_some() {
+            session.leave_group(text);
+        }
         self.forget_subscription(slot, subscription, text, effects);
         if durable {
             let _ = self.append(Record::Unsubscribed { key, filter: text }, effects);
@@ -219,7 +222,9 @@ impl Broker {
         if subscription.record.is_some() {
             self.live.remove(subscription.record);
         }
+        let chosen = self.take_choices(slot, subscription.filter);
         let Some(members) = self.subscriptions.unsubscribe(subscription.filter, slot) else { return };
+        self.choose_anew(chosen, text);
         if members == 0 && self.is_broad(text) {
             self.broad_filters -= 1;
         }

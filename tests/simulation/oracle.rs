@@ -17,8 +17,11 @@
 //!   its publisher's home, from where it goes to who is subscribed then.
 //!
 //! A refused message (0x97) is owed to nobody. "No matching subscribers" (0x10) is a lie if a session on disk was
-//! subscribed for sure. A message for a shared subscription is owed to the group: some member must have it, as long
-//! as there is, without a pause, a member whose session is on disk and does not end.
+//! subscribed for sure; not if it ends with its connection (expiry 0), which the broker may have closed before its
+//! client knows. A message for a shared subscription is owed to the group: some member must have it, as long as there
+//! is, without a pause, a member whose session is on disk and does not end. Not at QoS 2, if a member's session has
+//! ended since, whose subscription was at QoS 2: what was sent to it, and perhaps never came, must not be sent to
+//! another [MQTT-4.8.2-5].
 //!
 //! # What must not happen, ever
 //!
@@ -93,6 +96,11 @@ pub struct Oracle {
     departed: Tick,
     /// Which clients can be told of a gap: those of version 5.
     is_v5: Vec<bool>,
+    /// Shared subscriptions at QoS 2 of a client's session that may be over, and when last one of a group was.
+    perhaps_ended: BTreeSet<(usize, &'static str)>,
+    ended: BTreeMap<&'static str, Tick>,
+    /// What any client has got, in whatever session.
+    arrived: BTreeSet<MessageId>,
     small_queues: bool,
     /// For the record: client operations, deliveries, acknowledgements.
     pub operations: u32,
@@ -112,6 +120,9 @@ impl Oracle {
             unsteady: SHARED.iter().map(|group| (*group, 0)).collect(),
             departed: 0,
             is_v5,
+            perhaps_ended: BTreeSet::new(),
+            ended: BTreeMap::new(),
+            arrived: BTreeSet::new(),
             small_queues,
             operations: 0,
             deliveries: 0,
@@ -178,7 +189,9 @@ impl Oracle {
                 .iter()
                 .filter(sure)
                 .any(|one| !one.is_shared() && one.qos != QoS::AtMostOnce && !(own && one.no_local));
-            if ordinary && reason == ReasonCode::NoMatchingSubscribers && session.durable {
+            // It may be over for the broker already if it ends with a connection that is still up for its client.
+            let lasts = session.durable && session.expiry_s > 0;
+            if ordinary && reason == ReasonCode::NoMatchingSubscribers && lasts {
                 panic!(
                     "message {id} was answered with \"no matching subscribers\", but client {index} is subscribed"
                 );
@@ -193,8 +206,9 @@ impl Oracle {
         }
         for group in groups {
             let steady = self.unsteady.get(group).is_none_or(|last| *last < since);
-            let has = self.sessions.iter().any(|session| session.has(id));
-            if steady && !has && !skipping {
+            let begun =
+                message.qos == QoS::ExactlyOnce && self.ended.get(group).is_some_and(|at| *at >= since);
+            if steady && !begun && !self.arrived.contains(&id) && !skipping {
                 self.group_debts.push(GroupDebt { message: id, group });
             }
         }
@@ -209,8 +223,23 @@ impl Oracle {
 
     /// A session may end: a message that its client had through a shared subscription goes to another member.
     pub fn session_ends(&mut self, client: usize) {
-        if self.sessions[client].subscriptions.iter().any(Subscription::is_shared) {
+        let shared: Vec<&Subscription> =
+            self.sessions[client].subscriptions.iter().filter(|one| one.is_shared()).collect();
+        if !shared.is_empty() {
             self.departed = self.tick;
+        }
+        let exactly_once = shared.iter().filter(|one| one.qos == QoS::ExactlyOnce);
+        self.perhaps_ended.extend(exactly_once.map(|one| (client, one.filter)));
+    }
+
+    /// The broker has said that there is no session: what was begun at QoS 2 has ended with it [MQTT-4.8.2-5].
+    pub fn session_has_ended(&mut self, client: usize) {
+        let Oracle { perhaps_ended, ended, group_debts, messages, .. } = self;
+        for (_, group) in perhaps_ended.extract_if((client, "")..(client + 1, ""), |_| true) {
+            ended.insert(group, self.tick);
+            group_debts.retain(|debt| {
+                debt.group != group || messages[debt.message as usize].qos != QoS::ExactlyOnce
+            });
         }
     }
 
@@ -235,6 +264,14 @@ impl Oracle {
         }
     }
 
+    /// Some client has got a message.
+    fn arrives(&mut self, id: MessageId) -> Tick {
+        self.deliveries += 1;
+        self.arrived.insert(id);
+        self.group_debts.retain(|debt| debt.message != id);
+        self.moment()
+    }
+
     /// A client has got a message, for the first time as far as its packet identifiers can tell.
     pub fn delivered(
         &mut self,
@@ -245,8 +282,7 @@ impl Oracle {
         retained: bool,
         dup: bool,
     ) {
-        let tick = self.moment();
-        self.deliveries += 1;
+        let tick = self.arrives(id);
         let Some(message) = self.messages.get(id as usize) else {
             panic!("client {client} got message {id}, which nobody sent");
         };
@@ -262,7 +298,6 @@ impl Oracle {
             "client {client} got message {id} ({topic}, {qos:?}), but has no subscription that was in force since"
         );
         session.owed.remove(&id);
-        self.group_debts.retain(|debt| debt.message != id);
         if retained {
             assert!(message.retain, "message {id} came as a retained one, but was not sent as one");
             session.got_retained.insert(id);

@@ -91,6 +91,9 @@ impl Client {
             .note(scene.now.mono, || format!("client {index} is connected, session {present}, gaps {gaps}"));
         link.up = true;
         self.must_start_clean = false;
+        if !present {
+            scene.oracle.session_has_ended(index);
+        }
         let session = &mut scene.oracle.sessions[index];
         session.accepted(index, asked, present, scene.now.wall);
         session.gaps_told += gaps;

@@ -6,6 +6,7 @@ mod one_of_two;
 mod overload;
 mod recovery;
 mod shards;
+mod shared;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};

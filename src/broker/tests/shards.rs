@@ -3,10 +3,10 @@
 use super::*;
 
 /// Brokers that share a placement; messages between them travel when the test says so.
-struct Shards(Vec<Bench>);
+pub(super) struct Shards(pub(super) Vec<Bench>);
 
 impl Shards {
-    fn new(count: u16) -> Shards {
+    pub(super) fn new(count: u16) -> Shards {
         let placement = Placement::new(count, [0; 16], None).expect("no pattern");
         let mut settings = Settings::with_placement(placement);
         settings.sys_interval_s = 0;
@@ -39,7 +39,7 @@ impl Shards {
         any
     }
 
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         loop {
             self.0.iter_mut().for_each(Bench::settle);
             if !self.exchange() {
@@ -56,7 +56,7 @@ impl Shards {
     }
 
     /// A topic whose owner is that shard.
-    fn topic_of(&self, owner: u16) -> String {
+    pub(super) fn topic_of(&self, owner: u16) -> String {
         let owned = |number: &u32| {
             let owner_of = self.0[0].broker.settings.placement.owner(&format!("a/{number}"));
             owner_of == ShardId(owner)

@@ -108,7 +108,7 @@ fn deliveries_have_room_when_every_request_waits() {
     assert!(!a.deliver_room(to));
     a.flush();
     for _ in 0..MESH_CREDITS / 2 {
-        a.credit(to, &MeshMessage::Delivered { token: 0, placed: 1, refused: 0 });
+        a.credit(to, &MeshMessage::Delivered { token: 0, placed: 1, refused: 0, missed: Vec::new() });
     }
     assert_eq!(a.full_no_more(), Some(to));
     assert!(a.deliver_room(to) && !a.room(to), "the one answer is not taken for the other");

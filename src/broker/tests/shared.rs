@@ -1,0 +1,111 @@
+//! Shared subscriptions whose members leave while messages for them are on their way.
+
+use super::shards::Shards;
+use super::*;
+
+fn deliveries(seen: &[String]) -> usize {
+    seen.iter().filter(|packet| packet.starts_with("PUBLISH")).count()
+}
+
+impl Bench {
+    fn unsubscribe(&mut self, slot: u32, filter: &str) {
+        let length = u8::try_from(filter.len()).expect("short");
+        let mut bytes = vec![0xA2, length + 5, 0, 8, 0, 0, length];
+        bytes.extend_from_slice(filter.as_bytes());
+        self.packet(slot, &bytes);
+    }
+}
+
+/// How a member leaves: its session ends, or it only unsubscribes.
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Leaves {
+    Ends,
+    Unsubscribes,
+}
+
+/// The owner has chosen the shard of a member that leaves before the message comes there.
+#[test]
+fn a_message_for_a_member_that_has_just_left_reaches_one_on_another_shard() {
+    for (leaves, qos) in [Leaves::Ends, Leaves::Unsubscribes]
+        .into_iter()
+        .flat_map(|leaves| [(leaves, QoS::AtLeastOnce), (leaves, QoS::ExactlyOnce)])
+    {
+        let mut shards = Shards::new(3);
+        let topic = shards.topic_of(0);
+        let filter = format!("$share/g/{topic}");
+        for home in [1, 2] {
+            shards.0[home].connect(1, "member", true, 0);
+            shards.0[home].subscribe(1, &filter, 2);
+            shards.settle();
+        }
+        shards.0[0].connect(2, "publisher", true, 0);
+        let mut count = 0;
+        for packet_id in 1..=2 {
+            shards.0[0].publish(2, &topic, qos, packet_id, "work");
+            shards.0[0].settle();
+        }
+        match leaves {
+            Leaves::Ends => shards.0[1].handle(Input::Closed { connection: id(1) }),
+            Leaves::Unsubscribes => shards.0[1].unsubscribe(1, &filter),
+        }
+        for _ in 0..20 {
+            shards.settle();
+            let seen = shards.0[2].seen(1);
+            count += deliveries(&seen);
+            for packet_id in 1..=2 {
+                shards.0[2].ack(1, if qos == QoS::AtLeastOnce { 0x40 } else { 0x50 }, packet_id);
+            }
+        }
+        let answers = shards.0[0].seen(2).join(" ");
+        assert_eq!(count, 2, "{leaves:?}, {qos:?}");
+        assert!(!answers.contains("NoMatching"), "{leaves:?}, {qos:?}: {answers}");
+    }
+}
+
+/// A member is chosen, and its session ends before the message is in its queue, or after that.
+#[test]
+fn a_message_for_a_member_that_ends_goes_to_another_at_every_step() {
+    for units in 1..40 {
+        let mut bench = Bench::new();
+        for slot in [1, 2] {
+            bench.connect(slot, &format!("member {slot}"), true, 0);
+            bench.subscribe(slot, "$share/g/a/1", 1);
+        }
+        bench.connect(3, "publisher", true, 0);
+        let packet = Packet::Publish(publish("a/1", QoS::AtLeastOnce, 1, "work"));
+        bench.handle(Input::Packet { connection: id(3), packet: &packet });
+        bench.advance_by(units);
+        bench.handle(Input::Closed { connection: id(1) });
+        bench.settle();
+        let seen = bench.seen(2);
+        assert_eq!(deliveries(&seen), 1, "after {units} units: {seen:?}");
+    }
+}
+
+/// What it had is handed on all the same, also if a crash came in between.
+#[test]
+fn a_member_that_unsubscribes_and_then_ends_leaves_its_messages_to_another() {
+    for crashes in [false, true] {
+        let mut bench = Bench::new();
+        for slot in [1, 2] {
+            bench.connect(slot, &format!("member {slot}"), true, 1_000);
+            bench.subscribe(slot, "$share/g/a/1", 1);
+        }
+        bench.handle(Input::Closed { connection: id(2) });
+        bench.connect(3, "publisher", true, 0);
+        bench.publish(3, "a/1", QoS::AtLeastOnce, 1, "work");
+        bench.wait_ms(1_000);
+        bench.settle();
+        assert_eq!(deliveries(&bench.seen(1)), 1, "the one that is connected");
+        bench.unsubscribe(1, "$share/g/a/1");
+        bench.settle();
+        if crashes {
+            bench = bench.crash();
+        }
+        bench.connect(4, "member 1", true, 1_000);
+        bench.connect(5, "member 2", false, 1_000);
+        bench.settle();
+        let seen = bench.seen(5);
+        assert_eq!(deliveries(&seen), 1, "crashes {crashes}: {seen:?}");
+    }
+}
