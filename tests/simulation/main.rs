@@ -46,10 +46,7 @@ const REGRESSIONS: &[(u64, &str)] = &[
     (213, "a session ended and its slot was gone while a message was being placed for it"),
     (286, "retained messages came after UNSUBACK"),
     (661, "a 3.1.1 client was refused a new session on disk while there was no room, as the README says"),
-    (
-        1066,
-        "a shard with work left, or messages of others, waited for the next event of the world (as did 1855, 2178)",
-    ),
+    (1066, "a shard with work left waited for the next event of the world, as in 1855 and 2178"),
     (1440, "the same; messages on their way between shards for longer than quiet lasts were taken for lost"),
     (1647, "a session with a full queue was not told of a QoS 2 message that nobody could refuse any more"),
     (1808, "a client was refused a new session on disk while there was no room"),
