@@ -19,6 +19,8 @@ pub struct Recipient {
     pub retain: bool,
     /// The entry came through a shared subscription: when the session ends it goes to another member.
     pub shared: bool,
+    /// Which shared subscription, as a hash of its text; 0 if it is not shared, or was written before this was.
+    pub group: u16,
     /// The single matching subscription identifier, or 0 for none. Several: the entry's identifiers follow in
     /// further recipients of the same session, marked `more`.
     pub subscription_id: u32,
@@ -27,7 +29,7 @@ pub struct Recipient {
 }
 
 impl Recipient {
-    /// Size of one recipient in a record: session u64, subscription id u32, QoS u8, flags u8, two zero bytes; little
+    /// Size of one recipient in a record: session u64, subscription id u32, QoS u8, flags u8, group u16; little
     /// endian.
     pub const WIRE_BYTES: usize = 16;
 
@@ -38,15 +40,17 @@ impl Recipient {
         bytes[8..12].copy_from_slice(&self.subscription_id.to_le_bytes());
         bytes[12] = self.qos as u8;
         bytes[13] = u8::from(self.retain) | u8::from(self.shared) << 1 | u8::from(self.more) << 2;
+        bytes[14..].copy_from_slice(&self.group.to_le_bytes());
         bytes
     }
 
     /// `None` if the bytes are not what `to_wire` makes. The journal's checksum has passed before, so that means a
     /// record of a version that this program does not know.
     fn from_wire(bytes: &[u8; Recipient::WIRE_BYTES]) -> Option<Recipient> {
-        let [s0, s1, s2, s3, s4, s5, s6, s7, i0, i1, i2, i3, qos, flags, 0, 0] = *bytes else { return None };
+        let [s0, s1, s2, s3, s4, s5, s6, s7, i0, i1, i2, i3, qos, flags, g0, g1] = *bytes;
         let qos = QoS::from_bits(qos).filter(|qos| *qos != QoS::AtMostOnce)?;
-        if flags > 0b111 {
+        let group = u16::from_le_bytes([g0, g1]);
+        if flags > 0b111 || group != 0 && flags & 2 == 0 {
             return None;
         }
         Some(Recipient {
@@ -54,6 +58,7 @@ impl Recipient {
             qos,
             retain: flags & 1 != 0,
             shared: flags & 2 != 0,
+            group,
             subscription_id: u32::from_le_bytes([i0, i1, i2, i3]),
             more: flags & 4 != 0,
         })

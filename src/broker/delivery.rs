@@ -19,7 +19,8 @@ use crate::wire::{AckKind, PacketId, QoS, ReasonCode};
 pub(super) struct Copy {
     pub(super) qos: QoS,
     pub(super) retain: bool,
-    pub(super) shared: bool,
+    /// As in `Owed`.
+    pub(super) group: Option<u16>,
     /// Handle; released here if the copy is not taken.
     pub(super) subscription_id: u32,
 }
@@ -98,7 +99,7 @@ impl Broker {
                 subscription_id: copy.subscription_id,
                 qos: copy.qos,
                 retain: copy.retain,
-                shared: copy.shared,
+                group: copy.group,
                 durable,
                 recorded: false,
                 done: false,

@@ -65,7 +65,8 @@ pub(super) struct Owed {
     pub(super) subscription_id: u32,
     pub(super) qos: QoS,
     pub(super) retain: bool,
-    pub(super) shared: bool,
+    /// The shared subscription that it came through, as a hash (`subscriptions::group_tag`); 0: one that is not known.
+    pub(super) group: Option<u16>,
     /// The session outlives its connection, so it is written down.
     pub(super) durable: bool,
     /// A record in the journal lists it.

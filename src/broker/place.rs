@@ -14,7 +14,7 @@ use super::delivery::{Copy, Taken};
 use super::effect::{Effect, Effects, Event};
 use super::messages::Sender;
 use super::route::{Audience, MeshMessage};
-use super::subscriptions::{Entry, FilterId, Grant};
+use super::subscriptions::{Entry, FilterId, Grant, group_tag};
 use super::{Broker, Budget};
 use crate::ids::{OriginKey, SessionKey, ShardId};
 use crate::wire::{QoS, ReasonCode};
@@ -341,7 +341,7 @@ impl Broker {
         let copy = Copy {
             qos: granted.min(published.0),
             retain,
-            shared,
+            group: first.group.map(|group| group_tag(self.subscriptions.text(group))),
             subscription_id: self.subscription_ids.intern(&ids[..id_count]),
         };
         match self.enqueue(first.session, message, copy) {

@@ -278,7 +278,7 @@ impl Broker {
             subscription_id,
             qos: recipient.qos,
             retain: recipient.retain,
-            shared: recipient.shared,
+            group: recipient.shared.then_some(recipient.group),
             durable: true,
             recorded: true,
             done: false,

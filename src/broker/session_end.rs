@@ -13,6 +13,7 @@ use super::effect::Effects;
 use super::messages::Sender;
 use super::place::{Scope, Task};
 use super::session::{Entry, NO_SLOT, Phase};
+use super::subscriptions::group_tag;
 use super::timers::Due;
 use crate::ids::{Lsn, SessionKey};
 use crate::record::Record;
@@ -153,8 +154,8 @@ impl Broker {
 
     /// Clear one entry, handing it on if it came through a shared subscription. False: come back later.
     fn depart(&mut self, slot: u32, entry: Entry, effects: &mut impl Effects) -> bool {
-        let shared = entry.owed != NO_SLOT
-            && self.messages.get(entry.message).owed.as_slice()[entry.owed as usize].shared;
+        let owed = self.messages.get(entry.message).owed.as_slice().get(entry.owed as usize);
+        let group = owed.filter(|_| entry.owed != NO_SLOT).and_then(|owed| owed.group);
         // A QoS 2 delivery that was begun ends with the session [MQTT-4.8.2-5].
         let begun = self.entry_qos(entry) == QoS::ExactlyOnce
             && self
@@ -164,12 +165,12 @@ impl Broker {
                 .as_deref()
                 .and_then(|delivery| delivery.in_flight.front())
                 .is_some_and(|front| !matches!(front.phase, Phase::Reserved | Phase::Sendable));
-        if shared && !begun {
+        if let Some(group) = group.filter(|_| !begun) {
             if self.messages.get(entry.message).bytes.is_none() {
                 self.fetch(entry.message, None, effects);
                 return false;
             }
-            self.hand_on(slot, entry.message);
+            self.hand_on(slot, entry.message, group);
         }
         let delivery = self.sessions.get_mut(slot).delivery();
         if delivery.in_flight.pop_front().is_none() {
@@ -180,14 +181,18 @@ impl Broker {
     }
 
     /// Give a copy to another member of the shared subscription it came through.
-    fn hand_on(&mut self, slot: u32, message: u32) {
+    fn hand_on(&mut self, slot: u32, message: u32, tag: u16) {
         let key = self.sessions.get(slot).key;
         let Some(body) = self.messages.get(message).body() else { return };
         let groups = self.ending.front().map_or(&[][..], |ending| &ending.groups);
         let matches = |text: &str| {
             topic::split_shared(text).is_some_and(|(_, filter)| topic::matches(filter, body.topic))
         };
-        let Some(group) = groups.iter().find(|text| matches(text)).cloned() else { return };
+        let same = |text: &str| group_tag(text) == tag && matches(text);
+        // One that was written before its group was: any that it can have been.
+        let group =
+            groups.iter().find(|text| same(text)).or_else(|| groups.iter().find(|text| matches(text)));
+        let Some(group) = group.cloned() else { return };
         let owner = self.settings.placement.owner(body.topic);
         let copy = self.messages.copy(message, Sender::Departed { key });
         if self.messages.get(copy.slot).lsn.is_some() {

@@ -77,7 +77,8 @@ impl Broker {
                 session,
                 qos: owed.qos,
                 retain: owed.retain,
-                shared: owed.shared,
+                shared: owed.group.is_some(),
+                group: owed.group.unwrap_or(0),
                 subscription_id: first,
                 more: false,
             };

@@ -283,6 +283,14 @@ fn matched_part(filter: &str) -> &str {
     topic::split_shared(filter).map_or(filter, |(_, matched)| matched)
 }
 
+/// Names a shared subscription in a few bits that mean the same for ever: what a session has through it is written
+/// down with them. Never 0. Two that collide are told apart by the topics they match, or else taken for each other.
+pub fn group_tag(text: &str) -> u16 {
+    let mut hasher = SipHasher13::new_with_key(&[0; 16]);
+    hasher.write(text.as_bytes());
+    u16::try_from(hasher.finish() & 0xFFFF).expect("masked to 16 bits").max(1)
+}
+
 fn needs_matching(filter: &str) -> bool {
     matched_part(filter).len() != filter.len() || filter.contains(['+', '#'])
 }

@@ -69,6 +69,7 @@ fn with_record<R>(number: u64, then: impl FnOnce(&Record<'_>) -> R) -> R {
         qos: QoS::ExactlyOnce,
         retain: false,
         shared: n.is_multiple_of(2),
+        group: 0,
         subscription_id: n as u32,
         more: false,
     };

@@ -109,3 +109,31 @@ fn a_member_that_unsubscribes_and_then_ends_leaves_its_messages_to_another() {
         assert_eq!(deliveries(&seen), 1, "crashes {crashes}: {seen:?}");
     }
 }
+
+/// The session was in two groups for that topic, and each finds a member of its own; also if a crash came in between.
+#[test]
+fn a_message_that_a_session_leaves_goes_to_the_group_that_it_came_by() {
+    for crashes in [false, true] {
+        let mut bench = Bench::new();
+        let filters = ["$share/g/a/1", "$share/h/a/+"];
+        bench.connect(1, "leaves", true, 1_000);
+        filters.iter().for_each(|filter| bench.subscribe(1, filter, 1));
+        bench.connect(3, "publisher", true, 0);
+        bench.publish(3, "a/1", QoS::AtLeastOnce, 1, "work");
+        bench.wait_ms(1_000);
+        bench.settle();
+        if crashes {
+            bench = bench.crash();
+        }
+        for (slot, filter) in [(4, filters[0]), (5, filters[1])] {
+            bench.connect(slot, &format!("stays {slot}"), true, 1_000);
+            bench.subscribe(slot, filter, 1);
+        }
+        bench.connect(6, "leaves", true, 1_000);
+        bench.settle();
+        for slot in [4, 5] {
+            let seen = bench.seen(slot);
+            assert_eq!(deliveries(&seen), 1, "crashes {crashes}, {slot}: {seen:?}");
+        }
+    }
+}
