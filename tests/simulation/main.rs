@@ -46,9 +46,12 @@ const REGRESSIONS: &[(u64, &str)] = &[
     (53, "CONNACK with a reason that only DISCONNECT may have"),
     (213, "a session ended and its slot was gone while a message was being placed for it"),
     (286, "retained messages came after UNSUBACK"),
+    (461, "a QoS 2 message for which a queue had no room was routed again after a crash, behind later ones"),
+    (1504, "the same, where others had taken the message without a record"),
     (1647, "a session with a full queue was not told of a QoS 2 message that nobody could refuse any more"),
     (1895, "no defect, as 5"),
     (2293, "no defect: of two messages that came at different QoS the later was begun before a crash"),
+    (2394, "as 461, where the publisher's home owned the topic"),
 ];
 
 /// Plays a seed; a violation as text.
