@@ -54,7 +54,7 @@ impl Broker {
             Record::Message { body, origin, recipients } => {
                 self.replay_message(lsn, &body, origin, recipients)
             }
-            Record::Deliver { message, recipients } => self.replay_deliver(lsn, message, recipients),
+            Record::Deliver { message, recipients } => self.replay_deliver(message, recipients),
             Record::Acknowledged { key, message, packet_id } => {
                 self.replay_acknowledged(key, message, packet_id);
             }
@@ -246,13 +246,13 @@ impl Broker {
         slot
     }
 
-    fn replay_deliver(&mut self, lsn: Lsn, message: Lsn, recipients: Recipients<'_>) {
+    fn replay_deliver(&mut self, message: Lsn, recipients: Recipients<'_>) {
         if self.replaying().unrouted.contains_key(&message) {
             self.origins.placed_own(self.shard, message);
         }
         if let Some(slot) = self.replaying().by_record.get(&message).copied() {
             let origin = self.messages.get(slot).key_to_note(self.shard);
-            self.origins.recorded(origin, lsn, &mut self.live);
+            self.origins.recorded(origin, message, &mut self.live);
             self.replay_recipients(slot, recipients);
         }
     }

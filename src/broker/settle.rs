@@ -25,8 +25,9 @@ pub(super) struct Held {
 }
 
 impl Broker {
-    /// Every recipient here is known. `urgent`: one of them needs the record now.
-    pub(super) fn placed(&mut self, slot: u32, urgent: bool, effects: &mut impl Effects) {
+    /// Every recipient here is known. `urgent`: one of them needs the record now. `noted`: that it was placed has to be
+    /// on record, whoever took it.
+    pub(super) fn placed(&mut self, slot: u32, urgent: bool, noted: bool, effects: &mut impl Effects) {
         let hold_ms = self.settings.hold_ms;
         let message = self.messages.get_mut(slot);
         message.placed = true;
@@ -34,13 +35,18 @@ impl Broker {
         let mut line = None;
         if durable {
             let own = Line::of(self.messages.get(slot), &self.settings.hash_key);
-            if urgent || hold_ms == 0 {
+            if urgent || noted || hold_ms == 0 {
                 self.record_line(own, effects);
                 self.record(slot, effects);
             } else {
                 self.unwritten.push(own, self.messages.id(slot));
                 line = Some(own);
             }
+        } else if noted {
+            if !self.messages.get(slot).lsn.is_some() {
+                self.record_body(slot, effects);
+            }
+            self.record(slot, effects);
         }
         if durable || volatile {
             let until = self.now.mono.plus_ms(u64::from(hold_ms));
@@ -103,7 +109,9 @@ impl Broker {
             let record = Record::Message { body, origin, recipients: (&*recipients).into() };
             effects.perform(Effect::Append { lsn, record });
         }
-        self.origins.recorded(origin, lsn, &mut self.live);
+        // A `Deliver` means nothing without the body it names.
+        let body = self.messages.get(slot).lsn;
+        self.origins.recorded(origin, body, &mut self.live);
         self.statistics.recorded += 1;
         self.awaiting.push(lsn, super::await_durable::Waiter::Covered { message: self.messages.id(slot) });
     }

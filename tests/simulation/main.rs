@@ -26,7 +26,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use driver::{Run, Summary};
 
 /// Seeds played by `cargo test`.
-const SWEEP: std::ops::Range<u64> = 6..161;
+const SWEEP: std::ops::Range<u64> = 1..161;
 
 /// A sweep ends when so many seeds have failed.
 const FAILURES_MAX: usize = 100;
@@ -38,6 +38,7 @@ const HISTORY_LINES: usize = 400;
 const REGRESSIONS: &[(u64, &str)] = &[
     (1, "a message that was held in memory came after a later one of the same stream once replayed"),
     (3, "a 3.1.1 client whose publish was refused lost the acknowledgements of those before it, for ever"),
+    (5, "no defect: a client asked for its own messages only after it had sent one, which then came late"),
     (9, "a session that had ended was back after a crash, though its client had been told so"),
     (11, "after a failed sync and a power cut the log had a hole"),
     (18, "two copies of a message in one session were mixed up at replay"),
@@ -50,22 +51,23 @@ const REGRESSIONS: &[(u64, &str)] = &[
     ),
     (255, "judged wrongly: a session ended with a QoS 2 delivery begun, which must not go to another member"),
     (286, "retained messages came after UNSUBACK"),
-<<<<<<< HEAD
+    (461, "a QoS 2 message for which a queue had no room was routed again after a crash, behind later ones"),
     (661, "a 3.1.1 client was refused a new session on disk while there was no room, as the README says"),
+    (705, "the last member on a shard left, and what came there for its group was lost"),
     (1066, "a shard with work left waited for the next event of the world, as in 1855 and 2178"),
     (1440, "the same; messages on their way between shards for longer than quiet lasts were taken for lost"),
-    (1647, "a session with a full queue was not told of a QoS 2 message that nobody could refuse any more"),
-    (1808, "a client was refused a new session on disk while there was no room"),
-    (2037, "a gap was lost with the connection that ended before its CONNACK left"),
-    (2154, "a gap was lost with the process that ended before its CONNACK left"),
-    (2831, "a 3.1.1 session that a shard without disk had skipped, and that has no way to be told"),
-=======
-    (705, "the last member on a shard left, and what came there for its group was lost"),
+    (1504, "the same, where others had taken the message without a record"),
     (1647, "a session with a full queue was not told of a QoS 2 message that nobody could refuse any more"),
     (1765, "the same, with members that came to other shards meanwhile"),
+    (1808, "a client was refused a new session on disk while there was no room"),
+    (1895, "no defect, as 5"),
+    (2037, "a gap was lost with the connection that ended before its CONNACK left"),
+    (2154, "a gap was lost with the process that ended before its CONNACK left"),
+    (2293, "no defect: of two messages that came at different QoS the later was begun before a crash"),
+    (2394, "as 461, where the publisher's home owned the topic"),
     (2446, "what a session left of one shared subscription was handed to another that matches"),
     (2733, "judged wrongly: what a member had got was forgotten when its session ended"),
->>>>>>> sim-b
+    (2831, "a 3.1.1 session that a shard without disk had skipped, and that has no way to be told"),
 ];
 
 /// Plays a seed; a violation as text.

@@ -78,8 +78,8 @@ pub struct Session {
     pub owed: BTreeSet<MessageId>,
     pub got: Got,
     pub got_retained: BTreeSet<MessageId>,
-    /// The latest message that came first, by publisher, topic and QoS.
-    pub order: BTreeMap<(usize, &'static str, u8), MessageId>,
+    /// The latest message that came first, by publisher, topic, and QoS as sent and as delivered.
+    pub order: BTreeMap<(usize, &'static str, u8, u8), MessageId>,
     pub gaps_told: u32,
 }
 
@@ -266,10 +266,12 @@ impl Session {
         self.subscriptions.iter().any(|one| one.is_shared() && one.matches(topic))
     }
 
-    /// Whether it has been subscribed to that topic for sure since that moment, each time by itself.
-    pub fn subscribed_since(&self, topic: &str, tick: Tick) -> bool {
+    /// Whether it has been subscribed to that topic for sure since that moment, each time by itself. `own`: to what
+    /// its client sends there.
+    pub fn subscribed_since(&self, topic: &str, tick: Tick, own: bool) -> bool {
         let sure = |one: &Subscription| {
-            one.qos != QoS::AtMostOnce && one.sure_since.is_some_and(|since| since <= tick)
+            let since = one.sure_since.is_some_and(|since| since <= tick);
+            since && one.qos != QoS::AtMostOnce && !(own && one.no_local)
         };
         self.subscriptions.iter().any(|one| !one.is_shared() && sure(one) && one.matches(topic))
     }

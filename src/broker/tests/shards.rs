@@ -153,3 +153,44 @@ fn a_message_retained_while_a_client_subscribes_comes_once() {
         }
     }
 }
+
+/// The queue that had no room is in the publisher's home or elsewhere; so is the topic. Both crash before that home
+/// knows that the message was placed everywhere, when the queue has room again and a later message in it.
+#[test]
+fn a_message_that_found_a_full_queue_does_not_come_after_a_crash_behind_a_later_one() {
+    for (owner, home) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+        let mut shards = Shards::new(2);
+        let topic = shards.topic_of(owner);
+        shards.0.iter_mut().for_each(|bench| bench.broker.settings.queue_messages_max = 1);
+        shards.0[0].connect(9, "publisher", true, 100);
+        shards.0[home].connect(1, "reader", true, 100);
+        shards.0[home].subscribe(1, &topic, 2);
+        // Someone else is slow, so that none of it is settled: routing has to begin anew after a crash.
+        let other = 1 - home;
+        shards.0[other].connect(2, "slow", true, 0);
+        shards.0[other].subscribe(2, &topic, 1);
+        shards.settle();
+        let _ = shards.0[home].seen(1);
+        for (packet_id, payload) in [(1, "first"), (2, "second"), (3, "third")] {
+            shards.0[0].publish(9, &topic, QoS::ExactlyOnce, packet_id, payload);
+            shards.settle();
+            if packet_id == 2 {
+                let reader = &mut shards.0[home];
+                reader.ack(1, 0x50, 1);
+                reader.settle();
+                reader.ack(1, 0x70, 1);
+                reader.settle();
+            }
+        }
+        let roomy = |bench: Bench| {
+            let settings = Settings { queue_messages_max: 100, ..bench.broker.settings.clone() };
+            bench.crash_with(settings)
+        };
+        let mut shards = Shards(shards.0.into_iter().map(roomy).collect());
+        shards.settle();
+        let reader = &mut shards.0[home];
+        reader.connect(1, "reader", false, 100);
+        let expected = ["CONNACK true Success", "PUBLISH 2 1 third dup"];
+        assert_eq!(reader.seen(1), expected, "owner {owner}, reader {home}");
+    }
+}
