@@ -47,6 +47,16 @@ impl Lsn {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct SessionKey(pub u64);
 
+/// Who published a message: a keyed hash of the client's identity, the same for every session of that client
+/// `[MQTT-4.6.0-6]` `[MQTT-3.8.3-3]`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PublisherKey(pub u64);
+
+impl PublisherKey {
+    /// No client: a will, the broker itself, or not known any more.
+    pub const NOBODY: PublisherKey = PublisherKey(0);
+}
+
 /// The routing key of a QoS 2 message: the home shard of its publisher and the LSN of the inbound record there.
 ///
 /// A recipient shard that has seen the key drops the repeat, which is what makes re-routing after a crash exact.

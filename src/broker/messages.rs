@@ -12,7 +12,7 @@ use slab::Slab;
 
 use super::few::Few;
 use super::route::Parcel;
-use crate::ids::{ConnectionId, Lsn, OriginKey, SessionKey, ShardId};
+use crate::ids::{ConnectionId, Lsn, OriginKey, PublisherKey, SessionKey, ShardId};
 use crate::record::Body;
 use crate::time::UnixMs;
 use crate::wire::QoS;
@@ -115,7 +115,7 @@ pub(super) struct Message {
     pub(super) lsn: Lsn,
     pub(super) accepted_at: UnixMs,
     pub(super) expires_at: UnixMs,
-    pub(super) publisher: (ShardId, SessionKey),
+    pub(super) publisher: PublisherKey,
     pub(super) origin: Option<OriginKey>,
     pub(super) sender: Sender,
     pub(super) owed: Few<Owed>,
@@ -264,7 +264,7 @@ impl Messages {
             retain: body.retain,
             accepted_at: body.accepted_at,
             expires_at: body.expires_at,
-            publisher: (ShardId(0), SessionKey(0)),
+            publisher: PublisherKey::NOBODY,
             origin,
         };
         let id = self.insert_parts(None, body.payload.len(), Sender::Nobody, &head);
@@ -453,6 +453,6 @@ struct Head {
     retain: bool,
     accepted_at: UnixMs,
     expires_at: UnixMs,
-    publisher: (ShardId, SessionKey),
+    publisher: PublisherKey,
     origin: Option<OriginKey>,
 }

@@ -314,8 +314,6 @@ impl Broker {
         let publisher = self.messages.get(message).publisher;
         let published = (self.messages.get(message).qos, self.messages.get(message).retain);
         let for_new_subscription = matches!(self.placing.line().queue[0].scope, Scope::Session(..));
-        let session = self.sessions.get(first.session);
-        let own = publisher == (self.shard, session.key);
         let mut qos: Option<QoS> = None;
         let mut retain = for_new_subscription;
         let mut ids: [u32; 16] = [0; 16];
@@ -328,7 +326,7 @@ impl Broker {
             self.placing.line_mut().next += 1;
             let options = one.grant.options;
             // [MQTT-3.8.3-3]
-            if !(own && options.no_local) {
+            if !(options.no_local && publisher == self.sessions.publisher(first.session)) {
                 qos = qos.max(Some(options.qos));
                 retain |= options.retain_as_published && published.1;
                 if one.grant.subscription_id != 0 && id_count < ids.len() {

@@ -11,7 +11,7 @@ use super::effect::{CloseReason, Effect, Effects};
 use super::messages::{MessageId, Sender};
 use super::place::{Scope, Task};
 use super::route::Parcel;
-use crate::ids::{ConnectionId, Lsn, OriginKey, SessionKey};
+use crate::ids::{ConnectionId, Lsn, OriginKey, PublisherKey, SessionKey};
 use crate::limits;
 use crate::record::Record;
 use crate::time::UnixMs;
@@ -179,7 +179,10 @@ impl Broker {
         bytes.extend_from_slice(topic.as_bytes());
         publish.forward.forwarded().for_each(|slice| bytes.extend_from_slice(slice));
         bytes.extend_from_slice(publish.payload);
-        let key = self.connections.get(id).map_or(SessionKey(0), |c| self.sessions.get(c.session).key);
+        let publisher = match self.connections.get(id) {
+            Some(connection) => self.sessions.publisher(connection.session),
+            None => PublisherKey::NOBODY,
+        };
         let expires_at = match publish.message_expiry {
             Some(seconds) => self.now.wall.plus_s(u64::from(seconds)),
             None => UnixMs::NEVER,
@@ -192,7 +195,7 @@ impl Broker {
             retain: publish.retain,
             accepted_at: self.now.wall,
             expires_at,
-            publisher: (self.shard, key),
+            publisher,
             origin,
         };
         self.messages.insert(parcel, sender)

@@ -24,7 +24,7 @@ pub(super) struct Replay {
     /// Message slot by the record that holds its body. Each holds one reference until replay ends.
     by_record: BTreeMap<Lsn, u32>,
     /// `Inbound` records without `Routed`.
-    unrouted: BTreeMap<Lsn, ()>,
+    unrouted: BTreeMap<Lsn, SessionKey>,
     /// Sessions that have ended their connection: when, and when the will is due.
     disconnected: BTreeMap<SessionKey, (UnixMs, UnixMs)>,
 }
@@ -325,7 +325,7 @@ impl Broker {
     fn replay_inbound(&mut self, lsn: Lsn, key: SessionKey, packet_id: PacketId, body: &Body<'_>) {
         let origin = OriginKey { shard: self.shard, lsn };
         let _ = self.replay_body(lsn, body, Some(origin));
-        self.replaying().unrouted.insert(lsn, ());
+        self.replaying().unrouted.insert(lsn, key);
         self.origins.routing(lsn);
         // Key 0: the publisher's session does not outlive its connection.
         if key != SessionKey(0) {
@@ -398,7 +398,13 @@ impl Broker {
                 self.release_message(slot);
             }
         }
-        self.restored = replay.unrouted.keys().filter_map(|lsn| replay.by_record.get(lsn).copied()).collect();
+        for (lsn, key) in &replay.unrouted {
+            let Some(slot) = replay.by_record.get(lsn).copied() else { continue };
+            self.restored.push_back(slot);
+            if let Some(session) = self.sessions.find_key(*key) {
+                self.messages.get_mut(slot).publisher = self.sessions.publisher(session);
+            }
+        }
         let slots: Vec<u32> = self.sessions.slots().collect();
         for slot in slots {
             if self.sessions.get(slot).identity.is_empty() {

@@ -11,7 +11,7 @@
 
 use std::sync::Arc;
 
-use crate::ids::{OriginKey, SessionKey, ShardId};
+use crate::ids::{OriginKey, PublisherKey};
 use crate::time::UnixMs;
 use crate::wire::QoS;
 
@@ -32,8 +32,8 @@ pub struct Parcel {
     pub accepted_at: UnixMs,
     /// When it expires.
     pub expires_at: UnixMs,
-    /// Who published it (home shard, session): for no-local. `SessionKey(0)`: nobody's.
-    pub publisher: (ShardId, SessionKey),
+    /// Who published it, for no-local and for the order of its messages.
+    pub publisher: PublisherKey,
     /// Set if it came by QoS 2.
     pub origin: Option<OriginKey>,
 }

@@ -13,7 +13,7 @@ use slab::Slab;
 
 use super::few::Few;
 use super::subscriptions::FilterId;
-use crate::ids::{Lsn, SessionKey};
+use crate::ids::{Lsn, PublisherKey, SessionKey};
 use crate::limits;
 use crate::time::{Nanos, UnixMs};
 use crate::wire::{PacketId, Version};
@@ -251,6 +251,11 @@ impl Sessions {
         self.by_identity
             .find(hash(self.hash_key, identity), |slot| *slots[*slot as usize].identity == *identity)
             .copied()
+    }
+
+    /// The client as a publisher.
+    pub(super) fn publisher(&self, slot: u32) -> PublisherKey {
+        PublisherKey(hash(self.hash_key, &self.get(slot).identity).max(1))
     }
 
     /// The session with that key, if it is one that is written down.

@@ -10,7 +10,7 @@ use super::effect::{Effect, Effects};
 use super::messages::Sender;
 use super::route::{MeshMessage, Parcel};
 use super::settings::Settings;
-use crate::ids::{SessionKey, ShardId};
+use crate::ids::{PublisherKey, ShardId};
 use crate::time::{Nanos, UnixMs};
 use crate::wire::{Packet, QoS};
 
@@ -120,7 +120,7 @@ impl Broker {
             retain: true,
             accepted_at: self.now.wall,
             expires_at: UnixMs::NEVER,
-            publisher: (self.shard, SessionKey(0)),
+            publisher: PublisherKey::NOBODY,
             origin: None,
         };
         let message = self.messages.insert(parcel, Sender::Nobody);

@@ -24,8 +24,7 @@ impl Line {
     /// That of a message whose body is in memory.
     pub(super) fn of(message: &Message, hash_key: &[u8; 16]) -> Line {
         let mut hasher = SipHasher13::new_with_key(hash_key);
-        hasher.write_u16(message.publisher.0.0);
-        hasher.write_u64(message.publisher.1.0);
+        hasher.write_u64(message.publisher.0);
         hasher.write(message.body().map_or("", |body| body.topic).as_bytes());
         Line(hasher.finish())
     }

@@ -11,7 +11,7 @@ use super::messages::Sender;
 use super::route::Parcel;
 use super::session::{PendingWill, Will};
 use super::timers::Due;
-use crate::ids::{Lsn, SessionKey};
+use crate::ids::{Lsn, PublisherKey, SessionKey};
 use crate::record::{Body, Record, WillRecord};
 use crate::time::UnixMs;
 use crate::wire;
@@ -123,7 +123,7 @@ impl Broker {
             retain: will.retain,
             accepted_at: now,
             expires_at,
-            publisher: (self.shard, SessionKey(0)),
+            publisher: PublisherKey::NOBODY,
             origin: None,
         };
         let message = self.messages.insert(parcel, Sender::Will { key });

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::broker::route::Parcel;
-use crate::ids::{OriginKey, SessionKey};
+use crate::ids::{OriginKey, PublisherKey};
 use crate::wire::Will;
 
 const OTHER: ShardId = ShardId(1);
@@ -61,7 +61,7 @@ fn parcel(topic: &str, retain: bool, origin: Lsn) -> Parcel {
         retain,
         accepted_at: NOW.wall,
         expires_at: UnixMs::NEVER,
-        publisher: (OTHER, SessionKey(1)),
+        publisher: PublisherKey(1),
         origin: Some(OriginKey { shard: OTHER, lsn: origin }),
     }
 }

@@ -178,6 +178,42 @@ fn what_is_written_takes_along_what_its_publisher_sent_on_that_topic_before() {
 }
 
 #[test]
+fn another_session_of_the_same_client_is_the_same_publisher() {
+    let mut bench = Bench::new();
+    let narrow =
+        Connect { session_expiry: Some(1_000), receive_maximum: NonZeroU16::new(1), ..connect("subscriber") };
+    bench.connect_as(1, &narrow);
+    bench.subscribe(1, "a/#", 1);
+    bench.connect(2, "publisher", true, 0);
+    bench.publish(2, "a/b", QoS::AtLeastOnce, 1, "one");
+    bench.handle(Input::Closed { connection: id(2) });
+    bench.connect(3, "publisher", true, 0);
+    bench.publish(3, "a/b", QoS::AtLeastOnce, 1, "two");
+    bench.sync();
+    let mut bench = bench.crash();
+    bench.connect(3, "subscriber", false, 1_000);
+    assert_eq!(bench.seen(3), ["CONNACK true Success", "PUBLISH 1 1 one", "PUBLISH 1 2 two"]);
+}
+
+#[test]
+fn what_a_client_has_published_itself_does_not_come_back_by_a_crash() {
+    for no_local in [false, true] {
+        let mut bench = Bench::new();
+        bench.connect(1, "client", true, 1_000);
+        let options = if no_local { 0b100 | 2 } else { 2 };
+        bench.subscribe(1, "a/b", options);
+        bench.seen(1);
+        bench.publish(1, "a/b", QoS::ExactlyOnce, 1, "own");
+        bench.sync();
+        let mut bench = bench.crash();
+        bench.settle();
+        bench.connect(2, "client", false, 1_000);
+        let came = bench.seen(2).iter().any(|packet| packet.ends_with("own"));
+        assert_eq!(came, !no_local, "routed again, and [MQTT-3.8.3-3] still holds");
+    }
+}
+
+#[test]
 fn nothing_is_remembered_of_what_has_waited_long_enough() {
     let mut bench = Bench::new();
     bench.connect(1, "subscriber", true, 1_000);

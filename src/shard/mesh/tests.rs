@@ -98,7 +98,7 @@ fn deliveries_have_room_when_every_request_waits() {
         retain: false,
         accepted_at: crate::time::UnixMs(0),
         expires_at: crate::time::UnixMs::NEVER,
-        publisher: (ShardId(0), crate::ids::SessionKey(0)),
+        publisher: crate::ids::PublisherKey::NOBODY,
         origin: None,
     };
     for _ in 0..MESH_CREDITS {
