@@ -358,9 +358,9 @@ impl Broker {
         }
     }
 
-    /// The session's queue was full. If it was the only recipient and the publisher can be told, that is all; else the
-    /// session has a gap, and is told at its next CONNACK. At QoS 1 and 2 the mark is on disk before the message is
-    /// acknowledged.
+    /// The session's queue was full. If it was the only recipient and the publisher can be told, that is all, and it
+    /// gets no second copy either; else the session has a gap, and is told at its next CONNACK. At QoS 1 and 2 the mark
+    /// is on disk before the message is acknowledged.
     fn skip(&mut self, slot: u32, qos: QoS, effects: &mut impl Effects) {
         self.statistics.refused += 1;
         let Some(task) = self.placing.line().queue.front() else { return };
@@ -368,7 +368,9 @@ impl Broker {
         let sole = self.placing.line().matches.iter().all(|one| one.session == slot)
             && self.placing.line().remote.is_empty()
             && matches!(task.scope, Scope::Owner);
-        if sole && self.sender_can_be_told(message) {
+        if sole && self.messages.get(message).taken == 0 && self.sender_can_be_told(message) {
+            let line = self.placing.line_mut();
+            line.next = line.matches.len();
             return;
         }
         let session = self.sessions.get_mut(slot);

@@ -41,6 +41,34 @@ fn a_session_beyond_sessions_per_shard_max_is_refused_and_an_old_one_is_not() {
 }
 
 #[test]
+fn a_message_for_two_subscriptions_of_one_full_queue_is_refused() {
+    let mut bench = bench(Settings { queue_messages_max: 2, ..settings() });
+    subscriber_of(&mut bench, 1, "subscriber", "a", 100);
+    bench.subscribe(1, "$share/group/a", 1);
+    bench.handle(Input::Closed { connection: id(1) });
+    bench.settle();
+    bench.seen(1);
+    assert_eq!(answer(&mut bench, "a", false), ["Puback 7 Success"]);
+    assert_eq!(answer(&mut bench, "a", false), ["Puback 7 Quota exceeded"]);
+    bench.connect(2, "subscriber", false, 100);
+    assert_eq!(bench.seen(2), ["CONNACK true Success", "PUBLISH 1 1 m", "PUBLISH 1 2 m"], "and no gap");
+}
+
+#[test]
+fn a_session_with_room_for_one_of_two_copies_has_a_gap() {
+    let mut bench = bench(Settings { queue_messages_max: 3, ..settings() });
+    subscriber_of(&mut bench, 1, "subscriber", "a", 100);
+    bench.subscribe(1, "$share/group/a", 1);
+    bench.handle(Input::Closed { connection: id(1) });
+    bench.settle();
+    bench.seen(1);
+    assert_eq!(answer(&mut bench, "a", false), ["Puback 7 Success"]);
+    assert_eq!(answer(&mut bench, "a", false), ["Puback 7 Success"]);
+    bench.connect(2, "subscriber", false, 100);
+    assert_eq!(gap_told(&mut bench, 2).as_deref(), Some("1"));
+}
+
+#[test]
 fn a_publish_beyond_the_retained_limits_is_refused_as_a_whole() {
     // limits::RETAINED_MESSAGES_MAX and RETAINED_BYTES_MAX
     let small = [
