@@ -40,6 +40,8 @@ pub struct Outgoing {
     pub packet_id: PacketId,
     pub message: MessageId,
     pub qos: QoS,
+    /// It was sent before, perhaps on an earlier connection.
+    pub sent: bool,
     /// PUBREC arrived: from here on PUBREL is sent.
     pub received: bool,
 }
@@ -77,6 +79,8 @@ pub struct Link {
     pub aliases: BTreeMap<u16, String>,
     aliases_out: BTreeMap<&'static str, u16>,
     pub request: Option<Request>,
+    /// Publishes that a wary client has not sent on this connection yet.
+    waiting: VecDeque<Outgoing>,
     /// Acknowledgements that are withheld, in order.
     withheld: Vec<(AckKind, PacketId)>,
     pub withholding: bool,
@@ -108,6 +112,9 @@ pub struct Client {
     last_packet_id: u16,
     /// A clean start was asked for and not confirmed, or nobody can tell which session there is.
     pub must_start_clean: bool,
+    /// The last connection was closed over a publish: on the next one it waits for the answer to each, since what it
+    /// sends in one go may never find room in a queue that is shorter.
+    pub is_wary: bool,
 }
 
 impl Client {
@@ -122,6 +129,7 @@ impl Client {
             outgoing: VecDeque::new(),
             last_packet_id: 0,
             must_start_clean: false,
+            is_wary: false,
         }
     }
 
@@ -216,9 +224,37 @@ impl Client {
             format!("client {index} publishes {id} on {topic} at {qos:?} as {packet_id:?} retain {retain} expiry {expiry_s:?}")
         });
         if let Some(packet_id) = packet_id {
-            self.outgoing.push_back(Outgoing { packet_id, message: id, qos, received: false });
+            let outgoing = Outgoing { packet_id, message: id, qos, sent: false, received: false };
+            let waits = self.is_wary && self.waits(outgoing);
+            self.outgoing.push_back(Outgoing { sent: !waits, ..outgoing });
+            if waits {
+                return;
+            }
         }
         self.send_publish(id, packet_id, false, expiry_s, alias, scene);
+    }
+
+    /// A wary client's publish waits, if another does, or is not answered.
+    fn waits(&mut self, outgoing: Outgoing) -> bool {
+        let Some(link) = &mut self.link else { return false };
+        let waits = !link.waiting.is_empty() || !link.answers_due.is_empty();
+        if waits {
+            link.waiting.push_back(outgoing);
+        }
+        waits
+    }
+
+    /// A publish was answered: a wary client sends the next.
+    pub fn send_next(&mut self, scene: &mut Scene<'_>) {
+        loop {
+            let Some(link) = &mut self.link else { return };
+            let Some(next) = link.waiting.pop_front() else { break };
+            self.send_one_again(next, scene);
+            if !next.received {
+                return;
+            }
+        }
+        self.is_wary = false;
     }
 
     fn send_publish(
@@ -271,14 +307,21 @@ impl Client {
     /// The session was resumed: what is not acknowledged goes again, in its order.
     pub fn send_again(&mut self, scene: &mut Scene<'_>) {
         for outgoing in self.outgoing.clone() {
-            let (index, id) = (self.index, outgoing.message);
-            scene.oracle.note(scene.now.mono, || format!("client {index} goes on with {outgoing:?}"));
-            if outgoing.received {
-                self.acknowledge(AckKind::Pubrel, outgoing.packet_id, scene);
-            } else {
-                scene.oracle.sends_again(id);
-                self.send_publish(id, Some(outgoing.packet_id), true, None, false, scene);
+            if !(self.is_wary && self.waits(outgoing)) {
+                self.send_one_again(outgoing, scene);
             }
+        }
+    }
+
+    fn send_one_again(&mut self, outgoing: Outgoing, scene: &mut Scene<'_>) {
+        let (index, id) = (self.index, outgoing.message);
+        scene.oracle.note(scene.now.mono, || format!("client {index} goes on with {outgoing:?}"));
+        if outgoing.received {
+            self.acknowledge(AckKind::Pubrel, outgoing.packet_id, scene);
+        } else {
+            scene.oracle.sends_again(id);
+            self.outgoing.iter_mut().filter(|one| one.message == id).for_each(|one| one.sent = true);
+            self.send_publish(id, Some(outgoing.packet_id), outgoing.sent, None, false, scene);
         }
     }
 
@@ -453,6 +496,7 @@ impl Link {
             aliases: BTreeMap::new(),
             aliases_out: BTreeMap::new(),
             request: None,
+            waiting: VecDeque::new(),
             withheld: Vec::new(),
             withholding: false,
             told: None,

@@ -119,6 +119,7 @@ impl Run {
     fn step(&mut self) {
         self.steps += 1;
         assert!(self.steps < STEPS_MAX, "no end in sight: {}", self.cluster.describe());
+        self.oracle.time_is(self.world.now().wall);
         let before = self.cluster.life;
         match before {
             Life::Down if self.world.now().mono >= self.restart_at => {

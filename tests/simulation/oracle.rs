@@ -87,14 +87,25 @@ struct GroupDebt {
     group: &'static str,
 }
 
+/// A session that has ended with its connection, as its client knows. The broker may not know yet, and give it what a
+/// group is owed.
+#[derive(Debug)]
+struct Ghost {
+    client: usize,
+    until: UnixMs,
+    groups: Vec<&'static str>,
+}
+
 /// See the module documentation.
 pub struct Oracle {
     pub tick: Tick,
     pub messages: Vec<Message>,
     pub sessions: Vec<Session>,
     group_debts: Vec<GroupDebt>,
-    /// When last a group had no steady member.
+    /// When last a group had no steady member, and whether it had one when last judged.
     unsteady: BTreeMap<&'static str, Tick>,
+    steady: BTreeSet<&'static str>,
+    ghosts: Vec<Ghost>,
     /// When last a member of a shared subscription may have left.
     departed: Tick,
     /// Which clients can be told of a gap: those of version 5.
@@ -121,6 +132,8 @@ impl Oracle {
             sessions: is_v5.iter().map(|_| Session::default()).collect(),
             group_debts: Vec::new(),
             unsteady: SHARED.iter().map(|group| (*group, 0)).collect(),
+            steady: BTreeSet::new(),
+            ghosts: Vec::new(),
             departed: 0,
             is_v5,
             perhaps_ended: BTreeSet::new(),
@@ -220,8 +233,28 @@ impl Oracle {
     /// A connection is over, for all that its client knows.
     pub fn connection_over(&mut self, client: usize, now: UnixMs) {
         self.session_ends(client);
+        let session = &self.sessions[client];
+        if session.expiry_s == 0 {
+            let groups = session.subscriptions.iter().filter(|one| one.is_shared()).map(|one| one.filter);
+            let until = UnixMs(now.0 + CLOCK_MARGIN_MS);
+            self.ghosts.push(Ghost { client, until, groups: groups.collect() });
+        }
         self.sessions[client].connection_over(now);
         self.judge_groups();
+    }
+
+    /// Time passes.
+    pub fn time_is(&mut self, now: UnixMs) {
+        let before = self.ghosts.len();
+        self.ghosts.retain(|ghost| now < ghost.until);
+        if self.ghosts.len() != before {
+            self.judge_groups();
+        }
+    }
+
+    /// A client's next session has begun: the broker knows of the end of the last.
+    pub fn session_begins(&mut self, client: usize) {
+        self.ghosts.retain(|ghost| ghost.client != client);
     }
 
     /// A session may end: a message that its client had through a shared subscription goes to another member.
@@ -258,9 +291,14 @@ impl Oracle {
 
     /// Something about a session changed: groups without a steady member are owed nothing any more.
     pub fn judge_groups(&mut self) {
-        let sessions = &self.sessions;
         for group in SHARED {
-            if !group_is_steady(sessions, group) {
+            let haunted = self.ghosts.iter().any(|ghost| ghost.groups.contains(group));
+            let was_steady = self.steady.remove(group);
+            let steady = !haunted && group_is_steady(&self.sessions, group);
+            if steady {
+                self.steady.insert(group);
+            }
+            if !steady || !was_steady {
                 self.unsteady.insert(group, self.tick);
                 self.group_debts.retain(|debt| debt.group != *group);
             }

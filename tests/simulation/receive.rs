@@ -91,6 +91,7 @@ impl Client {
             .note(scene.now.mono, || format!("client {index} is connected, session {present}, gaps {gaps}"));
         link.up = true;
         self.must_start_clean = false;
+        scene.oracle.session_begins(index);
         if !present {
             scene.oracle.session_has_ended(index);
         }
@@ -192,6 +193,9 @@ impl Client {
             return;
         }
         self.is_next(kind, packet_id);
+        if self.is_wary {
+            self.send_next(scene);
+        }
         let exactly_once = outgoing.qos == QoS::ExactlyOnce;
         assert_eq!(kind == AckKind::Pubrec, exactly_once, "client {index}: {kind:?} answers {outgoing:?}");
         let failed = ack.reason.is_failure();
@@ -228,8 +232,10 @@ impl Client {
         scene.oracle.note(scene.now.mono, || format!("client {index} is subscribed {:?}", request.filters));
         let tick = scene.oracle.moment();
         assert_eq!(suback.reasons.len(), request.filters.len(), "one reason per filter");
+        let v5 = self.habits.version.is_v5();
+        let refusal = if v5 { ReasonCode::QuotaExceeded } else { ReasonCode::UnspecifiedError };
         for ((filter, qos), reason) in request.filters.into_iter().zip(suback.reasons.iter()) {
-            if reason == ReasonCode::QuotaExceeded && scene.may_refuse {
+            if reason == refusal && scene.may_refuse {
                 continue;
             }
             assert_eq!(reason as u8, qos as u8, "client {index} asked for {filter} at {qos:?}");
@@ -267,6 +273,7 @@ impl Client {
             || link.told.is_some()
             || (!version.is_v5() && scene.may_refuse);
         assert!(excused, "the broker closed the connection of client {index} without a reason");
+        self.is_wary |= up && !version.is_v5() && scene.may_refuse;
         if up {
             self.session_may_end(scene, scene.now.wall);
         } else {
