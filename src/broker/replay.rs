@@ -25,6 +25,8 @@ pub(super) struct Replay {
     by_record: BTreeMap<Lsn, u32>,
     /// `Inbound` records without `Routed`.
     unrouted: BTreeMap<Lsn, SessionKey>,
+    /// Sessions that a clean start has replaced, and whose own end was on the way to the disk.
+    replaced: Vec<SessionKey>,
     /// Sessions that have ended their connection: when, and when the will is due.
     disconnected: BTreeMap<SessionKey, (UnixMs, UnixMs)>,
 }
@@ -100,11 +102,10 @@ impl Broker {
         self.replaying().disconnected.remove(&key);
         let old = self.sessions.find(&identity);
         if let Some(other) = old.filter(|slot| self.sessions.get(*slot).key != key) {
-            // A clean start replaced it; its own end was on the way to disk.
-            let old_key = self.sessions.get(other).key;
-            let will_due =
-                if self.sessions.get(other).will.is_some() { self.now.wall } else { UnixMs::NEVER };
-            self.replay_end(old_key, will_due);
+            // Nobody finds it any more, but what it shared is still to be handed on.
+            let replaced = self.sessions.get(other).key;
+            self.sessions.lose_name(other);
+            self.replaying().replaced.push(replaced);
         }
         let slot = self.replay_slot(key);
         if self.sessions.get(slot).identity.is_empty() {
@@ -406,7 +407,16 @@ impl Broker {
             }
         }
         let slots: Vec<u32> = self.sessions.slots().collect();
+        self.announcement.begin();
+        for key in &replay.replaced {
+            if let Some(slot) = self.sessions.find_key(*key) {
+                self.end_session(slot, effects);
+            }
+        }
         for slot in slots {
+            if self.sessions.get(slot).ended {
+                continue;
+            }
             if self.sessions.get(slot).identity.is_empty() {
                 // It ended before the records that still speak of it.
                 self.remove_at_replay(slot);
@@ -414,7 +424,6 @@ impl Broker {
             }
             self.resume_clock(slot, &replay, effects);
         }
-        self.announcement.begin();
         self.tell_first_mark(effects);
     }
 

@@ -319,7 +319,12 @@ impl Sessions {
         let session = &mut self.slots[slot as usize];
         session.ended = true;
         self.by_key.remove(&session.key);
-        let hashed = hash(self.hash_key, &session.identity);
+        self.lose_name(slot);
+    }
+
+    /// The session of that identity is another one from now on.
+    pub(super) fn lose_name(&mut self, slot: u32) {
+        let hashed = hash(self.hash_key, &self.slots[slot as usize].identity);
         if let Ok(entry) = self.by_identity.find_entry(hashed, |other| *other == slot) {
             entry.remove();
         }

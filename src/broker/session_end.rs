@@ -41,6 +41,8 @@ struct End {
     identity: Box<str>,
     /// The record, `NONE` until it is written.
     lsn: Lsn,
+    /// Records of the session that a crash before that brings back: itself, and what it shared.
+    needed: Vec<Lsn>,
     /// CONNACKs that wait for it to be written, and then for the disk.
     waiters: Vec<Waiter>,
 }
@@ -61,6 +63,7 @@ impl Broker {
     /// The end of a session is on disk.
     pub(super) fn end_durable(&mut self, key: SessionKey) {
         let Some(end) = self.ends.pending.remove(&key) else { return };
+        end.needed.into_iter().for_each(|record| self.live.remove(record));
         if self.ends.by_identity.get(&end.identity) == Some(&key) {
             self.ends.by_identity.remove(&end.identity);
         }
@@ -80,17 +83,17 @@ impl Broker {
             pending.due = pending.due.min(now);
             self.timers.set(self.now.mono, Due::Will { key });
         }
-        let groups = self.drop_subscriptions(slot, effects);
+        let (groups, mut needed) = self.drop_subscriptions(slot, effects);
         self.sessions.end(slot);
         let moves = !groups.is_empty() && self.sessions.get(slot).delivery.is_some();
         self.ending.push_back(Ending { slot, groups });
         if !record.is_some() {
             return;
         }
-        self.live.remove(record);
+        needed.push(record);
         let identity = self.sessions.get(slot).identity.clone();
         self.ends.by_identity.insert(identity.clone(), key);
-        self.ends.pending.insert(key, End { identity, lsn: Lsn::NONE, waiters: Vec::new() });
+        self.ends.pending.insert(key, End { identity, lsn: Lsn::NONE, needed, waiters: Vec::new() });
         if moves {
             self.departing.insert(key, 1);
         } else {
@@ -110,20 +113,25 @@ impl Broker {
         }
     }
 
-    /// Unsubscribe from everything; the result names the shared ones, and those left before.
-    fn drop_subscriptions(&mut self, slot: u32, effects: &mut impl Effects) -> Vec<Box<str>> {
-        let mut groups = Vec::new();
+    /// Unsubscribe from everything; the result names the shared ones, and those left before, and keeps their records.
+    fn drop_subscriptions(&mut self, slot: u32, effects: &mut impl Effects) -> (Vec<Box<str>>, Vec<Lsn>) {
+        let (mut groups, mut records) = (Vec::new(), Vec::new());
         if let Some(delivery) = self.sessions.get_mut(slot).delivery.as_deref_mut() {
             groups.append(&mut delivery.left);
         }
         while let Some(subscription) = self.sessions.get_mut(slot).subscriptions.pop() {
             let text: Box<str> = self.subscriptions.text(subscription.filter).into();
+            let shared = topic::split_shared(&text).is_some();
+            if shared && subscription.record.is_some() {
+                self.live.add(subscription.record);
+                records.push(subscription.record);
+            }
             self.forget_subscription(slot, subscription, &text, effects);
-            if topic::split_shared(&text).is_some() {
+            if shared {
                 groups.push(text);
             }
         }
-        groups
+        (groups, records)
     }
 
     /// Go on clearing.

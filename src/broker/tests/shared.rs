@@ -137,3 +137,35 @@ fn a_message_that_a_session_leaves_goes_to_the_group_that_it_came_by() {
         }
     }
 }
+
+/// The clean start may be on disk when the end of the session that it replaced is not.
+#[test]
+fn a_member_that_starts_anew_leaves_its_messages_to_another_wherever_the_crash_is() {
+    let mut crashes = 0;
+    loop {
+        let mut bench = Bench::new();
+        bench.connect(1, "leaves", true, 1_000);
+        bench.subscribe(1, "$share/g/a/1", 1);
+        bench.connect(3, "publisher", true, 0);
+        bench.publish(3, "a/1", QoS::AtLeastOnce, 1, "work");
+        bench.wait_ms(1_000);
+        bench.connect(2, "stays", true, 1_000);
+        bench.subscribe(2, "$share/g/a/1", 1);
+        let before = bench.world.journal.len();
+        bench.handle(Input::Closed { connection: id(1) });
+        bench.connect(4, "leaves", true, 1_000);
+        bench.settle();
+        bench.durable = before + crashes;
+        if bench.durable > bench.world.journal.len() {
+            break;
+        }
+        bench = bench.crash();
+        bench.connect(5, "leaves", true, 1_000);
+        bench.connect(6, "stays", false, 1_000);
+        bench.settle();
+        let seen = bench.seen(6);
+        assert!(deliveries(&seen) >= 1, "{crashes} more records: {seen:?}");
+        crashes += 1;
+    }
+    assert!(crashes >= 3, "a crash before the clean start, before the end, and after it");
+}
