@@ -3,7 +3,7 @@
 //! What is injected is what kernels do: sends that take less, completions that come later, readiness without a
 //! reason, nothing to read after readiness (then readiness again), connections that break, no descriptors for an
 //! accept, failing writes and syncs. Each has a rate per thousand; a rate of 0 leaves it out. The contract holds
-//! for the wrapped reactor as for the bare one, and `tests/reactor_contract.rs` checks it.
+//! for the wrapped reactor as for the bare one, and `tests/reactor_contract` checks it.
 //!
 //! A failed write may have been performed or not, and so may a failed sync: the wrapper tosses for it. A connection
 //! that breaks here does not break for the peer until its owner closes it.

@@ -2,7 +2,7 @@
 //!
 //! Three worlds behind one trait: `epoll` (mio and plain system calls), `uring` (the same operations batched through
 //! one ring), `sim` (a seeded world with virtual clock, sockets and disk). `faults` wraps any of them. The contract
-//! below is tested against all of them by `tests/reactor_contract.rs`; the simulated world may never be kinder than
+//! below is tested against all of them by `tests/reactor_contract`; the simulated world may never be kinder than
 //! the kernel.
 //!
 //! # Contract

@@ -1,71 +1,75 @@
 //! The contract of `reactor/mod.rs`, item by item, against every reactor: epoll, uring with and without `EPOLL_WAIT`,
 //! the simulated one, and each of them wrapped in faults that the contract allows.
 //!
+//! - `turns`, `streams`, `listeners`: the cases
+//! - `bench`: the steps that they share
+//! - `rigs`: the kernel and the simulated world
+//!
 //! A case knows only the trait and a [`Rig`], which makes reactors, sockets, files and the far ends of connections in
 //! one world. The cases run one after another, because one of them takes away the process's descriptors.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-#[path = "reactor_contract/rigs.rs"]
+mod bench;
+mod listeners;
 mod rigs;
-
-#[path = "reactor_contract/cases.rs"]
-mod cases;
+mod streams;
+mod turns;
 
 use ironpost::reactor::{Epoll, Settings, Uring};
 use rigs::{Kernel, Rig, Simulated};
 
 /// One test per case and reactor, so that a failure names both.
 macro_rules! contract {
-    ($($case:ident),* $(,)?) => {
+    ($($part:ident: $case:ident),* $(,)?) => {
         mod epoll {
-            $(#[test] fn $case() { crate::run(crate::cases::$case, || crate::on_epoll(None)); })*
+            $(#[test] fn $case() { crate::run(crate::$part::$case, || crate::on_epoll(None)); })*
         }
         mod epoll_with_faults {
-            $(#[test] fn $case() { crate::run(crate::cases::$case, || crate::on_epoll(Some(1))); })*
+            $(#[test] fn $case() { crate::run(crate::$part::$case, || crate::on_epoll(Some(1))); })*
         }
         mod uring {
-            $(#[test] fn $case() { crate::run(crate::cases::$case, || crate::on_uring(None)); })*
+            $(#[test] fn $case() { crate::run(crate::$part::$case, || crate::on_uring(None)); })*
         }
         mod uring_polling_the_set {
-            $(#[test] fn $case() { crate::run(crate::cases::$case, || crate::on_polling_uring(None)); })*
+            $(#[test] fn $case() { crate::run(crate::$part::$case, || crate::on_polling_uring(None)); })*
         }
         mod uring_with_faults {
-            $(#[test] fn $case() { crate::run(crate::cases::$case, || crate::on_uring(Some(2))); })*
+            $(#[test] fn $case() { crate::run(crate::$part::$case, || crate::on_uring(Some(2))); })*
         }
         mod sim {
-            $(#[test] fn $case() { crate::sweep(crate::cases::$case, None); })*
+            $(#[test] fn $case() { crate::sweep(crate::$part::$case, None); })*
         }
         mod sim_with_faults {
-            $(#[test] fn $case() { crate::sweep(crate::cases::$case, Some(3)); })*
+            $(#[test] fn $case() { crate::sweep(crate::$part::$case, Some(3)); })*
         }
     };
 }
 
 contract! {
-    room_shrinks_with_each_submission_and_errors_come_as_completions,
-    ready_comes_once_per_arrival_and_the_read_tells_a_hang_up,
-    bytes_that_arrived_before_the_watch_are_reported,
-    a_reset_is_ready_and_the_read_tells,
-    every_operation_completes_once_also_after_close_and_returns_its_buffer,
-    a_receive_completes_in_its_turn_with_nothing_there,
-    a_send_waits_for_room_and_takes_at_least_a_byte,
-    bytes_keep_their_order_through_short_sends_and_receives,
-    after_closed_nothing_more_comes,
-    closing_ends_a_blocked_send,
-    a_send_to_a_peer_that_is_gone_fails_and_kills_nobody,
-    what_was_sent_before_close_arrives_though_bytes_were_unread,
-    a_write_is_whole_and_a_sync_succeeds,
-    a_failing_write_returns_its_buffer_and_an_error,
-    a_turn_waits_for_its_deadline_and_not_beyond_the_doorbell,
-    a_turn_with_completions_at_hand_does_not_wait,
-    time_stands_still_within_a_turn_and_never_goes_back,
-    a_detached_socket_goes_on_in_another_reactor,
-    two_reactors_share_a_listening_socket,
-    many_connections_arrive_within_the_bound_per_turn,
-    without_descriptors_accepting_reports_once_and_resumes,
-    a_closed_listener_accepts_no_more,
-    many_blocked_sends_all_finish,
+    turns: room_shrinks_with_each_submission_and_errors_come_as_completions,
+    streams: ready_comes_once_per_arrival_and_the_read_tells_a_hang_up,
+    streams: bytes_that_arrived_before_the_watch_are_reported,
+    streams: a_reset_is_ready_and_the_read_tells,
+    streams: every_operation_completes_once_also_after_close_and_returns_its_buffer,
+    streams: a_receive_completes_in_its_turn_with_nothing_there,
+    streams: a_send_waits_for_room_and_takes_at_least_a_byte,
+    streams: bytes_keep_their_order_through_short_sends_and_receives,
+    streams: after_closed_nothing_more_comes,
+    streams: closing_ends_a_blocked_send,
+    streams: a_send_to_a_peer_that_is_gone_fails_and_kills_nobody,
+    streams: what_was_sent_before_close_arrives_though_bytes_were_unread,
+    turns: a_write_is_whole_and_a_sync_succeeds,
+    turns: a_failing_write_returns_its_buffer_and_an_error,
+    turns: a_turn_waits_for_its_deadline_and_not_beyond_the_doorbell,
+    turns: a_turn_with_completions_at_hand_does_not_wait,
+    turns: time_stands_still_within_a_turn_and_never_goes_back,
+    listeners: a_detached_socket_goes_on_in_another_reactor,
+    listeners: two_reactors_share_a_listening_socket,
+    listeners: many_connections_arrive_within_the_bound_per_turn,
+    listeners: without_descriptors_accepting_reports_once_and_resumes,
+    listeners: a_closed_listener_accepts_no_more,
+    streams: many_blocked_sends_all_finish,
 }
 
 fn small() -> Settings {
