@@ -163,6 +163,10 @@ impl Broker {
         };
         let unsent = delivery.in_flight.get(delivery.cursor).copied();
         match unsent {
+            // The client came back with a smaller receive maximum than it had; PUBREL does not count [MQTT-4.9.0-2].
+            Some(InFlight { phase: Phase::Sendable | Phase::Sent, .. }) if delivery.cursor >= window => {
+                return Attempt::Wait;
+            }
             // Its packet id is on the way to the disk. Those behind it in the queue get theirs meanwhile, so that one
             // sync serves a window of deliveries and not one.
             None | Some(InFlight { phase: Phase::Reserved, .. }) => {}

@@ -110,6 +110,7 @@ pub struct Client {
     pub incoming: BTreeMap<PacketId, Incoming>,
     pub outgoing: VecDeque<Outgoing>,
     last_packet_id: u16,
+    connections: u16,
     /// A clean start was asked for and not confirmed, or nobody can tell which session there is.
     pub must_start_clean: bool,
     /// The last connection was closed over a publish: on the next one it waits for the answer to each, since what it
@@ -128,6 +129,7 @@ impl Client {
             incoming: BTreeMap::new(),
             outgoing: VecDeque::new(),
             last_packet_id: 0,
+            connections: 0,
             must_start_clean: false,
             is_wary: false,
         }
@@ -162,6 +164,10 @@ impl Client {
         scene.oracle.sessions[self.index].connect_sent(asked);
         scene.oracle.judge_groups();
         let v5 = self.is_v5();
+        // Another one on each connection, so that more may be in flight than the client takes now.
+        self.connections += 1;
+        let receive_maximum = self.habits.receive_maximum.filter(|_| v5);
+        let receive_maximum = receive_maximum.map(|usual| (usual + 5 * self.connections) % 12 + 1);
         let will = will.map(|(message, delay)| {
             let (topic, qos) = (message.topic, message.qos);
             (topic, qos, delay, format!("m{}", scene.oracle.sends(message)))
@@ -180,7 +186,7 @@ impl Client {
             clean_start: if v5 { asked.clean } else { asked.expiry_s == 0 },
             keep_alive: 0,
             session_expiry: v5.then_some(asked.expiry_s),
-            receive_maximum: self.habits.receive_maximum.filter(|_| v5).and_then(NonZeroU16::new),
+            receive_maximum: receive_maximum.and_then(NonZeroU16::new),
             maximum_packet_size: None,
             topic_alias_maximum: v5.then_some(self.habits.topic_alias_maximum),
             request_response_information: false,
@@ -193,8 +199,8 @@ impl Client {
             username: None,
             password: None,
         };
-        let receive_maximum = self.habits.receive_maximum.filter(|_| v5).unwrap_or(u16::MAX);
-        let mut link = Link::new(world.connect_to(address), asked, receive_maximum, scene);
+        let mut link =
+            Link::new(world.connect_to(address), asked, receive_maximum.unwrap_or(u16::MAX), scene);
         link.send(&Packet::Connect(connect), self.habits.version);
         self.link = Some(link);
     }

@@ -1,5 +1,7 @@
 //! Messages between live clients, and who waits for what.
 
+use std::num::NonZeroU16;
+
 use super::*;
 
 const PUBACK: u8 = 0x40;
@@ -221,4 +223,37 @@ fn a_client_that_comes_while_the_broker_stops_is_told_that_it_is_unavailable() {
     bench.handle(Input::Drain);
     bench.connect(1, "late", true, 0);
     assert_eq!(bench.seen(1), ["CONNACK false Server unavailable"]);
+}
+
+#[test]
+fn a_client_that_comes_back_with_a_smaller_receive_maximum_gets_no_more_at_once() {
+    // [MQTT-4.9.0-2]
+    let mut bench = Bench::new();
+    let comes_with = |receive_maximum| Connect {
+        session_expiry: Some(1_000),
+        clean_start: false,
+        receive_maximum: NonZeroU16::new(receive_maximum),
+        ..connect("subscriber")
+    };
+    bench.connect_as(1, &comes_with(4));
+    bench.subscribe(1, "a", 2);
+    bench.connect(2, "publisher", true, 0);
+    for (packet_id, qos) in [(1, QoS::AtLeastOnce), (2, QoS::ExactlyOnce), (3, QoS::AtLeastOnce)] {
+        bench.publish(2, "a", qos, packet_id, "m");
+        bench.settle();
+    }
+    bench.seen(1);
+    bench.handle(Input::Closed { connection: id(1) });
+    bench.connect_as(3, &comes_with(1));
+    bench.settle();
+    assert_eq!(bench.seen(3), ["CONNACK true Success", "PUBLISH 1 1 m dup"]);
+    bench.ack(3, PUBACK, 1);
+    bench.settle();
+    assert_eq!(bench.seen(3), ["PUBLISH 2 2 m dup"]);
+    bench.ack(3, PUBREC, 2);
+    bench.settle();
+    assert_eq!(bench.seen(3), ["Pubrel 2 Success"]);
+    bench.ack(3, PUBCOMP, 2);
+    bench.settle();
+    assert_eq!(bench.seen(3), ["PUBLISH 1 3 m dup"]);
 }
