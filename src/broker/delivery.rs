@@ -167,13 +167,13 @@ impl Broker {
             Some(InFlight { phase: Phase::Sendable | Phase::Sent, .. }) if delivery.cursor >= window => {
                 return Attempt::Wait;
             }
-            // Its packet id is on the way to the disk. Those behind it in the queue get theirs meanwhile, so that one
+            // It waits for the disk. Those behind it in the queue get theirs meanwhile, so that one
             // sync serves a window of deliveries and not one.
             None | Some(InFlight { phase: Phase::Reserved, .. }) => {}
             Some(in_flight) => return self.send_in_flight(id, slot, in_flight, effects),
         }
         let Some(entry) = delivery.queue.front().copied() else {
-            if delivery.is_empty() {
+            if delivery.is_empty() && delivery.skip_noted <= self.durable {
                 self.sessions.get_mut(slot).delivery = None;
             }
             return Attempt::Wait;
@@ -224,14 +224,16 @@ impl Broker {
         let key = session.key;
         let delivery = session.delivery();
         let packet_id = delivery.next_packet_id();
-        let mut phase = Phase::Sendable;
-        if qos == QoS::ExactlyOnce && durable {
-            phase = Phase::Reserved;
-        }
+        let exactly_once = qos == QoS::ExactlyOnce && durable;
+        let reserved = exactly_once || delivery.skip_noted > self.durable;
+        let phase = if reserved { Phase::Reserved } else { Phase::Sendable };
         delivery.in_flight.push_back(InFlight { entry, packet_id, phase });
-        if phase == Phase::Reserved {
-            let lsn = self.append(Record::Sent { key, message: lsn, packet_id }, effects);
-            self.awaiting.push(lsn, super::await_durable::Waiter::Reserved { slot, key, packet_id });
+        if exactly_once {
+            let _ = self.append(Record::Sent { key, message: lsn, packet_id }, effects);
+        }
+        if reserved {
+            let waiter = super::await_durable::Waiter::Reserved { slot, key, packet_id };
+            self.awaiting.push(self.lsn, waiter);
         }
         Attempt::Progress
     }

@@ -67,8 +67,8 @@ struct Line {
     next: usize,
     /// Some durable recipient cannot be expected to acknowledge at once.
     urgent: bool,
-    /// Some durable recipient had no room for it.
-    skipped: bool,
+    /// Durable recipients that had no room for it.
+    skipped: Vec<u32>,
     /// Other shards that are interested, and in what.
     remote: Vec<(ShardId, Audience)>,
     /// Shared subscriptions that the owner asked for and that have no member here any more.
@@ -185,7 +185,7 @@ impl Broker {
         line.missed.clear();
         line.next = 0;
         line.urgent = false;
-        line.skipped = false;
+        line.skipped.clear();
         line.matched = true;
         let stored = self.messages.get(message);
         // Routed again after a crash: what was placed here is in the queues. Other shards judge for themselves.
@@ -383,7 +383,7 @@ impl Broker {
         if durable && qos != QoS::AtMostOnce {
             let lsn = self.append(crate::record::Record::Gap { key, skipped }, effects);
             self.cover_table(message, lsn);
-            self.placing.line_mut().skipped = true;
+            self.placing.line_mut().skipped.push(slot);
         }
     }
 
@@ -427,10 +427,17 @@ impl Broker {
         self.placing.line_mut().matches.clear();
         self.placing.line_mut().next = 0;
         self.statistics.placed += 1;
-        let (urgent, skipped) = (self.placing.line().urgent, self.placing.line().skipped);
+        let urgent = self.placing.line().urgent;
+        let skipped = std::mem::take(&mut self.placing.line_mut().skipped);
         // Routed again after a crash it could find room where it had none, behind later ones of its publisher.
-        let noted = skipped && self.messages.get(task.message).origin.is_some();
+        let noted = !skipped.is_empty() && self.messages.get(task.message).origin.is_some();
         self.placed(task.message, urgent, noted, effects);
+        for slot in skipped.into_iter().filter(|_| noted) {
+            // It may have ended meanwhile.
+            if self.sessions.exists(slot) {
+                self.sessions.get_mut(slot).delivery().skip_noted = self.lsn;
+            }
+        }
     }
 
     /// The outcome as the publisher sees it.

@@ -116,6 +116,9 @@ pub(super) struct Delivery {
     pub(super) bytes: u64,
     /// The packet id given out last.
     pub(super) last_packet_id: u16,
+    /// The note that a message was skipped, which would be placed again after a crash; what comes later may not leave
+    /// before that is durable.
+    pub(super) skip_noted: Lsn,
     /// Shared subscriptions that the session has left with messages in its queue, which are still handed on if it ends.
     pub(super) left: Vec<Box<str>>,
 }
@@ -164,7 +167,7 @@ pub(super) struct Entry {
 /// Where an in-flight delivery stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Phase {
-    /// QoS 2: the packet id is not durable yet.
+    /// Something has to be durable first: at QoS 2 the packet id, else the note that an earlier message was skipped.
     Reserved,
     /// PUBLISH may be sent.
     Sendable,

@@ -367,7 +367,7 @@ impl Client {
         scene.oracle.note(scene.now.mono, || format!("client {index} unsubscribes {filter}"));
         let Oracle { sessions, messages, .. } = &mut *scene.oracle;
         sessions[self.index].unsubscribe_sent(filter, messages);
-        scene.oracle.member_leaves(filter);
+        scene.oracle.judge_groups();
         let mut entries = Vec::new();
         Unsubscribe::push_entry(&mut entries, filter);
         let version = self.habits.version;

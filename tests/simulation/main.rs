@@ -68,6 +68,10 @@ const REGRESSIONS: &[(u64, &str)] = &[
     (2446, "what a session left of one shared subscription was handed to another that matches"),
     (2733, "judged wrongly: what a member had got was forgotten when its session ended"),
     (2831, "a 3.1.1 session that a shard without disk had skipped, and that has no way to be told"),
+    (
+        8788,
+        "a message left before it was on disk that an earlier one had been skipped, which came after a crash",
+    ),
 ];
 
 /// Plays a seed; a violation as text.

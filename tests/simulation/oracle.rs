@@ -279,16 +279,6 @@ impl Oracle {
         }
     }
 
-    /// A client unsubscribes. What is on its way to its shard because of it finds nobody there if it was the last: a
-    /// known gap, so groups are judged anew from here.
-    pub fn member_leaves(&mut self, filter: &'static str) {
-        if filter.starts_with("$share/") {
-            self.unsteady.insert(filter, self.tick);
-            self.group_debts.retain(|debt| debt.group != filter);
-        }
-        self.judge_groups();
-    }
-
     /// Something about a session changed: groups without a steady member are owed nothing any more.
     pub fn judge_groups(&mut self) {
         for group in SHARED {
