@@ -6,10 +6,12 @@ use std::num::NonZeroU16;
 
 use ironpost::wire::frame::{self, Peek};
 use ironpost::wire::{
-    Ack, AckKind, Connect, Packet, PacketId, Properties, ReasonCode, Version, decode, encode,
+    Ack, AckKind, Connack, Connect, Packet, PacketId, Properties, ReasonCode, Version, decode, encode,
 };
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
+
+use crate::books::Books;
 
 /// Larger than any packet of these tests.
 const PACKET_BYTES_MAX: u32 = 1 << 20;
@@ -22,6 +24,35 @@ pub struct Identity {
     /// The session outlives the connection.
     pub durable: bool,
     pub receive_maximum: Option<NonZeroU16>,
+}
+
+/// What a CONNACK means to a client.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Welcome {
+    Yes,
+    /// The session that there was is gone.
+    Forgotten,
+    No,
+}
+
+impl Identity {
+    /// Judges a CONNACK. `known`: there has been a session.
+    pub fn welcome(&self, connack: &Connack<'_>, known: bool, books: &mut Books) -> Welcome {
+        let name = &self.client_id;
+        // A broker that is about to stop says so. One that always did would be noticed by what it never delivers.
+        if connack.reason == ReasonCode::ServerUnavailable {
+            return Welcome::No;
+        }
+        if connack.reason != ReasonCode::Success {
+            books.fail(format!("{name} was refused: {}", connack.reason));
+            return Welcome::No;
+        }
+        if self.durable && known && !connack.session_present {
+            books.fail(format!("the session of {name} is gone"));
+            return Welcome::Forgotten;
+        }
+        Welcome::Yes
+    }
 }
 
 /// See the module documentation.

@@ -7,11 +7,11 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
-use ironpost::wire::{Ack, AckKind, Connack, Packet, PacketId, Properties, Publish, QoS, ReasonCode};
+use ironpost::wire::{Ack, AckKind, Connack, Packet, PacketId, Properties, Publish, QoS};
 use mio::{Registry, Token};
 
 use crate::books::Books;
-use crate::link::{Identity, Link};
+use crate::link::{Identity, Link, Welcome};
 use crate::random::Random;
 
 /// Output that waits for the broker to read; beyond, nothing more is published.
@@ -124,16 +124,8 @@ impl Publisher {
     }
 
     fn connack(&mut self, connack: &Connack<'_>, books: &mut Books) {
-        let name = &self.identity.client_id;
-        // A broker that is about to stop says so. One that always did would be noticed by what it never delivers.
-        if connack.reason == ReasonCode::ServerUnavailable {
+        if self.identity.welcome(connack, self.known, books) == Welcome::No {
             return;
-        }
-        if connack.reason != ReasonCode::Success {
-            return books.fail(format!("{name} was refused: {}", connack.reason));
-        }
-        if self.identity.durable && self.known && !connack.session_present {
-            books.fail(format!("the session of {name} is gone"));
         }
         self.known = true;
         self.accepted = true;

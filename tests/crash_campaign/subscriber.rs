@@ -13,7 +13,7 @@ use ironpost::wire::{
 use mio::{Registry, Token};
 
 use crate::books::Books;
-use crate::link::{Identity, Link};
+use crate::link::{Identity, Link, Welcome};
 
 /// How a subscriber behaves until the audit, when all of them are prompt.
 #[derive(Clone, Copy, Default, Debug)]
@@ -134,18 +134,13 @@ impl Subscriber {
     }
 
     fn connack(&mut self, connack: &Connack<'_>, books: &mut Books) {
-        let name = &self.identity.client_id;
-        // A broker that is about to stop says so. One that always did would be noticed by what it never delivers.
-        if connack.reason == ReasonCode::ServerUnavailable {
-            return;
-        }
-        if connack.reason != ReasonCode::Success {
-            return books.fail(format!("{name} was refused: {}", connack.reason));
-        }
-        if self.identity.durable && self.known && !connack.session_present {
-            books.fail(format!("the session of {name} is gone"));
-            // Otherwise every message from here on would be one more failure that says the same.
-            self.subscribed = false;
+        match self.identity.welcome(connack, self.known, books) {
+            Welcome::No => return,
+            Welcome::Forgotten => {
+                // Otherwise every message from here on would be one more failure that says the same.
+                self.subscribed = false;
+            }
+            Welcome::Yes => {}
         }
         self.known = true;
         let Some(link) = self.link.as_mut().filter(|_| !self.subscribed) else { return };

@@ -40,14 +40,19 @@ fn a_session_beyond_sessions_per_shard_max_is_refused_and_an_old_one_is_not() {
     assert_eq!(bench.seen(5), ["CONNACK false Success"], "room again");
 }
 
-#[test]
-fn a_message_for_two_subscriptions_of_one_full_queue_is_refused() {
-    let mut bench = bench(Settings { queue_messages_max: 2, ..settings() });
+/// A session that is away and has room for that many copies, with two subscriptions for each message.
+fn subscribed_twice(queue_messages_max: u32) -> Bench {
+    let mut bench = bench(Settings { queue_messages_max, ..settings() });
     subscriber_of(&mut bench, 1, "subscriber", "a", 100);
     bench.subscribe(1, "$share/group/a", 1);
     bench.handle(Input::Closed { connection: id(1) });
     bench.settle();
-    bench.seen(1);
+    bench
+}
+
+#[test]
+fn a_message_for_two_subscriptions_of_one_full_queue_is_refused() {
+    let mut bench = subscribed_twice(2);
     assert_eq!(answer(&mut bench, "a", false), ["Puback 7 Success"]);
     assert_eq!(answer(&mut bench, "a", false), ["Puback 7 Quota exceeded"]);
     bench.connect(2, "subscriber", false, 100);
@@ -56,12 +61,7 @@ fn a_message_for_two_subscriptions_of_one_full_queue_is_refused() {
 
 #[test]
 fn a_session_with_room_for_one_of_two_copies_has_a_gap() {
-    let mut bench = bench(Settings { queue_messages_max: 3, ..settings() });
-    subscriber_of(&mut bench, 1, "subscriber", "a", 100);
-    bench.subscribe(1, "$share/group/a", 1);
-    bench.handle(Input::Closed { connection: id(1) });
-    bench.settle();
-    bench.seen(1);
+    let mut bench = subscribed_twice(3);
     assert_eq!(answer(&mut bench, "a", false), ["Puback 7 Success"]);
     assert_eq!(answer(&mut bench, "a", false), ["Puback 7 Success"]);
     bench.connect(2, "subscriber", false, 100);
