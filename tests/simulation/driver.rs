@@ -329,6 +329,9 @@ impl Run {
     fn settle(&mut self) {
         self.cluster.heal();
         self.oracle.note(self.world.now().mono, || "no more faults".to_owned());
+        if !self.scenario.small_queues && !self.cluster.fault_met {
+            self.until_answered();
+        }
         self.until_quiet();
         if self.scenario.small_queues || self.cluster.fault_met {
             // Gaps are told at CONNACK.
@@ -339,6 +342,22 @@ impl Run {
         }
         let debts = self.oracle.debts(self.world.now().wall);
         assert!(debts.is_empty(), "not delivered: {debts:#?}");
+    }
+
+    /// Until every sender is answered, though recipients keep their acknowledgements to themselves, or stay away.
+    fn until_answered(&mut self) {
+        let deadline = self.world.now().mono.plus_ms(LIVENESS_MS);
+        while self.clients.iter().any(|client| !client.outgoing.is_empty()) {
+            for index in 0..self.clients.len() {
+                let client = &self.clients[index];
+                let returns = client.link.is_none() && !client.outgoing.is_empty();
+                if returns && self.cluster.life == Life::Serving {
+                    self.reconnect(index);
+                }
+            }
+            self.step();
+            assert!(self.world.now().mono < deadline, "{}", self.describe());
+        }
     }
 
     /// Until everyone is connected, nothing is unanswered, and nobody has seen anything for a while.
