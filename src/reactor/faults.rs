@@ -249,7 +249,7 @@ impl<R: Reactor> Faults<R> {
     fn release(&mut self, token: Token, out: &mut Vec<Completion>) {
         let mut index = 0;
         while index < self.delayed.len() {
-            if token_of(&self.delayed[index].1) == token {
+            if self.delayed[index].1.token() == token {
                 out.extend(self.delayed.remove(index).map(|(_, completion)| completion));
             } else {
                 index += 1;
@@ -261,22 +261,9 @@ impl<R: Reactor> Faults<R> {
     fn release_due(&mut self, out: &mut Vec<Completion>) {
         self.delayed.iter_mut().for_each(|(turns, _)| *turns = turns.saturating_sub(1));
         while let Some(position) = self.delayed.iter().position(|(turns, _)| *turns == 0) {
-            let token = token_of(&self.delayed[position].1);
+            let token = self.delayed[position].1.token();
             self.release(token, out);
         }
-    }
-}
-
-fn token_of(completion: &Completion) -> Token {
-    match completion {
-        Completion::Accepted { token, .. }
-        | Completion::Ready { token }
-        | Completion::Received { token, .. }
-        | Completion::Sent { token, .. }
-        | Completion::Detached { token, .. }
-        | Completion::Closed { token }
-        | Completion::Written { token, .. }
-        | Completion::Synced { token, .. } => *token,
     }
 }
 

@@ -176,6 +176,22 @@ pub enum Completion {
     Synced { token: Token, result: Result<(), Errno> },
 }
 
+impl Completion {
+    /// Of the operation that it completes.
+    pub fn token(&self) -> Token {
+        match self {
+            Completion::Accepted { token, .. }
+            | Completion::Ready { token }
+            | Completion::Received { token, .. }
+            | Completion::Sent { token, .. }
+            | Completion::Detached { token, .. }
+            | Completion::Closed { token }
+            | Completion::Written { token, .. }
+            | Completion::Synced { token, .. } => *token,
+        }
+    }
+}
+
 /// A kernel error number.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Errno(pub i32);

@@ -164,19 +164,6 @@ pub fn is_received(completion: &Completion, token: Token) -> bool {
     matches!(completion, Completion::Received { token: its, .. } if *its == token)
 }
 
-pub fn token_of(completion: &Completion) -> Token {
-    match completion {
-        Completion::Accepted { token, .. }
-        | Completion::Ready { token }
-        | Completion::Received { token, .. }
-        | Completion::Sent { token, .. }
-        | Completion::Detached { token, .. }
-        | Completion::Closed { token }
-        | Completion::Written { token, .. }
-        | Completion::Synced { token, .. } => *token,
-    }
-}
-
 pub fn write_all(bench: &mut Bench, peer: &mut dyn Peer, mut bytes: &[u8]) {
     while !bytes.is_empty() {
         match peer.write(bytes) {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ironpost::reactor::{Completion, Errno, Op, Token};
 
-use crate::bench::{Bench, TURNS_MAX, read_some, token_of, write_all};
+use crate::bench::{Bench, TURNS_MAX, read_some, write_all};
 use crate::rigs::Rig;
 
 /// Item 2.
@@ -234,7 +234,7 @@ pub fn after_closed_nothing_more_comes(rig: &mut dyn Rig) {
         for _ in 0..5 {
             bench.turn();
         }
-        let of_this: Vec<&Completion> = bench.heard.iter().filter(|each| token_of(each) == token).collect();
+        let of_this: Vec<&Completion> = bench.heard.iter().filter(|each| each.token() == token).collect();
         assert!(matches!(of_this.last(), Some(Completion::Closed { .. })), "{of_this:?}");
         assert_eq!(of_this.iter().filter(|each| matches!(each, Completion::Closed { .. })).count(), 1);
         bench.heard.clear();
@@ -255,7 +255,7 @@ pub fn closing_ends_a_blocked_send(rig: &mut dyn Rig) {
     let of_this: Vec<&Completion> = bench
         .heard
         .iter()
-        .filter(|each| token_of(each) == token && !matches!(each, Completion::Ready { .. }))
+        .filter(|each| each.token() == token && !matches!(each, Completion::Ready { .. }))
         .collect();
     match of_this.as_slice() {
         [Completion::Sent { buffer, result: Err(_), .. }, Completion::Closed { .. }] => {
