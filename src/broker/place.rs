@@ -85,6 +85,17 @@ pub(super) struct Placing {
     at_here: bool,
 }
 
+impl Line {
+    /// Where the matches of a session are that have not been served; found in the order that they have, for a wide
+    /// fan-out may be waiting.
+    fn waiting_for(&self, session: u32) -> std::ops::Range<usize> {
+        let waiting = &self.matches[self.next..];
+        let start = waiting.partition_point(|one| one.session < session);
+        let end = waiting.partition_point(|one| one.session <= session);
+        self.next + start..self.next + end
+    }
+}
+
 impl Placing {
     pub(super) fn push(&mut self, task: Task) {
         let line = match task.scope {
@@ -105,10 +116,8 @@ impl Placing {
     /// A session's slot is given back: who was matched and not yet served is no more.
     pub(super) fn forget_session(&mut self, slot: u32) {
         for line in [&mut self.everywhere, &mut self.here] {
-            let waiting = &line.matches[line.next..];
-            let start = line.next + waiting.partition_point(|one| one.session < slot);
-            let end = line.next + waiting.partition_point(|one| one.session <= slot);
-            line.matches.drain(start..end);
+            let waiting = line.waiting_for(slot);
+            line.matches.drain(waiting);
         }
     }
 
@@ -117,10 +126,10 @@ impl Placing {
     fn take_choice(&mut self, at_here: bool, session: u32, group: FilterId) -> bool {
         self.at_here = at_here;
         let line = self.line_mut();
-        let waiting = &line.matches[line.next..];
-        let mine = |one: &Match| one.session == session && one.group == Some(group);
-        let Some(index) = waiting.iter().position(mine) else { return false };
-        line.matches.remove(line.next + index);
+        let waiting = line.waiting_for(session);
+        let mine = |one: &Match| one.group == Some(group);
+        let Some(index) = line.matches[waiting.clone()].iter().position(mine) else { return false };
+        line.matches.remove(waiting.start + index);
         true
     }
 
