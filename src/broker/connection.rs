@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use crate::ids::ConnectionId;
+use crate::ids::{ConnectionId, PublisherKey};
 use crate::wire::{AckKind, PacketId, ReasonCode, Version};
 
 /// Broker-side state of one connection.
@@ -65,6 +65,8 @@ impl Connection {
 #[derive(Debug, Default)]
 pub(super) struct Exchange {
     pub(super) acknowledgements: Acknowledgements,
+    /// The client as a publisher, once it has published.
+    pub(super) publisher: Option<PublisherKey>,
     /// Publishes at QoS 1 and 2 whose exchange is not over, for the receive maximum.
     pub(super) outstanding: u16,
     /// Topic by alias - 1, as the client defined them.

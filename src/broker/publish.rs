@@ -179,10 +179,7 @@ impl Broker {
         bytes.extend_from_slice(topic.as_bytes());
         publish.forward.forwarded().for_each(|slice| bytes.extend_from_slice(slice));
         bytes.extend_from_slice(publish.payload);
-        let publisher = match self.connections.get(id) {
-            Some(connection) => self.sessions.publisher(connection.session),
-            None => PublisherKey::NOBODY,
-        };
+        let publisher = self.publisher(id);
         let expires_at = match publish.message_expiry {
             Some(seconds) => self.now.wall.plus_s(u64::from(seconds)),
             None => UnixMs::NEVER,
@@ -199,6 +196,16 @@ impl Broker {
             origin,
         };
         self.messages.insert(parcel, sender)
+    }
+
+    /// The client of a connection, hashed once if there is a place to keep that.
+    fn publisher(&mut self, id: ConnectionId) -> PublisherKey {
+        let Some(connection) = self.connections.get_mut(id) else { return PublisherKey::NOBODY };
+        let (session, sessions) = (connection.session, &self.sessions);
+        match connection.exchange.as_deref_mut() {
+            Some(exchange) => *exchange.publisher.get_or_insert_with(|| sessions.publisher(session)),
+            None => sessions.publisher(session),
+        }
     }
 
     /// Send a stored message to the owner of its topic.
