@@ -16,6 +16,7 @@
 
 pub mod ids;
 pub mod limits;
+pub mod live;
 pub mod placement;
 pub mod reactor;
 pub mod record;
