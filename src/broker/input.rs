@@ -7,6 +7,7 @@ use std::net::IpAddr;
 
 use super::route::MeshMessage;
 use crate::ids::{ConnectionId, Lsn, ShardId};
+use crate::live::Facts;
 use crate::record::{Body, Record};
 use crate::wire::{Connect, Packet, ReasonCode};
 
@@ -92,6 +93,8 @@ pub enum Input<'a> {
         lsn: Lsn,
         /// The record.
         record: Record<'a>,
+        /// What has changed since it was written, as far as no later record says so.
+        facts: Facts<'a>,
     },
     /// Recovery: that was the last record. Interest is announced to the other shards and inbound messages that were
     /// not routed are routed again (both pulled by `advance`).

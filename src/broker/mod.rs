@@ -208,7 +208,7 @@ impl Broker {
             Input::DiskBehind { behind } => self.pace.disk_is_behind = behind,
             Input::Mesh { from, message } => self.mesh_message(from, message, effects),
             Input::MeshRoom { to } => self.outbox.has_room(to),
-            Input::Replay { lsn, record } => self.replay_record(lsn, &record),
+            Input::Replay { lsn, record, facts: _ } => self.replay_record(lsn, &record),
             Input::Replayed { lsn } => {
                 assert!(lsn >= self.lsn, "the newest record is not older than those that were replayed");
                 self.lsn = lsn;

@@ -12,6 +12,7 @@ use super::storage::Storage;
 use super::{Journal, Statistics};
 use crate::ids::Lsn;
 use crate::limits;
+use crate::live::Facts;
 use crate::record::Record;
 
 /// What a replay went through.
@@ -71,7 +72,10 @@ impl<S: Storage> Journal<S> {
     /// # Panics
     ///
     /// At the second call.
-    pub fn replay(&mut self, apply: &mut dyn FnMut(Lsn, Record<'_>)) -> Result<Replayed, JournalError> {
+    pub fn replay(
+        &mut self,
+        apply: &mut dyn FnMut(Lsn, Record<'_>, Facts<'_>),
+    ) -> Result<Replayed, JournalError> {
         assert!(self.reader.replay != Replay::Done, "a journal is replayed once");
         self.reader.replay = Replay::Done;
         let mut replayed = Replayed::default();
@@ -90,7 +94,7 @@ impl<S: Storage> Journal<S> {
                     if lsn != expected {
                         return Err(wrong_lsn(&self.storage, segment, at, expected, lsn));
                     }
-                    apply(lsn, record);
+                    apply(lsn, record, Facts::NONE);
                     expected = lsn.next();
                     position += extent;
                     replayed.records += 1;

@@ -23,6 +23,7 @@ use crate::config::AccountSource;
 use crate::ids::{ConnectionId, Lsn, ShardId};
 use crate::journal::{GrowRequest, Grown, Io, IoDone, Journal, JournalError, Replayed, Storage};
 use crate::limits::{ADVANCE_BUDGET, JOURNAL_BACKLOG_BYTES_MAX, MESH_RETRY_MS, SWEEP_MS};
+use crate::live::Facts;
 use crate::reactor::{Completion, Op, Reactor, Socket};
 use crate::record::{Body, Record};
 use crate::time::{Nanos, Now, UnixMs};
@@ -148,8 +149,8 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
         let Shard { broker, out, now, .. } = self;
         // A journal without a record has nothing to replay.
         let replayed = if out.journal.last_lsn().is_some() {
-            let mut apply = |lsn: Lsn, record: Record<'_>| {
-                broker.handle(*now, Input::Replay { lsn, record }, &mut ReplayEffects);
+            let mut apply = |lsn: Lsn, record: Record<'_>, facts: Facts<'_>| {
+                broker.handle(*now, Input::Replay { lsn, record, facts }, &mut ReplayEffects);
             };
             out.journal.replay(&mut apply)
         } else {

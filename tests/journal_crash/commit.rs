@@ -80,7 +80,7 @@ fn a_record_larger_than_a_block_has_one_of_its_own() {
     drop(journal);
     let mut journal = journal::open(disk.handle(), sizes, 4, at(0)).unwrap();
     let mut seen = 0;
-    journal.replay(&mut |lsn, record| seen += u64::from(lsn != Lsn(2) || record == large)).unwrap();
+    journal.replay(&mut |lsn, record, _| seen += u64::from(lsn != Lsn(2) || record == large)).unwrap();
     assert_eq!(seen, 3);
 }
 

@@ -124,7 +124,7 @@ type Model = BTreeMap<u64, u64>;
 /// Replay, and compare each record with the model.
 fn replay<S: Storage>(journal: &mut Journal<S>, model: &Model) -> Result<Vec<u64>, JournalError> {
     let mut found = Vec::new();
-    journal.replay(&mut |lsn, record| {
+    journal.replay(&mut |lsn, record, _| {
         let number = model.get(&lsn.0).unwrap_or_else(|| panic!("record {} was never written", lsn.0));
         with_record(*number, |written| assert_eq!(record, *written, "record {}", lsn.0));
         found.push(lsn.0);

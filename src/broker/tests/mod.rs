@@ -18,6 +18,7 @@ use super::route::MeshMessage;
 use super::settings::Settings;
 use crate::ids::{ConnectionId, Lsn, ShardId};
 use crate::journal;
+use crate::live::Facts;
 use crate::placement::Placement;
 use crate::time::{Nanos, Now, UnixMs};
 use crate::wire::{self, Connect, Packet, PacketId, Properties, Publish, QoS, Version};
@@ -116,7 +117,7 @@ impl Bench {
         let mut bench = Bench { broker, world: World::default(), now, durable };
         for (lsn, bytes) in &journal {
             let record = journal::decoded(bytes);
-            bench.handle(Input::Replay { lsn: *lsn, record });
+            bench.handle(Input::Replay { lsn: *lsn, record, facts: Facts::NONE });
         }
         let lsn = journal.last().map_or(Lsn::NONE, |(lsn, _)| *lsn);
         bench.world.journal = journal;
