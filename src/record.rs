@@ -3,6 +3,10 @@
 //! The broker writes them (`Effect::Append`) and reads them back at start (`Input::Replay`); the journal only gives
 //! each a frame and a place. A record's type number is frozen: another shape is another type. Every table that must
 //! survive is rebuilt from these alone, so the doc of each variant says what replaying it does.
+//!
+//! It also says until when the record is *live* (`live.rs`): after a checkpoint replay gets only those, in order, with
+//! their facts, and then everything written since. So two things hold for each type. What undoes a record and is not
+//! live itself kills it in the same call; and replaying what undoes a record, when that is dead already, does nothing.
 
 use crate::ids::{Lsn, OriginKey, SessionKey};
 use crate::time::UnixMs;
@@ -204,6 +208,8 @@ pub struct WillRecord<'a> {
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Record<'a> {
     /// A session exists, connected. Replay: create it, or replace what is known of it (subscriptions stay).
+    ///
+    /// Live until the next one of that session, or its end; and as long as the will in it is pending.
     Session {
         /// Its name in all later records.
         key: SessionKey,
@@ -219,6 +225,8 @@ pub enum Record<'a> {
         will: Option<WillRecord<'a>>,
     },
     /// The connection ended. Replay: the session expires `expiry_s` after `at`, the will is due as said.
+    ///
+    /// Live until the session is connected again or ends.
     Disconnected {
         /// Which session.
         key: SessionKey,
@@ -229,12 +237,17 @@ pub enum Record<'a> {
         /// When the will is to be published; `NEVER` if there is none any more.
         will_due: UnixMs,
     },
-    /// The will was published or withdrawn.
+    /// The will of a session that is not over was published or withdrawn.
+    ///
+    /// Live as long as the `Session` record with that will: until the next one, or the session's end.
     WillGone {
         /// Which session.
         key: SessionKey,
     },
-    /// The session and everything queued for it is gone. Replay: drop it; a will that is due outlives it.
+    /// The session and everything queued for it is gone. Replay: drop it; a will that is due outlives it. Written once
+    /// more, with `NEVER`, when such a will is published.
+    ///
+    /// Live as long as the will outlives it: the `Session` record is, which must not bring it back.
     SessionEnded {
         /// Which session.
         key: SessionKey,
@@ -242,6 +255,8 @@ pub enum Record<'a> {
         will_due: UnixMs,
     },
     /// A subscription exists. Replay: add or replace.
+    ///
+    /// Live until the next one of that session and filter, its `Unsubscribed`, or the session's end.
     Subscribed {
         /// Which session.
         key: SessionKey,
@@ -252,14 +267,20 @@ pub enum Record<'a> {
         /// 0 for none.
         subscription_id: u32,
     },
-    /// A subscription is gone.
+    /// A subscription is gone. Replay: remove it; what came through it, if it was shared, is still handed on if the
+    /// session ends.
+    ///
+    /// Live if it was shared, until the session subscribes again, has nothing in its queue, or ends.
     Unsubscribed {
         /// Which session.
         key: SessionKey,
         /// As in `Subscribed`.
         filter: &'a str,
     },
-    /// A message and who has to get it here. Replay: queue it for each recipient, in LSN order.
+    /// A message and who has to get it here. Replay: queue it for each recipient that is not `gone`, in LSN order.
+    ///
+    /// Live until every recipient is done; as long as the body is needed, for recipients that a `Deliver` lists or as a
+    /// retained message; and until its key may be forgotten, if it is the first record that says it was placed.
     Message {
         /// What is sent.
         body: Body<'a>,
@@ -268,7 +289,10 @@ pub enum Record<'a> {
         /// Who still had to acknowledge it when the record was built.
         recipients: Recipients<'a>,
     },
-    /// More recipients of a message recorded earlier (or of an `Inbound`). Replay: queue it for each.
+    /// More recipients of a message recorded earlier (or of an `Inbound`). Replay: queue it for each that is not `gone`.
+    ///
+    /// Live until every one is done; and until the message's key may be forgotten, if it is the first record that says
+    /// it was placed.
     Deliver {
         /// The `Message` or `Inbound` record.
         message: Lsn,
@@ -276,6 +300,8 @@ pub enum Record<'a> {
         recipients: Recipients<'a>,
     },
     /// A recipient acknowledged a recorded message (PUBACK, PUBCOMP), or the entry expired or was refused.
+    ///
+    /// Only read: it does not say which copy is meant where a session has several. `DeliveryDone` does. Never live.
     Acknowledged {
         /// Who.
         key: SessionKey,
@@ -286,6 +312,8 @@ pub enum Record<'a> {
     },
     /// A QoS 2 PUBLISH arrived. Replay: the packet id is taken; without `Routed` the message is routed again under
     /// the key (this shard, this LSN).
+    ///
+    /// Live until it is routed, until its packet id is free (both are facts), and as long as the body is needed.
     Inbound {
         /// The publisher's session; `SessionKey(0)` if that session does not outlive its connection.
         key: SessionKey,
@@ -294,12 +322,12 @@ pub enum Record<'a> {
         /// What was published.
         body: Body<'a>,
     },
-    /// Every recipient shard has the inbound message: it need not be routed again.
+    /// Every recipient shard has the inbound message: it need not be routed again. Never live.
     Routed {
         /// The `Inbound` record.
         inbound: Lsn,
     },
-    /// PUBREL arrived: the packet id is free.
+    /// PUBREL arrived: the packet id is free. Never live.
     Released {
         /// The publisher's session.
         key: SessionKey,
@@ -307,6 +335,8 @@ pub enum Record<'a> {
         packet_id: PacketId,
     },
     /// A QoS 2 message to a client got its packet id. Replay: the entry is in flight under that id.
+    ///
+    /// Only read: it does not say which copy is meant where a session has several. `DeliveryBegun` does. Live as that.
     Sent {
         /// The recipient.
         key: SessionKey,
@@ -316,6 +346,8 @@ pub enum Record<'a> {
         packet_id: PacketId,
     },
     /// PUBREC arrived for it: from here on only PUBREL may be sent.
+    ///
+    /// Live while it is in flight.
     Received {
         /// The recipient.
         key: SessionKey,
@@ -323,25 +355,49 @@ pub enum Record<'a> {
         packet_id: PacketId,
     },
     /// The retained message of its topic is the body of that record. Replay: replace.
+    ///
+    /// Live while that is so.
     Retained {
         /// A `Message` or `Inbound` record of this shard.
         message: Lsn,
     },
-    /// The topic has no retained message any more.
+    /// The topic has no retained message any more. Never live.
     RetainedCleared {
         /// Which topic.
         topic: &'a str,
     },
     /// Messages for that session were refused because its queue was full.
+    ///
+    /// Live until the next one of that session, unless it says 0, and until the session's end.
     Gap {
         /// Which session.
         key: SessionKey,
         /// How many its client is not known to have been told of. Replay: replace.
         skipped: u64,
     },
-    /// No key of that origin shard below that LSN will be routed here again.
+    /// No key of that origin shard below that LSN will be routed here again. Never live, and not written: every shard
+    /// tells its mark again when it starts.
     OriginReleased {
         /// Origin shard and the LSN below which keys may be forgotten.
         mark: OriginKey,
+    },
+    /// A recipient is done with a recorded message: it acknowledged it (PUBACK, PUBCOMP), or the entry expired or was
+    /// refused. Replay: it leaves the queue. Never live.
+    DeliveryDone {
+        /// The `Message` or `Deliver` record that lists it.
+        list: Lsn,
+        /// Its place in that list, of those without `more`.
+        place: u32,
+    },
+    /// A QoS 2 message to a client got its packet id. Replay: the entry is in flight under that id.
+    ///
+    /// Live while it is.
+    DeliveryBegun {
+        /// The `Message` or `Deliver` record that lists the recipient.
+        list: Lsn,
+        /// Its place in that list, of those without `more`.
+        place: u32,
+        /// Packet id in its session.
+        packet_id: PacketId,
     },
 }

@@ -58,6 +58,8 @@ impl Broker {
         in_flight.phase = if durable { Phase::Receiving } else { Phase::Released };
         if durable {
             let lsn = self.append(Record::Received { key, packet_id }, effects);
+            self.live.add(lsn, 0);
+            self.sessions.get_mut(slot).delivery().in_flight[index].received = lsn;
             self.awaiting.push(lsn, Waiter::Received { slot, key, packet_id });
         } else {
             self.send_ack(id, AckKind::Pubrel, packet_id, ReasonCode::Success, effects);

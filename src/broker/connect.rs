@@ -154,17 +154,12 @@ impl Broker {
                 will: session.will.as_deref().map(|will| super::will::record(will, self.now.wall)),
             },
         });
-        let dead = session.record;
-        if dead.is_some() {
-            self.live.remove(dead);
-        }
-        self.live.add(lsn);
-        let (key, skipped) = (session.key, session.skipped);
+        let session = self.sessions.get_mut(slot);
+        let (key, heads) = (session.key, session.take_heads());
+        self.session_record_is_dead(key, heads);
+        self.live.add(lsn, 0);
+        self.session_key_is_used(key);
         self.sessions.set_record(slot, lsn);
-        if skipped > 0 {
-            // It may be freed with the earlier record, and its client has not been told yet.
-            let _ = self.append(Record::Gap { key, skipped: skipped.into() }, effects);
-        }
         lsn
     }
 
@@ -181,7 +176,8 @@ impl Broker {
         session.skipped = session.skipped.saturating_sub(told);
         let (key, skipped) = (session.key, u64::from(session.skipped));
         if session.durable() {
-            let _ = self.append(Record::Gap { key, skipped }, effects);
+            let record = self.append(Record::Gap { key, skipped }, effects);
+            self.gap_is_noted(key, record, skipped);
         }
     }
 

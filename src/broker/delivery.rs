@@ -9,7 +9,7 @@ use super::messages::Owed;
 use super::session::{Entry, InFlight, NO_SLOT, Phase};
 use super::transmit::Attempted;
 use super::{Broker, Budget};
-use crate::ids::ConnectionId;
+use crate::ids::{ConnectionId, Lsn};
 use crate::limits;
 use crate::record::Record;
 use crate::wire::{AckKind, PacketId, QoS, ReasonCode};
@@ -39,8 +39,8 @@ pub(super) enum Taken {
 /// How an entry leaves its queue.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Gone {
-    /// It is noted in the journal if it was recorded (I10); with the packet id of a delivery at QoS 2.
-    Noted(Option<PacketId>),
+    /// It is noted in the journal if it was recorded (I10).
+    Noted,
     /// With its session, whose end says enough.
     WithSession,
 }
@@ -101,7 +101,8 @@ impl Broker {
                 retain: copy.retain,
                 group: copy.group,
                 durable,
-                recorded: false,
+                list: Lsn::NONE,
+                place: 0,
                 done: false,
             });
             *(if durable { &mut stored.owing_durable } else { &mut stored.owing_volatile }) += 1;
@@ -174,6 +175,7 @@ impl Broker {
         }
         let Some(entry) = delivery.queue.front().copied() else {
             if delivery.is_empty() && delivery.skip_noted <= self.durable {
+                self.forget_left(slot, |_| true);
                 self.sessions.get_mut(slot).delivery = None;
             }
             return Attempt::Wait;
@@ -190,7 +192,7 @@ impl Broker {
         if message.expires_at <= self.now.wall {
             self.pop_queue(slot);
             self.statistics.expired += 1;
-            self.entry_done(slot, entry, Gone::Noted(None), effects);
+            self.entry_done(slot, entry, Gone::Noted, effects);
             return Attempt::Progress;
         }
         if qos == QoS::AtMostOnce {
@@ -198,7 +200,7 @@ impl Broker {
                 Attempted::Fetching => Attempt::Wait,
                 Attempted::Sent | Attempted::TooLarge => {
                     self.pop_queue(slot);
-                    self.entry_done(slot, entry, Gone::Noted(None), effects);
+                    self.entry_done(slot, entry, Gone::Noted, effects);
                     Attempt::Progress
                 }
             };
@@ -210,9 +212,8 @@ impl Broker {
     fn start_flight(&mut self, slot: u32, entry: Entry, qos: QoS, effects: &mut impl Effects) -> Attempt {
         let durable = self.sessions.get(slot).durable();
         let message = self.messages.get(entry.message);
-        let lsn = message.lsn;
-        let recorded = message.owed.as_slice()[entry.owed as usize].recorded;
-        if qos == QoS::ExactlyOnce && durable && !recorded {
+        let Owed { list, place, .. } = message.owed.as_slice()[entry.owed as usize];
+        if qos == QoS::ExactlyOnce && durable && !list.is_some() {
             if message.placed {
                 // Placed without urgency cannot be: QoS 2 to a durable session is always written at once.
                 self.record(entry.message, effects);
@@ -227,9 +228,13 @@ impl Broker {
         let exactly_once = qos == QoS::ExactlyOnce && durable;
         let reserved = exactly_once || delivery.skip_noted > self.durable;
         let phase = if reserved { Phase::Reserved } else { Phase::Sendable };
-        delivery.in_flight.push_back(InFlight { entry, packet_id, phase });
+        let (begun, received) = (Lsn::NONE, Lsn::NONE);
+        delivery.in_flight.push_back(InFlight { entry, packet_id, phase, begun, received });
         if exactly_once {
-            let _ = self.append(Record::Sent { key, message: lsn, packet_id }, effects);
+            let begun = self.append(Record::DeliveryBegun { list, place, packet_id }, effects);
+            self.live.add(begun, 0);
+            let in_flight = &mut self.sessions.get_mut(slot).delivery().in_flight;
+            in_flight.back_mut().expect("just put there").begun = begun;
         }
         if reserved {
             let waiter = super::await_durable::Waiter::Reserved { slot, key, packet_id };
@@ -281,9 +286,8 @@ impl Broker {
         if index < delivery.cursor {
             delivery.cursor -= 1;
         }
-        let exactly_once = self.entry_qos(in_flight.entry) == QoS::ExactlyOnce;
-        let gone = Gone::Noted(exactly_once.then_some(packet_id));
-        self.entry_done(slot, in_flight.entry, gone, effects);
+        Broker::flight_records(&in_flight).for_each(|need| self.need_is_gone(need));
+        self.entry_done(slot, in_flight.entry, Gone::Noted, effects);
         self.make_ready(slot);
     }
 
@@ -310,21 +314,26 @@ impl Broker {
         session.delivery().bytes -= bytes;
         if entry.owed != NO_SLOT {
             let message = self.messages.get_mut(entry.message);
-            let lsn = message.lsn;
+            let body = message.lsn;
             let owed = &mut message.owed.as_mut_slice()[entry.owed as usize];
             assert!(!owed.done, "an entry leaves its queue once");
             owed.done = true;
             owed.subscription_id = 0;
-            let (durable, recorded) = (owed.durable, owed.recorded);
+            let Owed { durable, list, place, .. } = *owed;
             if durable && !message.covered {
                 message.owing_durable -= 1;
             } else if !durable && !message.forgiven {
                 message.owing_volatile -= 1;
             }
-            if let Gone::Noted(packet_id) = gone
-                && recorded
-            {
-                let _ = self.append(Record::Acknowledged { key, message: lsn, packet_id }, effects);
+            match gone {
+                Gone::Noted if list.is_some() => {
+                    let _ = self.append(Record::DeliveryDone { list, place }, effects);
+                    self.live.recipient_gone(list, place);
+                }
+                Gone::WithSession if list.is_some() => {
+                    self.recipient_dies_with_session(key, body, list, place);
+                }
+                Gone::Noted | Gone::WithSession => {}
             }
             self.try_settle(entry.message, effects);
         }

@@ -89,7 +89,9 @@ impl Broker {
         if let Some(will) = will {
             self.will_pending(key, *will, will_due, record);
         }
-        let _ = self.append(Record::Disconnected { key, at: self.now.wall, expiry_s, will_due }, effects);
+        let at = self.now.wall;
+        let record = self.append(Record::Disconnected { key, at, expiry_s, will_due }, effects);
+        self.disconnected_is_noted(slot, record);
         if expiry_s != u32::MAX {
             let ends_at = self.now.mono.plus_s(u64::from(expiry_s));
             self.sessions.get_mut(slot).ends_at = ends_at;

@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 
 use super::route::MeshMessage;
-use crate::ids::{ConnectionId, Lsn, ShardId};
+use crate::ids::{ConnectionId, Lsn, SessionKey, ShardId};
 use crate::live::Facts;
 use crate::record::{Body, Record};
 use crate::wire::{Connect, Packet, ReasonCode};
@@ -101,6 +101,8 @@ pub enum Input<'a> {
     Replayed {
         /// The newest record ever written, also if it is released and so was not replayed. All of it is on disk.
         lsn: Lsn,
+        /// The highest session key known to be used, also if no record says so any more; 0 if none is.
+        session_key_max: SessionKey,
     },
     /// The process is stopping: tell every client and refuse new ones (pulled by `advance`).
     Drain,

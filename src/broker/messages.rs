@@ -69,8 +69,9 @@ pub(super) struct Owed {
     pub(super) group: Option<u16>,
     /// The session outlives its connection, so it is written down.
     pub(super) durable: bool,
-    /// A record in the journal lists it.
-    pub(super) recorded: bool,
+    /// The record in the journal that lists it, and its place there; `NONE` if none does.
+    pub(super) list: Lsn,
+    pub(super) place: u32,
     /// It has acknowledged, or no longer can.
     pub(super) done: bool,
 }
@@ -168,7 +169,7 @@ impl Message {
 
     /// Whether someone still owes for it who is not written down, and could be.
     pub(super) fn is_unwritten(&self) -> bool {
-        self.owed.as_slice().iter().any(|owed| owed.durable && !owed.done && !owed.recorded)
+        self.owed.as_slice().iter().any(|owed| owed.durable && !owed.done && !owed.list.is_some())
     }
 
     /// The key that a record of its recipients has to name, so that a repeat after a crash is known: none if it has

@@ -9,12 +9,15 @@
 //! - `handle` takes one input and yields at most a constant number of effects;
 //! - `advance` *pulls* everything plural (fan-out, deliveries, retained messages, released acknowledgements) at the
 //!   pace of its budget, fairly between connections;
-//! - the questions (`next_deadline`, `oldest_live`, `ready`, `drained`) change nothing.
+//! - the questions (`next_deadline`, `oldest_live`, `live`, `ready`, `drained`) change nothing.
 //!
 //! State is split by lifetime: `connection` < `session` < shard. What happens to a PUBLISH reads in this order:
 //! `publish` (taken from a client) → `place` (who gets it) → `delivery` (sent to each) → `acknowledge` (each says so)
 //! → `settle` (the sender is answered). The invariants that must hold at every moment are asserted where they are
 //! made; I1, I6, I10, I11 and I13 of the journal's list are kept here.
+//!
+//! What of the journal is still needed is said as things happen (`needs`): replaying those records alone, with their
+//! facts, gives the state that replaying all of them would.
 #![forbid(unsafe_code)]
 
 pub mod effect;
@@ -32,15 +35,16 @@ mod disconnect;
 mod few;
 mod interest;
 mod keep_alive;
-mod live;
 mod mesh;
 mod messages;
 mod missed;
+mod needs;
 mod origins;
 mod pace;
 mod place;
 mod publish;
 mod replay;
+mod replay_messages;
 mod retained;
 mod retained_pull;
 mod session;
@@ -67,10 +71,10 @@ use self::await_durable::AwaitDurable;
 use self::connection::{Connection, Connections};
 use self::interest::Announcement;
 use self::keep_alive::KeepAlive;
-use self::live::Live;
 use self::mesh::Outbox;
 use self::messages::Messages;
 use self::missed::Missed;
+use self::needs::Notes;
 use self::origins::Origins;
 use self::pace::Pace;
 use self::place::Placing;
@@ -86,6 +90,7 @@ use self::subscriptions::Subscriptions;
 use self::timers::Timers;
 use self::unwritten::Unwritten;
 use crate::ids::{ConnectionId, Lsn, SessionKey, ShardId};
+use crate::live::LiveSet;
 use crate::record::Record;
 use crate::time::{Nanos, Now};
 use crate::wire::{Packet, ReasonCode};
@@ -101,7 +106,8 @@ pub struct Broker {
     lsn: Lsn,
     /// Every record up to here is on disk.
     durable: Lsn,
-    live: Live,
+    live: LiveSet,
+    notes: Notes,
     connections: Connections,
     keep_alive: KeepAlive,
     sessions: Sessions,
@@ -149,7 +155,8 @@ impl Broker {
             now: Now::default(),
             lsn: Lsn::NONE,
             durable: Lsn::NONE,
-            live: Live::default(),
+            live: LiveSet::default(),
+            notes: Notes::default(),
             connections: Connections::default(),
             keep_alive: KeepAlive::default(),
             sessions: Sessions::new(hash_key),
@@ -208,11 +215,12 @@ impl Broker {
             Input::DiskBehind { behind } => self.pace.disk_is_behind = behind,
             Input::Mesh { from, message } => self.mesh_message(from, message, effects),
             Input::MeshRoom { to } => self.outbox.has_room(to),
-            Input::Replay { lsn, record, facts: _ } => self.replay_record(lsn, &record),
-            Input::Replayed { lsn } => {
+            Input::Replay { lsn, record, facts } => self.replay_record(lsn, &record, &facts),
+            Input::Replayed { lsn, session_key_max } => {
                 assert!(lsn >= self.lsn, "the newest record is not older than those that were replayed");
                 self.lsn = lsn;
                 self.durable = lsn;
+                self.session_key_is_used(session_key_max);
                 self.replayed(effects);
             }
             Input::Drain => self.draining = Some(self.draining.unwrap_or(0)),
@@ -255,7 +263,12 @@ impl Broker {
 
     /// Records below this are needed no more.
     pub fn oldest_live(&self) -> Lsn {
-        self.live.oldest(self.lsn)
+        self.live.oldest().unwrap_or(self.lsn.next())
+    }
+
+    /// The records that replay would miss, as of the last one appended. What made others dead may not be on disk yet.
+    pub fn live(&self) -> &LiveSet {
+        &self.live
     }
 
     /// Whether clients may be let in: everything stored is restored, every shard knows who wants what, and what is

@@ -12,9 +12,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::Broker;
 use super::await_durable::Waiter;
 use super::effect::{Effect, Effects};
-use super::live::Live;
 use super::route::MeshMessage;
 use crate::ids::{Lsn, OriginKey, ShardId};
+use crate::live::LiveSet;
 use crate::record::Record;
 
 /// See the module documentation.
@@ -22,11 +22,20 @@ use crate::record::Record;
 pub(super) struct Origins {
     /// `Inbound` records of this shard without a durable `Routed`.
     routing: BTreeSet<Lsn>,
-    /// Keys placed here, and the record that says so (`NONE` where that is the inbound record itself).
-    placed: BTreeMap<(ShardId, Lsn), Lsn>,
+    /// Keys placed here, and what says so.
+    placed: BTreeMap<(ShardId, Lsn), Placed>,
     /// The mark last told to the others.
     told: Lsn,
     alone: bool,
+}
+
+/// What says that a message was placed here. Both records are live until its key is forgotten.
+#[derive(Clone, Copy, Debug)]
+struct Placed {
+    /// The record that lists those who got it, perhaps nobody.
+    list: Lsn,
+    /// The record with its body, and with its key; often the same.
+    body: Lsn,
 }
 
 impl Origins {
@@ -39,18 +48,17 @@ impl Origins {
         self.routing.insert(inbound);
     }
 
-    /// A record here lists recipients of a message with that key.
-    pub(super) fn recorded(&mut self, origin: Option<OriginKey>, lsn: Lsn, live: &mut Live) {
+    /// A record here lists the recipients of a message with that key. (Or it is the `Inbound` record of this shard
+    /// that has the body, and is the key.)
+    pub(super) fn recorded(&mut self, origin: Option<OriginKey>, body: Lsn, list: Lsn, live: &mut LiveSet) {
         let Some(origin) = origin else { return };
         if let Entry::Vacant(vacant) = self.placed.entry((origin.shard, origin.lsn)) {
-            vacant.insert(lsn);
-            live.add(lsn);
+            vacant.insert(Placed { list, body });
+            live.add(list, 0);
+            if body != list {
+                live.add(body, 0);
+            }
         }
-    }
-
-    /// Replay: recipients of an inbound message of this shard are on record.
-    pub(super) fn placed_own(&mut self, shard: ShardId, inbound: Lsn) {
-        self.placed.insert((shard, inbound), Lsn::NONE);
     }
 
     /// Replay: everyone has an inbound message of this shard.
@@ -64,16 +72,26 @@ impl Origins {
     }
 
     /// Forget keys below the mark.
-    pub(super) fn forget(&mut self, mark: OriginKey, live: &mut Live) {
-        while let Some((key, record)) =
-            self.placed.range((mark.shard, Lsn::NONE)..(mark.shard, mark.lsn)).next()
-        {
-            let (key, record) = (*key, *record);
-            self.placed.remove(&key);
-            if record.is_some() {
-                live.remove(record);
-            }
+    pub(super) fn forget(&mut self, mark: OriginKey, live: &mut LiveSet) {
+        while let Some((key, _)) = self.placed.range((mark.shard, Lsn::NONE)..(mark.shard, mark.lsn)).next() {
+            self.forget_one(*key, live);
         }
+    }
+
+    fn forget_one(&mut self, key: (ShardId, Lsn), live: &mut LiveSet) {
+        let Some(Placed { list, body }) = self.placed.remove(&key) else { return };
+        live.remove(list);
+        if body != list {
+            live.remove(body);
+        }
+    }
+
+    /// After replay: of our own keys only those matter that are routed again.
+    fn forget_routed(&mut self, shard: ShardId, live: &mut LiveSet) {
+        let own = self.placed.range((shard, Lsn::NONE)..=(shard, Lsn(u64::MAX)));
+        let routed: Vec<_> =
+            own.map(|(key, _)| *key).filter(|(_, inbound)| !self.routing.contains(inbound)).collect();
+        routed.into_iter().for_each(|key| self.forget_one(key, live));
     }
 
     /// Everything below this is routed, durably.
@@ -86,12 +104,15 @@ impl Broker {
     /// Everyone owed has an inbound message of this shard.
     pub(super) fn inbound_settled(&mut self, inbound: Lsn, effects: &mut impl Effects) {
         let lsn = self.append(Record::Routed { inbound }, effects);
+        self.live.set_unrouted(inbound, false);
+        self.live.remove(inbound);
         self.awaiting.push(lsn, Waiter::Routed { inbound });
     }
 
     /// And that is on disk.
     pub(super) fn routed_durable(&mut self, inbound: Lsn, effects: &mut impl Effects) {
         self.origins.routing.remove(&inbound);
+        self.origins.forget_one((self.shard, inbound), &mut self.live);
         let mark = OriginKey { shard: self.shard, lsn: self.origins.mark(inbound) };
         self.origins.forget(mark, &mut self.live);
         if mark.lsn > self.origins.told {
@@ -113,7 +134,7 @@ impl Broker {
     /// After replay: nothing below the oldest unrouted message will come again.
     pub(super) fn tell_first_mark(&mut self, effects: &mut impl Effects) {
         let mark = OriginKey { shard: self.shard, lsn: self.origins.mark(self.lsn) };
-        self.origins.forget(mark, &mut self.live);
+        self.origins.forget_routed(self.shard, &mut self.live);
         self.tell_mark(mark, effects);
     }
 }

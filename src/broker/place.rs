@@ -391,6 +391,7 @@ impl Broker {
         }
         if durable && qos != QoS::AtMostOnce {
             let lsn = self.append(crate::record::Record::Gap { key, skipped }, effects);
+            self.gap_is_noted(key, lsn, skipped);
             self.cover_table(message, lsn);
             self.placing.line_mut().skipped.push(slot);
         }

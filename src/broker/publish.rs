@@ -9,6 +9,7 @@ use super::Broker;
 use super::await_durable::Waiter;
 use super::effect::{CloseReason, Effect, Effects};
 use super::messages::{MessageId, Sender};
+use super::needs::Need;
 use super::place::{Scope, Task};
 use super::route::Parcel;
 use crate::ids::{ConnectionId, Lsn, OriginKey, PublisherKey, SessionKey};
@@ -139,16 +140,23 @@ impl Broker {
         let origin = OriginKey { shard: self.shard, lsn };
         let message = self.store(id, topic, publish, Sender::Inbound, Some(origin));
         let session = self.sessions.get(slot);
-        let key = if session.durable() { session.key } else { SessionKey(0) };
+        let durable = session.durable();
+        let key = if durable { session.key } else { SessionKey(0) };
         let stored = self.messages.get_mut(message.slot);
         stored.lsn = lsn;
         self.lsn = lsn;
         let body = stored.body().expect("just stored");
         effects.perform(Effect::Append { lsn, record: Record::Inbound { key, packet_id, body } });
         self.sessions.get_mut(slot).inbound.get_or_insert_default().insert(packet_id, lsn);
-        // Needed once for its packet id and once for the message.
-        self.live.add(lsn);
-        self.live.add(lsn);
+        // Needed once for the message, once until it is routed, and once for its packet id.
+        let body_bytes = self.messages.get(message.slot).length();
+        self.live.add(lsn, body_bytes);
+        self.live.add(lsn, body_bytes);
+        self.live.set_unrouted(lsn, true);
+        if durable {
+            self.live.add(lsn, body_bytes);
+            self.live.set_taken(lsn, true);
+        }
         self.origins.routing(lsn);
         self.awaiting.push(lsn, Waiter::Inbound { message, connection: id, sequence });
     }
@@ -280,9 +288,9 @@ impl Broker {
             return;
         }
         let (key, durable) = (session.key, session.durable());
-        self.live.remove(lsn);
         self.return_quota(id, effects);
         if durable {
+            self.need_is_gone(Need::Taken(lsn));
             let lsn = self.append(Record::Released { key, packet_id }, effects);
             self.awaiting.push(lsn, Waiter::Released { connection: id, packet_id });
         } else {

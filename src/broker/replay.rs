@@ -4,27 +4,37 @@
 //! Replay never matches a message against subscriptions (records list their recipients) and never sends. Bodies stay
 //! on disk, except of messages that may be retained. What does not fit (a record about something unknown) is not
 //! an error: acknowledgements outlive what they acknowledge, and a session's end outlives its records.
+//!
+//! After a checkpoint the records up to it are those that were live then, with the facts of then. "Then" is a while
+//! after the last of them was written, so records that follow may speak of what is gone already. Each of them names so
+//! exactly what it is about that it does nothing in that case. What is live is counted anew, so that the next
+//! checkpoint says the same as if there had been none before.
+//!
+//! This file has the sessions; `replay_messages` what they get and send.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::effect::Effects;
-use super::messages::Owed;
-use super::session::{self, Delivery, Entry, InFlight, Phase};
-use super::subscriptions::Grant;
+use super::needs::Need;
+use super::session;
+use super::subscriptions::{Grant, group_tag};
 use super::timers::Due;
 use super::{Broker, Budget};
-use crate::ids::{Lsn, OriginKey, SessionKey};
-use crate::record::{Body, Recipient, Recipients, Record, WillRecord};
+use crate::ids::{Lsn, SessionKey};
+use crate::live::Facts;
+use crate::record::{Record, WillRecord};
 use crate::time::UnixMs;
-use crate::wire::{PacketId, QoS, Version, topic};
+use crate::wire::{QoS, Version, topic};
 
 /// What only replay needs to know.
 #[derive(Debug, Default)]
 pub(super) struct Replay {
     /// Message slot by the record that holds its body. Each holds one reference until replay ends.
-    by_record: BTreeMap<Lsn, u32>,
+    pub(super) by_record: BTreeMap<Lsn, u32>,
+    /// Message slot by the record that lists recipients, where that is not the one with the body.
+    pub(super) by_list: BTreeMap<Lsn, u32>,
     /// `Inbound` records without `Routed`.
-    unrouted: BTreeMap<Lsn, SessionKey>,
+    pub(super) unrouted: BTreeMap<Lsn, SessionKey>,
     /// Sessions that a clean start has replaced, and whose own end was on the way to the disk.
     replaced: Vec<SessionKey>,
     /// Sessions that have ended their connection: when, and when the will is due.
@@ -33,7 +43,7 @@ pub(super) struct Replay {
 
 impl Broker {
     /// One record.
-    pub(super) fn replay_record(&mut self, lsn: Lsn, record: &Record<'_>) {
+    pub(super) fn replay_record(&mut self, lsn: Lsn, record: &Record<'_>, facts: &Facts<'_>) {
         assert!(lsn > self.lsn, "records are replayed in order (I13)");
         self.lsn = lsn;
         self.durable = lsn;
@@ -43,50 +53,57 @@ impl Broker {
                 self.replay_session(lsn, key, identity, version, expiry_s, will.as_ref());
             }
             Record::Disconnected { key, at, expiry_s, will_due } => {
-                self.replay_disconnected(key, at, expiry_s, will_due);
+                self.replay_disconnected(lsn, key, (at, will_due), expiry_s);
             }
-            Record::WillGone { key } => self.replay_will_gone(key),
-            Record::SessionEnded { key, will_due } => self.replay_end(key, will_due),
+            Record::WillGone { key } => self.replay_will_gone(lsn, key),
+            Record::SessionEnded { key, will_due } => self.replay_end(lsn, key, will_due),
             Record::Subscribed { key, filter, options, subscription_id } => {
                 let slot = self.replay_slot(key);
                 self.add_subscription(slot, filter, Grant { options, subscription_id }, Lsn::NONE);
                 self.set_subscription_record(slot, filter, lsn);
             }
-            Record::Unsubscribed { key, filter } => self.replay_unsubscribed(key, filter),
+            Record::Unsubscribed { key, filter } => self.replay_unsubscribed(lsn, key, filter),
             Record::Message { body, origin, recipients } => {
-                self.replay_message(lsn, &body, origin, recipients)
+                self.replay_message(lsn, &body, origin, recipients, facts)
             }
-            Record::Deliver { message, recipients } => self.replay_deliver(message, recipients),
+            Record::Deliver { message, recipients } => self.replay_deliver(lsn, message, recipients, facts),
+            Record::DeliveryDone { list, place } => self.replay_done(list, place),
+            Record::DeliveryBegun { list, place, packet_id } => {
+                self.replay_begun(lsn, list, place, packet_id);
+            }
             Record::Acknowledged { key, message, packet_id } => {
                 self.replay_acknowledged(key, message, packet_id);
             }
-            Record::Inbound { key, packet_id, body } => self.replay_inbound(lsn, key, packet_id, &body),
+            Record::Inbound { key, packet_id, body } => {
+                self.replay_inbound(lsn, key, packet_id, &body, facts);
+            }
             Record::Routed { inbound } => self.replay_routed(inbound),
             Record::Released { key, packet_id } => self.replay_released(key, packet_id),
-            Record::Sent { key, message, packet_id } => self.replay_sent(key, message, packet_id),
-            Record::Received { key, packet_id } => self.replay_received(key, packet_id),
-            Record::Retained { message } => self.replay_retained(message),
+            Record::Sent { key, message, packet_id } => self.replay_sent(lsn, key, message, packet_id),
+            Record::Received { key, packet_id } => self.replay_received(lsn, key, packet_id),
+            Record::Retained { message } => self.replay_retained(lsn, message),
             Record::RetainedCleared { topic } => {
                 if let Some(held) = self.retained.clear(topic) {
-                    self.replay_unpin(held.message);
+                    self.replay_unpin(held);
                 }
             }
             Record::Gap { key, skipped } => {
                 let slot = self.replay_slot(key);
                 self.sessions.get_mut(slot).skipped = u32::try_from(skipped).unwrap_or(u32::MAX);
+                self.gap_is_noted(key, lsn, skipped);
             }
             Record::OriginReleased { mark } => self.origins.forget(mark, &mut self.live),
         }
     }
 
     /// The session that a record speaks of. Its own record may come later: it was written again when its client came
-    /// back, and the earlier one was freed with its segment. If none comes, the session had ended.
-    fn replay_slot(&mut self, key: SessionKey) -> u32 {
-        self.sessions.key_is_used(key);
+    /// back, and the earlier one is dead. If none comes, the session had ended.
+    pub(super) fn replay_slot(&mut self, key: SessionKey) -> u32 {
+        self.session_key_is_used(key);
         self.sessions.find_key(key).unwrap_or_else(|| self.sessions.insert_unnamed(key))
     }
 
-    fn replaying(&mut self) -> &mut Replay {
+    pub(super) fn replaying(&mut self) -> &mut Replay {
         self.replay.as_deref_mut().expect("records come before the end of replay")
     }
 
@@ -115,51 +132,59 @@ impl Broker {
         session.version = version;
         session.expiry_s = expiry_s;
         session.will = will.map(|will| Box::new(super::will::from_record(will)));
-        let dead = session.record;
-        if dead.is_some() {
-            self.live.remove(dead);
-        }
-        self.live.add(lsn);
+        let heads = session.take_heads();
+        self.session_record_is_dead(key, heads);
+        self.live.add(lsn, 0);
         self.sessions.set_record(slot, lsn);
     }
 
-    fn replay_disconnected(&mut self, key: SessionKey, at: UnixMs, expiry_s: u32, will_due: UnixMs) {
+    fn replay_disconnected(&mut self, lsn: Lsn, key: SessionKey, told: (UnixMs, UnixMs), expiry_s: u32) {
         let Some(slot) = self.sessions.find_key(key) else { return };
         let session = self.sessions.get_mut(slot);
         session.expiry_s = expiry_s;
-        if will_due == UnixMs::NEVER {
+        if told.1 == UnixMs::NEVER {
             session.will = None;
         }
-        self.replaying().disconnected.insert(key, (at, will_due));
+        self.disconnected_is_noted(slot, lsn);
+        self.replaying().disconnected.insert(key, told);
     }
 
-    fn replay_will_gone(&mut self, key: SessionKey) {
+    fn replay_will_gone(&mut self, lsn: Lsn, key: SessionKey) {
         if let Some(slot) = self.sessions.find_key(key) {
             self.sessions.get_mut(slot).will = None;
+            self.will_gone_is_noted(key, lsn);
         }
-        if let Some(pending) = self.wills.remove(&key)
-            && pending.record.is_some()
-        {
-            self.live.remove(pending.record);
+        self.withdraw_at_replay(key);
+    }
+
+    fn withdraw_at_replay(&mut self, key: SessionKey) {
+        if let Some(pending) = self.wills.remove(&key) {
+            self.forget_will(&pending);
         }
     }
 
-    fn replay_end(&mut self, key: SessionKey, will_due: UnixMs) {
+    fn replay_end(&mut self, lsn: Lsn, key: SessionKey, will_due: UnixMs) {
         self.replaying().disconnected.remove(&key);
+        if will_due == UnixMs::NEVER {
+            self.withdraw_at_replay(key);
+        }
         let Some(slot) = self.sessions.find_key(key) else { return };
         let session = self.sessions.get_mut(slot);
         let (record, will) = (session.record, session.will.take());
         if let Some(will) = will.filter(|_| will_due != UnixMs::NEVER) {
             self.will_pending(key, *will, will_due, record);
-        }
-        if record.is_some() {
-            self.live.remove(record);
+            self.wills.get_mut(&key).expect("just put there").ended = lsn;
+            self.live.add(lsn, 0);
         }
         self.remove_at_replay(slot);
     }
 
     fn remove_at_replay(&mut self, slot: u32) {
         self.clear_at_replay(slot);
+        let session = self.sessions.get_mut(slot);
+        let (key, heads) = (session.key, session.take_heads());
+        self.session_record_is_dead(key, heads);
+        self.gap_is_dead(key);
         self.sessions.end(slot);
         self.sessions.remove(slot);
     }
@@ -175,12 +200,18 @@ impl Broker {
                 self.broad_filters -= 1;
             }
         }
+        self.forget_left(slot, |_| true);
         let session = self.sessions.get_mut(slot);
         let (delivery, inbound) = (session.delivery.take(), session.inbound.take());
         for lsn in inbound.into_iter().flat_map(|inbound| inbound.into_values()) {
-            self.live.remove(lsn);
+            self.need_is_gone(Need::Taken(lsn));
         }
         if let Some(delivery) = delivery {
+            delivery
+                .in_flight
+                .iter()
+                .flat_map(Broker::flight_records)
+                .for_each(|need| self.need_is_gone(need));
             let in_flight = delivery.in_flight.iter().map(|in_flight| in_flight.entry);
             for entry in in_flight.chain(delivery.queue.iter().copied()) {
                 self.replay_entry_gone(entry);
@@ -188,16 +219,13 @@ impl Broker {
         }
     }
 
-    fn replay_entry_gone(&mut self, entry: Entry) {
-        self.statistics.queued -= 1;
-        self.subscription_ids.release(entry.subscription_id);
-        let owed = &mut self.messages.get_mut(entry.message).owed.as_mut_slice()[entry.owed as usize];
-        owed.done = true;
-        owed.subscription_id = 0;
-        self.release_message(entry.message);
-    }
-
-    fn replay_unsubscribed(&mut self, key: SessionKey, filter: &str) {
+    fn replay_unsubscribed(&mut self, lsn: Lsn, key: SessionKey, filter: &str) {
+        if topic::split_shared(filter).is_some() {
+            // The subscription's own record is dead; this one may be live because of what came through it.
+            let slot = self.replay_slot(key);
+            let _ = self.sessions.get_mut(slot).delivery();
+            self.leave_group(slot, filter, lsn);
+        }
         let Some(slot) = self.sessions.find_key(key) else { return };
         let Some(known) = self.subscriptions.find(filter) else { return };
         let session = self.sessions.get_mut(slot);
@@ -206,185 +234,10 @@ impl Broker {
             return;
         };
         let subscription = session.subscriptions.swap_remove(index);
-        if topic::split_shared(filter).is_some() {
-            session.leave_group(filter);
-        }
         self.live.remove(subscription.record);
         if self.subscriptions.unsubscribe(known, slot) == Some(0) && self.is_broad(filter) {
             self.broad_filters -= 1;
         }
-    }
-
-    fn replay_message(
-        &mut self,
-        lsn: Lsn,
-        body: &Body<'_>,
-        origin: Option<OriginKey>,
-        recipients: Recipients<'_>,
-    ) {
-        let slot = self.replay_body(lsn, body, origin);
-        // Without recipients it is the body of a retained message, which is placed when its `Deliver` is on record.
-        if !recipients.is_empty() {
-            self.origins.recorded(origin, lsn, &mut self.live);
-        }
-        self.replay_recipients(slot, recipients);
-    }
-
-    /// A body on disk, with the reference that replay holds.
-    fn replay_body(&mut self, lsn: Lsn, body: &Body<'_>, origin: Option<OriginKey>) -> u32 {
-        let slot = self.messages.insert_on_disk(body, lsn, origin).slot;
-        if body.retain {
-            // Perhaps the retained message of its topic, whose body is kept in memory; if not, the end of replay lets
-            // go of it.
-            self.messages.keep_bytes(slot, body);
-        }
-        let message = self.messages.get_mut(slot);
-        message.placed = true;
-        message.covered = true;
-        message.settled = true;
-        self.live.add(lsn);
-        self.replaying().by_record.insert(lsn, slot);
-        slot
-    }
-
-    fn replay_deliver(&mut self, message: Lsn, recipients: Recipients<'_>) {
-        if self.replaying().unrouted.contains_key(&message) {
-            self.origins.placed_own(self.shard, message);
-        }
-        if let Some(slot) = self.replaying().by_record.get(&message).copied() {
-            let origin = self.messages.get(slot).key_to_note(self.shard);
-            self.origins.recorded(origin, message, &mut self.live);
-            self.replay_recipients(slot, recipients);
-        }
-    }
-
-    fn replay_recipients(&mut self, message: u32, recipients: Recipients<'_>) {
-        let mut all = recipients.iter().peekable();
-        while let Some(first) = all.next() {
-            let mut ids: Vec<u32> = Some(first.subscription_id).filter(|id| *id != 0).into_iter().collect();
-            while let Some(more) = all.next_if(|next| next.more) {
-                ids.push(more.subscription_id);
-            }
-            let slot = self.replay_slot(first.session);
-            let handle = self.subscription_ids.intern(&ids);
-            self.replay_entry(slot, message, &first, handle);
-        }
-    }
-
-    fn replay_entry(&mut self, slot: u32, message: u32, recipient: &Recipient, subscription_id: u32) {
-        let stored = self.messages.get_mut(message);
-        let owed = u32::try_from(stored.owed.len()).expect("bounded by SESSIONS_PER_SHARD_MAX");
-        stored.owed.push(Owed {
-            session: slot,
-            subscription_id,
-            qos: recipient.qos,
-            retain: recipient.retain,
-            group: recipient.shared.then_some(recipient.group),
-            durable: true,
-            recorded: true,
-            done: false,
-        });
-        let bytes = stored.length() as u64;
-        self.messages.retain(message);
-        let delivery = self.sessions.get_mut(slot).delivery();
-        delivery.bytes += bytes;
-        delivery.queue.push_back(Entry { message, owed, subscription_id, retain: recipient.retain });
-        self.statistics.queued += 1;
-    }
-
-    /// The first entry of that message in a session's queue, of those at QoS 2 or of the others.
-    fn replay_find(&self, delivery: &Delivery, message: Lsn, exactly_once: bool) -> Option<usize> {
-        delivery.queue.iter().position(|entry| {
-            self.messages.get(entry.message).lsn == message
-                && (self.entry_qos(*entry) == QoS::ExactlyOnce) == exactly_once
-        })
-    }
-
-    fn replay_acknowledged(&mut self, key: SessionKey, message: Lsn, packet_id: Option<PacketId>) {
-        let Some(slot) = self.sessions.find_key(key) else { return };
-        let Some(delivery) = self.sessions.get(slot).delivery.as_deref() else { return };
-        let flying = packet_id.and_then(|packet_id| delivery.find(packet_id));
-        // Without a packet id it was acknowledged at QoS 1, or expired before it had one.
-        let expired = || self.replay_find(delivery, message, true);
-        let queued = self.replay_find(delivery, message, false).or_else(expired);
-        let delivery = self.sessions.get_mut(slot).delivery();
-        let entry = match (flying, queued) {
-            (Some(index), _) => delivery.in_flight.remove(index).map(|in_flight| in_flight.entry),
-            (None, Some(index)) if packet_id.is_none() => delivery.queue.remove(index),
-            (None, _) => None,
-        };
-        let Some(entry) = entry else { return };
-        let bytes = self.messages.get(entry.message).length() as u64;
-        let delivery = self.sessions.get_mut(slot).delivery();
-        delivery.bytes -= bytes;
-        if delivery.is_empty() {
-            self.sessions.get_mut(slot).delivery = None;
-        }
-        self.replay_entry_gone(entry);
-    }
-
-    fn replay_inbound(&mut self, lsn: Lsn, key: SessionKey, packet_id: PacketId, body: &Body<'_>) {
-        let origin = OriginKey { shard: self.shard, lsn };
-        let _ = self.replay_body(lsn, body, Some(origin));
-        self.replaying().unrouted.insert(lsn, key);
-        self.origins.routing(lsn);
-        // Key 0: the publisher's session does not outlive its connection.
-        if key != SessionKey(0) {
-            let slot = self.replay_slot(key);
-            self.live.add(lsn);
-            self.sessions.get_mut(slot).inbound.get_or_insert_default().insert(packet_id, lsn);
-        }
-    }
-
-    fn replay_routed(&mut self, inbound: Lsn) {
-        self.replaying().unrouted.remove(&inbound);
-        self.origins.routed_at_replay(inbound);
-    }
-
-    fn replay_released(&mut self, key: SessionKey, packet_id: PacketId) {
-        let Some(slot) = self.sessions.find_key(key) else { return };
-        let inbound = self.sessions.get_mut(slot).inbound.as_mut();
-        if let Some(lsn) = inbound.and_then(|inbound| inbound.remove(&packet_id)) {
-            self.live.remove(lsn);
-        }
-    }
-
-    fn replay_sent(&mut self, key: SessionKey, message: Lsn, packet_id: PacketId) {
-        let Some(slot) = self.sessions.find_key(key) else { return };
-        let Some(delivery) = self.sessions.get(slot).delivery.as_deref() else { return };
-        let Some(index) = self.replay_find(delivery, message, true) else { return };
-        let delivery = self.sessions.get_mut(slot).delivery();
-        let Some(entry) = delivery.queue.remove(index) else { return };
-        // It may have been sent: it is sent again with DUP.
-        delivery.in_flight.push_back(InFlight { entry, packet_id, phase: Phase::Sent });
-        delivery.last_packet_id = packet_id.get();
-    }
-
-    fn replay_received(&mut self, key: SessionKey, packet_id: PacketId) {
-        let Some(slot) = self.sessions.find_key(key) else { return };
-        let delivery = self.sessions.get_mut(slot).delivery();
-        if let Some(index) = delivery.find(packet_id) {
-            delivery.in_flight[index].phase = Phase::Released;
-        }
-    }
-
-    fn replay_retained(&mut self, message: Lsn) {
-        let Some(slot) = self.replaying().by_record.get(&message).copied() else { return };
-        let stored = self.messages.get(slot);
-        let bytes = u32::try_from(stored.length()).expect("a packet's length fits 32 bits");
-        let Some(topic) = stored.body().map(|body| Box::<str>::from(body.topic)) else { return };
-        self.messages.retain(slot);
-        self.messages.pin(slot, true);
-        let number = self.retained.next_number();
-        if let Some(old) = self.retained.set(&topic, super::retained::Held { message: slot, bytes, number }) {
-            self.replay_unpin(old.message);
-        }
-    }
-
-    fn replay_unpin(&mut self, slot: u32) {
-        self.messages.pin(slot, false);
-        self.messages.take_bytes(slot);
-        self.release_message(slot);
     }
 
     /// The last record was replayed: decide what time has decided since, and prepare to route again.
@@ -402,11 +255,12 @@ impl Broker {
         for (lsn, key) in &replay.unrouted {
             let Some(slot) = replay.by_record.get(lsn).copied() else { continue };
             self.restored.push_back(slot);
-            if let Some(session) = self.sessions.find_key(*key) {
+            let known = |slot: &u32| !self.sessions.get(*slot).identity.is_empty();
+            if let Some(session) = self.sessions.find_key(*key).filter(known) {
                 self.messages.get_mut(slot).publisher = self.sessions.publisher(session);
             }
         }
-        let slots: Vec<u32> = self.sessions.slots().collect();
+        let slots: Vec<u32> = self.sessions.written().collect();
         self.announcement.begin();
         for key in &replay.replaced {
             if let Some(slot) = self.sessions.find_key(*key) {
@@ -422,9 +276,28 @@ impl Broker {
                 self.remove_at_replay(slot);
                 continue;
             }
+            self.forget_left_at_replay(slot);
             self.resume_clock(slot, &replay, effects);
         }
         self.tell_first_mark(effects);
+    }
+
+    /// Of the shared subscriptions that it has left, those matter through which it still has something.
+    fn forget_left_at_replay(&mut self, slot: u32) {
+        let Some(delivery) = self.sessions.get(slot).delivery.as_deref() else { return };
+        if delivery.left.is_empty() {
+            return;
+        }
+        let in_flight = delivery.in_flight.iter().map(|in_flight| in_flight.entry);
+        let entries = in_flight.chain(delivery.queue.iter().copied());
+        let owed =
+            |entry: session::Entry| &self.messages.get(entry.message).owed.as_slice()[entry.owed as usize];
+        let groups: BTreeSet<u16> = entries.filter_map(|entry| owed(entry).group).collect();
+        // 0: one that was written before its group was.
+        let matters = |group: &str| groups.contains(&0) || groups.contains(&group_tag(group));
+        self.forget_left(slot, |left| !matters(&left.group));
+        let session = self.sessions.get_mut(slot);
+        session.delivery.take_if(|delivery| delivery.is_empty() && delivery.left.is_empty());
     }
 
     /// A restored session is disconnected: since its record says so, or, connected at the crash, since now.
@@ -442,7 +315,8 @@ impl Broker {
         }
         if told.is_none() {
             let will_due = self.wills.get(&key).map_or(UnixMs::NEVER, |pending| pending.due);
-            let _ = self.append(Record::Disconnected { key, at, expiry_s, will_due }, effects);
+            let record = self.append(Record::Disconnected { key, at, expiry_s, will_due }, effects);
+            self.disconnected_is_noted(slot, record);
         }
         let ends_at = self.mono_at(self.expires_at(expiry_s, at));
         self.sessions.get_mut(slot).ends_at = ends_at;

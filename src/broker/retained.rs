@@ -13,6 +13,7 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
+use crate::ids::Lsn;
 use crate::wire::topic;
 
 /// The retained message of a topic.
@@ -24,6 +25,8 @@ pub struct Held {
     pub bytes: u32,
     /// From [`Retained::next_number`]: which subscriptions were there before it.
     pub number: u64,
+    /// The `Retained` record; `NONE` if there is none.
+    pub record: Lsn,
 }
 
 /// Retained messages by topic.

@@ -117,7 +117,7 @@ impl Broker {
             let copy = self.messages.copy(slot, Sender::Nobody);
             let lsn = self.messages.get(copy.slot).lsn;
             if lsn.is_some() {
-                self.live.add(lsn);
+                self.live.add(lsn, 0);
             }
             self.place_for(pull, copy.slot);
         }

@@ -12,9 +12,9 @@ use siphasher::sip::SipHasher13;
 use slab::Slab;
 
 use super::few::Few;
+use super::needs::Heads;
 use super::subscriptions::FilterId;
 use crate::ids::{Lsn, PublisherKey, SessionKey};
-use crate::limits;
 use crate::time::{Nanos, UnixMs};
 use crate::wire::{PacketId, Version};
 
@@ -38,6 +38,8 @@ pub(super) struct Session {
     pub(super) ready: bool,
     /// The `Session` record; `NONE` for a session that is not written down.
     pub(super) record: Lsn,
+    /// The `Disconnected` record; `NONE` while it is connected.
+    pub(super) disconnected: Lsn,
     /// When it ends, if it is not connected before.
     pub(super) ends_at: Nanos,
     pub(super) subscriptions: Few<Subscription>,
@@ -62,6 +64,7 @@ impl Session {
             ended: false,
             ready: false,
             record: Lsn::NONE,
+            disconnected: Lsn::NONE,
             ends_at: Nanos::NEVER,
             subscriptions: Few::None,
             delivery: None,
@@ -76,6 +79,11 @@ impl Session {
         self.record.is_some()
     }
 
+    /// Take what says that it exists, because that is about to be something else.
+    pub(super) fn take_heads(&mut self) -> Heads {
+        Heads { record: self.record, disconnected: std::mem::take(&mut self.disconnected) }
+    }
+
     pub(super) fn client_id(&self) -> &str {
         split_identity(&self.identity).1
     }
@@ -86,13 +94,6 @@ impl Session {
 
     pub(super) fn delivery(&mut self) -> &mut Delivery {
         self.delivery.get_or_insert_default()
-    }
-
-    /// A shared subscription is over: what came through it and is not acknowledged is handed on if the session ends.
-    pub(super) fn leave_group(&mut self, group: &str) {
-        if let Some(delivery) = self.delivery.as_deref_mut() {
-            delivery.leave(group);
-        }
     }
 }
 
@@ -120,18 +121,18 @@ pub(super) struct Delivery {
     /// before that is durable.
     pub(super) skip_noted: Lsn,
     /// Shared subscriptions that the session has left with messages in its queue, which are still handed on if it ends.
-    pub(super) left: Vec<Box<str>>,
+    pub(super) left: Vec<Left>,
+}
+
+/// A shared subscription that a session has left.
+#[derive(Debug)]
+pub(super) struct Left {
+    pub(super) group: Box<str>,
+    /// The `Unsubscribed` record, `NONE` for a session that is not written down.
+    pub(super) record: Lsn,
 }
 
 impl Delivery {
-    /// The session leaves a shared subscription.
-    pub(super) fn leave(&mut self, group: &str) {
-        let known = self.left.iter().any(|left| **left == *group);
-        if !known && self.left.len() < limits::SUBSCRIPTIONS_PER_SESSION_MAX {
-            self.left.push(group.into());
-        }
-    }
-
     pub(super) fn is_empty(&self) -> bool {
         self.queue.is_empty() && self.in_flight.is_empty()
     }
@@ -185,6 +186,10 @@ pub(super) struct InFlight {
     pub(super) entry: Entry,
     pub(super) packet_id: PacketId,
     pub(super) phase: Phase,
+    /// The record of its packet id, `NONE` if there is none.
+    pub(super) begun: Lsn,
+    /// The `Received` record, `NONE` if there is none.
+    pub(super) received: Lsn,
 }
 
 /// A will. `forward` are the properties that go with it.
@@ -210,6 +215,8 @@ pub(super) struct PendingWill {
     pub(super) publishing: bool,
     /// The `Session` record that holds it.
     pub(super) record: Lsn,
+    /// The `SessionEnded` record, once there is one: with the other, it must not bring the session back.
+    pub(super) ended: Lsn,
 }
 
 /// All sessions.
@@ -344,9 +351,9 @@ impl Sessions {
         self.slots.contains(slot as usize)
     }
 
-    /// Slots in use, for walks over all sessions.
-    pub(super) fn slots(&self) -> impl Iterator<Item = u32> + '_ {
-        self.slots.iter().map(|(slot, _)| u32::try_from(slot).expect("bounded by SESSIONS_PER_SHARD_MAX"))
+    /// Slots of those that are written down, in the order of their keys.
+    pub(super) fn written(&self) -> impl Iterator<Item = u32> + '_ {
+        self.by_key.values().copied()
     }
 }
 
@@ -387,7 +394,13 @@ mod tests {
         for _ in 0..3 {
             let packet_id = delivery.next_packet_id();
             seen.push(packet_id.get());
-            delivery.in_flight.push_back(InFlight { entry, packet_id, phase: Phase::Sent });
+            delivery.in_flight.push_back(InFlight {
+                entry,
+                packet_id,
+                phase: Phase::Sent,
+                begun: Lsn::NONE,
+                received: Lsn::NONE,
+            });
             delivery.last_packet_id = delivery.last_packet_id.wrapping_sub(1);
         }
         assert_eq!(seen, [u16::MAX, 1, 2]);

@@ -11,6 +11,7 @@ use super::await_durable::Waiter;
 use super::delivery::Gone;
 use super::effect::Effects;
 use super::messages::Sender;
+use super::needs::{Heads, Need};
 use super::place::{Scope, Task};
 use super::session::{Entry, NO_SLOT, Phase};
 use super::subscriptions::group_tag;
@@ -34,6 +35,25 @@ pub(super) struct Ending {
 pub(super) struct Ends {
     by_identity: BTreeMap<Box<str>, SessionKey>,
     pending: BTreeMap<SessionKey, End>,
+    /// What has died with sessions whose end is written.
+    leftover: Vec<Vec<Need>>,
+}
+
+impl Ends {
+    /// What dies with a session, if its end is not written yet.
+    pub(super) fn unwritten(&mut self, key: SessionKey) -> Option<&mut Vec<Need>> {
+        self.pending.get_mut(&key).filter(|end| !end.lsn.is_some()).map(|end| &mut end.needed)
+    }
+
+    /// The next that has died with its session.
+    pub(super) fn pop_leftover(&mut self) -> Option<Need> {
+        let need = self.leftover.last_mut()?.pop();
+        if need.is_none() {
+            self.leftover.pop();
+            return self.leftover.last_mut()?.pop();
+        }
+        need
+    }
 }
 
 #[derive(Debug)]
@@ -41,8 +61,9 @@ struct End {
     identity: Box<str>,
     /// The record, `NONE` until it is written.
     lsn: Lsn,
-    /// Records of the session that a crash before that brings back: itself, and what it shared.
-    needed: Vec<Lsn>,
+    heads: Heads,
+    /// What else of the session a crash before that brings back.
+    needed: Vec<Need>,
     /// CONNACKs that wait for it to be written, and then for the disk.
     waiters: Vec<Waiter>,
 }
@@ -63,7 +84,6 @@ impl Broker {
     /// The end of a session is on disk.
     pub(super) fn end_durable(&mut self, key: SessionKey) {
         let Some(end) = self.ends.pending.remove(&key) else { return };
-        end.needed.into_iter().for_each(|record| self.live.remove(record));
         if self.ends.by_identity.get(&end.identity) == Some(&key) {
             self.ends.by_identity.remove(&end.identity);
         }
@@ -83,17 +103,18 @@ impl Broker {
             pending.due = pending.due.min(now);
             self.timers.set(self.now.mono, Due::Will { key });
         }
-        let (groups, mut needed) = self.drop_subscriptions(slot, effects);
+        let (groups, needed) = self.drop_subscriptions(slot, effects);
         self.sessions.end(slot);
         let moves = !groups.is_empty() && self.sessions.get(slot).delivery.is_some();
         self.ending.push_back(Ending { slot, groups });
         if !record.is_some() {
             return;
         }
-        needed.push(record);
-        let identity = self.sessions.get(slot).identity.clone();
+        let session = self.sessions.get_mut(slot);
+        let (identity, heads) = (session.identity.clone(), session.take_heads());
         self.ends.by_identity.insert(identity.clone(), key);
-        self.ends.pending.insert(key, End { identity, lsn: Lsn::NONE, needed, waiters: Vec::new() });
+        let end = End { identity, lsn: Lsn::NONE, heads, needed, waiters: Vec::new() };
+        self.ends.pending.insert(key, end);
         if moves {
             self.departing.insert(key, 1);
         } else {
@@ -105,37 +126,54 @@ impl Broker {
         let will_due = self.wills.get(&key).map_or(UnixMs::NEVER, |pending| pending.due);
         let lsn = self.append(Record::SessionEnded { key, will_due }, effects);
         self.awaiting.push(lsn, Waiter::Ended { key });
-        if let Some(end) = self.ends.pending.get_mut(&key) {
-            end.lsn = lsn;
-            for waiter in std::mem::take(&mut end.waiters) {
-                self.awaiting.push(lsn, waiter);
-            }
+        if let Some(pending) = self.wills.get_mut(&key) {
+            pending.ended = lsn;
+            self.live.add(lsn, 0);
         }
+        let end = self.ends.pending.get_mut(&key).expect("the session is ending");
+        end.lsn = lsn;
+        for waiter in std::mem::take(&mut end.waiters) {
+            self.awaiting.push(lsn, waiter);
+        }
+        let heads = end.heads;
+        let needed = std::mem::take(&mut end.needed);
+        self.ends.leftover.push(needed);
+        self.session_record_is_dead(key, heads);
+        self.gap_is_dead(key);
     }
 
-    /// Unsubscribe from everything; the result names the shared ones, and those left before, and keeps their records.
-    fn drop_subscriptions(&mut self, slot: u32, effects: &mut impl Effects) -> (Vec<Box<str>>, Vec<Lsn>) {
-        let (mut groups, mut records) = (Vec::new(), Vec::new());
+    /// Whether the journal has the session: until its end is written.
+    pub(super) fn is_written(&mut self, key: SessionKey) -> bool {
+        self.sessions.find_key(key).is_some() || self.ends.unwritten(key).is_some()
+    }
+
+    /// Unsubscribe from everything; the result names the shared ones, and those left before, and keeps all records.
+    fn drop_subscriptions(&mut self, slot: u32, effects: &mut impl Effects) -> (Vec<Box<str>>, Vec<Need>) {
+        let (mut groups, mut needed) = (Vec::new(), Vec::new());
         if let Some(delivery) = self.sessions.get_mut(slot).delivery.as_deref_mut() {
-            groups.append(&mut delivery.left);
+            for left in std::mem::take(&mut delivery.left) {
+                groups.push(left.group);
+                needed.extend(Some(left.record).filter(|record| record.is_some()).map(Need::Record));
+            }
         }
-        while let Some(subscription) = self.sessions.get_mut(slot).subscriptions.pop() {
+        while let Some(mut subscription) = self.sessions.get_mut(slot).subscriptions.pop() {
             let text: Box<str> = self.subscriptions.text(subscription.filter).into();
             let shared = topic::split_shared(&text).is_some();
-            if shared && subscription.record.is_some() {
-                self.live.add(subscription.record);
-                records.push(subscription.record);
-            }
+            let record = std::mem::take(&mut subscription.record);
+            needed.extend(Some(record).filter(|record| record.is_some()).map(Need::Record));
             self.forget_subscription(slot, subscription, &text, effects);
             if shared {
                 groups.push(text);
             }
         }
-        (groups, records)
+        (groups, needed)
     }
 
     /// Go on clearing.
     pub(super) fn end_sessions(&mut self, budget: &mut Budget, effects: &mut impl Effects) -> bool {
+        if self.let_go(budget) {
+            return true;
+        }
         while let Some(ending) = self.ending.front() {
             let slot = ending.slot;
             if !budget.take() {
@@ -180,9 +218,12 @@ impl Broker {
             }
             self.hand_on(slot, entry.message, group);
         }
-        let delivery = self.sessions.get_mut(slot).delivery();
-        if delivery.in_flight.pop_front().is_none() {
-            delivery.queue.pop_front();
+        let session = self.sessions.get_mut(slot);
+        let key = session.key;
+        if let Some(in_flight) = session.delivery().in_flight.pop_front() {
+            Broker::flight_records(&in_flight).for_each(|need| self.dies_with_session(key, need));
+        } else {
+            session.delivery().queue.pop_front();
         }
         self.entry_done(slot, entry, Gone::WithSession, effects);
         true
@@ -204,7 +245,7 @@ impl Broker {
         let owner = self.settings.placement.owner(body.topic);
         let copy = self.messages.copy(message, Sender::Departed { key });
         if self.messages.get(copy.slot).lsn.is_some() {
-            self.live.add(self.messages.get(copy.slot).lsn);
+            self.live.add(self.messages.get(copy.slot).lsn, 0);
         }
         if let Some(count) = self.departing.get_mut(&key) {
             *count += 1;
@@ -229,9 +270,9 @@ impl Broker {
     fn finish_ending(&mut self, slot: u32, effects: &mut impl Effects) {
         self.ending.pop_front();
         let session = self.sessions.get_mut(slot);
-        let (key, inbound) = (session.key, session.inbound.take());
+        let (key, inbound) = (session.key, session.inbound.take().filter(|_| session.durable()));
         for lsn in inbound.into_iter().flat_map(|inbound| inbound.into_values()) {
-            self.live.remove(lsn);
+            self.dies_with_session(key, Need::Taken(lsn));
         }
         self.sessions.remove(slot);
         self.placing.forget_session(slot);

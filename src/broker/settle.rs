@@ -69,13 +69,16 @@ impl Broker {
 
     /// Write down who still has to get the message.
     pub(super) fn record(&mut self, slot: u32, effects: &mut impl Effects) {
-        let mut recipients: Vec<Recipient> = Vec::new();
+        self.lsn = self.lsn.next();
+        let list = self.lsn;
+        let (mut recipients, mut listed): (Vec<Recipient>, u32) = (Vec::new(), 0);
         let message = self.messages.get_mut(slot);
         for owed in message.owed.as_mut_slice() {
-            if !owed.durable || owed.done || owed.recorded {
+            if !owed.durable || owed.done || owed.list.is_some() {
                 continue;
             }
-            owed.recorded = true;
+            (owed.list, owed.place) = (list, listed);
+            listed += 1;
             let session = self.sessions.get(owed.session).key;
             let ids = self.subscription_ids.resolve(&owed.subscription_id);
             let first = ids.first().copied().unwrap_or(0);
@@ -95,25 +98,24 @@ impl Broker {
                 ..recipient
             }));
         }
-        let origin = message.key_to_note(self.shard);
-        self.lsn = self.lsn.next();
-        let lsn = self.lsn;
-        if message.lsn.is_some() {
-            let record = Record::Deliver { message: message.lsn, recipients: (&*recipients).into() };
-            effects.perform(Effect::Append { lsn, record });
+        let recipients = (&*recipients).into();
+        let record = if message.lsn.is_some() {
+            Record::Deliver { message: message.lsn, recipients }
         } else {
-            message.lsn = lsn;
-            self.live.add(lsn);
-            let message = self.messages.get(slot);
+            message.lsn = list;
+            self.live.add(list, message.length());
+            let origin = message.key_to_note(self.shard);
             let body = message.body().expect("a body leaves memory only once it is on disk");
-            let record = Record::Message { body, origin, recipients: (&*recipients).into() };
-            effects.perform(Effect::Append { lsn, record });
+            Record::Message { body, origin, recipients }
+        };
+        effects.perform(Effect::Append { lsn: list, record });
+        if listed > 0 {
+            self.live.add_listed(list, 0, listed);
         }
-        // A `Deliver` means nothing without the body it names.
-        let body = self.messages.get(slot).lsn;
-        self.origins.recorded(origin, body, &mut self.live);
+        self.origins.recorded(message.origin, message.lsn, list, &mut self.live);
         self.statistics.recorded += 1;
-        self.awaiting.push(lsn, super::await_durable::Waiter::Covered { message: self.messages.id(slot) });
+        let message = self.messages.id(slot);
+        self.awaiting.push(list, super::await_durable::Waiter::Covered { message });
     }
 
     /// The record with the recipients is durable.
@@ -204,7 +206,7 @@ impl Broker {
         let durable = !topic.starts_with("$SYS");
         if empty {
             if let Some(held) = self.retained.clear(&topic) {
-                self.unpin(held.message);
+                self.unpin(held);
                 if durable {
                     self.lsn = self.lsn.next();
                     let record = Record::RetainedCleared { topic: &topic };
@@ -225,22 +227,29 @@ impl Broker {
         self.messages.pin(slot, true);
         let bytes = u32::try_from(bytes).expect("a packet's length fits 32 bits");
         let number = self.retained.next_number();
-        if let Some(old) = self.retained.set(&topic, super::retained::Held { message: slot, bytes, number }) {
-            self.unpin(old.message);
-        }
+        let mut record = Lsn::NONE;
         if durable {
             if !self.messages.get(slot).lsn.is_some() {
                 self.record_body(slot, effects);
             }
             let message = self.messages.get(slot).lsn;
-            let lsn = self.append(Record::Retained { message }, effects);
-            self.cover_table(slot, lsn);
+            record = self.append(Record::Retained { message }, effects);
+            self.live.add(record, 0);
+            self.cover_table(slot, record);
+        }
+        let held = super::retained::Held { message: slot, bytes, number, record };
+        if let Some(old) = self.retained.set(&topic, held) {
+            self.unpin(old);
         }
         true
     }
 
     /// The message is no longer the retained one of its topic.
-    fn unpin(&mut self, slot: u32) {
+    fn unpin(&mut self, held: super::retained::Held) {
+        let slot = held.message;
+        if held.record.is_some() {
+            self.live.remove(held.record);
+        }
         self.messages.pin(slot, false);
         let message = self.messages.get(slot);
         if message.lsn.is_some() && message.lsn <= self.durable {
@@ -267,7 +276,7 @@ impl Broker {
         let body = message.body().expect("a body leaves memory only once it is on disk");
         let record = Record::Message { body, origin, recipients: (&[][..]).into() };
         effects.perform(Effect::Append { lsn, record });
-        self.live.add(lsn);
+        self.live.add(lsn, message.length());
     }
 
     /// The sender also waits for what the message changed in a table (the retained message of its topic, a session's

@@ -134,6 +134,9 @@ impl Broker {
         if first && self.is_broad(filter) {
             self.broad_filters += 1;
         }
+        if topic::split_shared(filter).is_some() {
+            self.join_group(slot, filter);
+        }
         let subscription = Subscription { filter: subscribed.filter, record };
         self.sessions.get_mut(slot).subscriptions.push(subscription);
         true
@@ -148,7 +151,7 @@ impl Broker {
         if dead.is_some() {
             self.live.remove(dead);
         }
-        self.live.add(lsn);
+        self.live.add(lsn, 0);
     }
 
     fn announce_members(&mut self, filter: &str, token: u64, effects: &mut impl Effects) -> u32 {
@@ -202,12 +205,14 @@ impl Broker {
         let Some(index) = index else { return };
         let subscription = session.subscriptions.swap_remove(index);
         let (key, durable) = (session.key, session.durable());
-        if topic::split_shared(text).is_some() {
-            session.leave_group(text);
-        }
         self.forget_subscription(slot, subscription, text, effects);
-        if durable {
-            let _ = self.append(Record::Unsubscribed { key, filter: text }, effects);
+        let record = if durable {
+            self.append(Record::Unsubscribed { key, filter: text }, effects)
+        } else {
+            Lsn::NONE
+        };
+        if topic::split_shared(text).is_some() {
+            self.leave_group(slot, text, record);
         }
     }
 

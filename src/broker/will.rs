@@ -63,9 +63,10 @@ impl Broker {
     /// The connection ended badly: the will is due then. `record` is the `Session` record that holds it, if any.
     pub(super) fn will_pending(&mut self, key: SessionKey, will: Will, due: UnixMs, record: Lsn) {
         if record.is_some() {
-            self.live.add(record);
+            self.live.add(record, 0);
         }
-        let pending = PendingWill { will, due, durable: record.is_some(), publishing: false, record };
+        let durable = record.is_some();
+        let pending = PendingWill { will, due, durable, publishing: false, record, ended: Lsn::NONE };
         let replaced = self.wills.insert(key, pending);
         assert!(replaced.is_none(), "a session has one connection and so one will at a time");
         self.timers.set(self.mono_at(due), Due::Will { key });
@@ -86,14 +87,20 @@ impl Broker {
     pub(super) fn will_gone(&mut self, key: SessionKey, effects: &mut impl Effects) {
         let Some(pending) = self.wills.remove(&key) else { return };
         if pending.durable {
-            let _ = self.append(Record::WillGone { key }, effects);
+            if self.is_written(key) {
+                let record = self.append(Record::WillGone { key }, effects);
+                self.will_gone_is_noted(key, record);
+            } else {
+                // So that nothing is left of the session, also if replay has its `Session` record and not its end.
+                let _ = self.append(Record::SessionEnded { key, will_due: UnixMs::NEVER }, effects);
+            }
         }
         self.forget_will(&pending);
     }
 
-    fn forget_will(&mut self, pending: &PendingWill) {
-        if pending.record.is_some() {
-            self.live.remove(pending.record);
+    pub(super) fn forget_will(&mut self, pending: &PendingWill) {
+        for record in [pending.record, pending.ended].into_iter().filter(|record| record.is_some()) {
+            self.live.remove(record);
         }
     }
 

@@ -80,7 +80,7 @@ pub(super) fn record<'a>(frame: &Frame<'a>) -> Result<Record<'a>, Defect> {
 }
 
 fn known(kind: u8) -> bool {
-    (kind::MESSAGE..=kind::ORIGIN_RELEASED).contains(&kind)
+    (kind::MESSAGE..=kind::DELIVERY_BEGUN).contains(&kind)
         || (kind::SESSION..=kind::RETAINED_CLEARED).contains(&kind)
 }
 
@@ -186,6 +186,14 @@ fn numbers(kind: u8, bytes: &[u8]) -> Option<Record<'_>> {
             let shard = ShardId(u16::try_from(values[1]).ok()?);
             Record::OriginReleased { mark: OriginKey { shard, lsn: Lsn(values[0]) } }
         }
+        (kind::DELIVERY_DONE, 2) => {
+            Record::DeliveryDone { list: Lsn(values[0]), place: u32::try_from(values[1]).ok()? }
+        }
+        (kind::DELIVERY_BEGUN, 2) => Record::DeliveryBegun {
+            list: Lsn(values[0]),
+            place: u32::try_from(values[1] & 0xFFFF_FFFF).ok()?,
+            packet_id: packet_id(values[1] >> 32)?,
+        },
         _ => return None,
     };
     Some(record)

@@ -19,6 +19,8 @@
 //! | 12 session ended | session u64, will due u64 |
 //! | 13 gap | session u64, skipped u64 |
 //! | 14 origin released | LSN u64, shard u16, zeros to 16 |
+//! | 15 delivery done | list u64, place u32, zeros to 16 |
+//! | 16 delivery begun | list u64, place u32, packet id u16, zeros u16 |
 //! | 32 session | rkyv [`SessionBody`] |
 //! | 33 subscribed | rkyv [`SubscribedBody`] |
 //! | 34 unsubscribed | rkyv [`UnsubscribedBody`] |
@@ -50,6 +52,8 @@ pub(super) mod kind {
     pub const SESSION_ENDED: u8 = 12;
     pub const GAP: u8 = 13;
     pub const ORIGIN_RELEASED: u8 = 14;
+    pub const DELIVERY_DONE: u8 = 15;
+    pub const DELIVERY_BEGUN: u8 = 16;
     pub const SESSION: u8 = 32;
     pub const SUBSCRIBED: u8 = 33;
     pub const UNSUBSCRIBED: u8 = 34;
@@ -227,6 +231,11 @@ fn body(record: &Record<'_>, out: &mut Vec<u8>) -> u8 {
         Record::Gap { key, skipped } => numbers(kind::GAP, [key.0, skipped], out),
         Record::OriginReleased { mark } => {
             numbers(kind::ORIGIN_RELEASED, [mark.lsn.0, mark.shard.0.into()], out)
+        }
+        Record::DeliveryDone { list, place } => numbers(kind::DELIVERY_DONE, [list.0, place.into()], out),
+        Record::DeliveryBegun { list, place, packet_id } => {
+            let packet_id = u64::from(packet_id.get()) << 32;
+            numbers(kind::DELIVERY_BEGUN, [list.0, u64::from(place) | packet_id], out)
         }
         Record::Session { .. }
         | Record::Subscribed { .. }

@@ -20,7 +20,7 @@ use crate::broker::effect::{Effect, Effects};
 use crate::broker::input::Input;
 use crate::broker::settings::Settings;
 use crate::config::AccountSource;
-use crate::ids::{ConnectionId, Lsn, ShardId};
+use crate::ids::{ConnectionId, Lsn, SessionKey, ShardId};
 use crate::journal::{GrowRequest, Grown, Io, IoDone, Journal, JournalError, Replayed, Storage};
 use crate::limits::{ADVANCE_BUDGET, JOURNAL_BACKLOG_BYTES_MAX, MESH_RETRY_MS, SWEEP_MS};
 use crate::live::Facts;
@@ -159,7 +159,7 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
         let replayed = replayed.map_err(|error| self.fatal(error))?;
         let lsn = self.out.journal.last_lsn();
         assert!(lsn == self.out.journal.durable(), "what was recovered is on disk (I5)");
-        self.input(Input::Replayed { lsn });
+        self.input(Input::Replayed { lsn, session_key_max: SessionKey(0) });
         Ok(replayed)
     }
 

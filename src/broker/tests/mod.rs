@@ -16,7 +16,7 @@ use super::effect::{CloseReason, Effect, Effects};
 use super::input::Input;
 use super::route::MeshMessage;
 use super::settings::Settings;
-use crate::ids::{ConnectionId, Lsn, ShardId};
+use crate::ids::{ConnectionId, Lsn, SessionKey, ShardId};
 use crate::journal;
 use crate::live::Facts;
 use crate::placement::Placement;
@@ -121,7 +121,7 @@ impl Bench {
         }
         let lsn = journal.last().map_or(Lsn::NONE, |(lsn, _)| *lsn);
         bench.world.journal = journal;
-        bench.handle(Input::Replayed { lsn });
+        bench.handle(Input::Replayed { lsn, session_key_max: SessionKey(0) });
         bench
     }
 

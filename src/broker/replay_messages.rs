@@ -1,0 +1,311 @@
+//! Replay of messages: who has them in the queue, what is in flight, what is retained, and what is to be routed again.
+//!
+//! The part of `replay` that is about records of messages; what is said there holds here.
+
+use super::Broker;
+use super::messages::Owed;
+use super::needs::Need;
+use super::retained::Held;
+use super::session::{Delivery, Entry, InFlight, Phase};
+use crate::ids::{Lsn, OriginKey, SessionKey};
+use crate::live::Facts;
+use crate::record::{Body, Recipient, Recipients};
+use crate::wire::{PacketId, QoS};
+
+impl Broker {
+    pub(super) fn replay_message(
+        &mut self,
+        lsn: Lsn,
+        body: &Body<'_>,
+        origin: Option<OriginKey>,
+        recipients: Recipients<'_>,
+        facts: &Facts<'_>,
+    ) {
+        let slot = self.replay_body(lsn, body, origin);
+        // Without recipients it is the body of a retained message, which is placed when its `Deliver` is on record.
+        if !recipients.is_empty() {
+            self.origins.recorded(origin, lsn, lsn, &mut self.live);
+        }
+        self.replay_recipients(slot, lsn, recipients, facts);
+    }
+
+    /// A body on disk, with the reference that replay holds.
+    fn replay_body(&mut self, lsn: Lsn, body: &Body<'_>, origin: Option<OriginKey>) -> u32 {
+        let slot = self.messages.insert_on_disk(body, lsn, origin).slot;
+        if body.retain {
+            // Perhaps the retained message of its topic, whose body is kept in memory; if not, the end of replay lets
+            // go of it.
+            self.messages.keep_bytes(slot, body);
+        }
+        let message = self.messages.get_mut(slot);
+        message.placed = true;
+        message.covered = true;
+        message.settled = true;
+        self.live.add(lsn, message.length());
+        self.replaying().by_record.insert(lsn, slot);
+        slot
+    }
+
+    pub(super) fn replay_deliver(
+        &mut self,
+        lsn: Lsn,
+        message: Lsn,
+        recipients: Recipients<'_>,
+        facts: &Facts<'_>,
+    ) {
+        if let Some(slot) = self.replaying().by_record.get(&message).copied() {
+            self.replaying().by_list.insert(lsn, slot);
+            let origin = self.messages.get(slot).origin;
+            self.origins.recorded(origin, message, lsn, &mut self.live);
+            self.replay_recipients(slot, lsn, recipients, facts);
+        }
+    }
+
+    /// The recipients that a record lists. Those that are gone are counted first: while the record is live, it has to
+    /// be known that they are.
+    fn replay_recipients(&mut self, message: u32, list: Lsn, recipients: Recipients<'_>, facts: &Facts<'_>) {
+        let listed = recipients.iter().filter(|recipient| !recipient.more).count();
+        if listed == 0 {
+            return;
+        }
+        let listed = u32::try_from(listed).expect("bounded by SESSIONS_PER_SHARD_MAX");
+        self.live.add_listed(list, 0, listed);
+        let mut all = recipients.iter().peekable();
+        let mut place = 0;
+        while let Some(first) = all.next() {
+            let mut ids: Vec<u32> = Some(first.subscription_id).filter(|id| *id != 0).into_iter().collect();
+            while let Some(more) = all.next_if(|next| next.more) {
+                ids.push(more.subscription_id);
+            }
+            if facts.gone.is_some_and(|gone| gone.contains(place)) {
+                self.live.recipient_gone(list, place);
+            } else {
+                let slot = self.replay_slot(first.session);
+                let handle = self.subscription_ids.intern(&ids);
+                self.replay_entry(slot, message, &first, handle, (list, place));
+            }
+            place += 1;
+        }
+    }
+
+    fn replay_entry(
+        &mut self,
+        slot: u32,
+        message: u32,
+        recipient: &Recipient,
+        subscription_id: u32,
+        (list, place): (Lsn, u32),
+    ) {
+        let stored = self.messages.get_mut(message);
+        let owed = u32::try_from(stored.owed.len()).expect("bounded by SESSIONS_PER_SHARD_MAX");
+        stored.owed.push(Owed {
+            session: slot,
+            subscription_id,
+            qos: recipient.qos,
+            retain: recipient.retain,
+            group: recipient.shared.then_some(recipient.group),
+            durable: true,
+            list,
+            place,
+            done: false,
+        });
+        let bytes = stored.length() as u64;
+        self.messages.retain(message);
+        let delivery = self.sessions.get_mut(slot).delivery();
+        delivery.bytes += bytes;
+        delivery.queue.push_back(Entry { message, owed, subscription_id, retain: recipient.retain });
+        self.statistics.queued += 1;
+    }
+
+    /// An entry that is in no queue any more.
+    pub(super) fn replay_entry_gone(&mut self, entry: Entry) {
+        self.statistics.queued -= 1;
+        self.subscription_ids.release(entry.subscription_id);
+        let owed = &mut self.messages.get_mut(entry.message).owed.as_mut_slice()[entry.owed as usize];
+        owed.done = true;
+        owed.subscription_id = 0;
+        let Owed { list, place, .. } = *owed;
+        self.live.recipient_gone(list, place);
+        self.release_message(entry.message);
+    }
+
+    /// The entry that a list has in that place, and the session that has it; none if it is gone.
+    fn replay_listed(&mut self, list: Lsn, place: u32) -> Option<(u32, Listed)> {
+        let replay = self.replaying();
+        let message = replay.by_list.get(&list).or_else(|| replay.by_record.get(&list)).copied()?;
+        let all = self.messages.get(message).owed.as_slice();
+        let index = all.binary_search_by_key(&(list, place), |owed| (owed.list, owed.place)).ok()?;
+        let owed = all.get(index).filter(|owed| !owed.done)?;
+        let index = u32::try_from(index).expect("bounded by SESSIONS_PER_SHARD_MAX");
+        Some((owed.session, Listed { message, owed: index }))
+    }
+
+    /// The entry leaves its queue, wherever it is there.
+    pub(super) fn replay_done(&mut self, list: Lsn, place: u32) {
+        let Some((slot, listed)) = self.replay_listed(list, place) else { return };
+        let delivery = self.sessions.get_mut(slot).delivery();
+        let flying = delivery.in_flight.iter().position(|in_flight| listed.is(in_flight.entry));
+        let queued = || delivery.queue.iter().position(|entry| listed.is(*entry));
+        match flying.or_else(queued) {
+            Some(index) if flying.is_some() => self.replay_flight_done(slot, index),
+            Some(index) => self.replay_queued_done(slot, index),
+            None => {}
+        }
+    }
+
+    fn replay_flight_done(&mut self, slot: u32, index: usize) {
+        let in_flight = self.sessions.get_mut(slot).delivery().in_flight.remove(index);
+        let in_flight = in_flight.expect("just found there");
+        Broker::flight_records(&in_flight).for_each(|need| self.need_is_gone(need));
+        self.replay_taken_out(slot, in_flight.entry);
+    }
+
+    fn replay_queued_done(&mut self, slot: u32, index: usize) {
+        let entry = self.sessions.get_mut(slot).delivery().queue.remove(index);
+        self.replay_taken_out(slot, entry.expect("just found there"));
+    }
+
+    fn replay_taken_out(&mut self, slot: u32, entry: Entry) {
+        let bytes = self.messages.get(entry.message).length() as u64;
+        let session = self.sessions.get_mut(slot);
+        session.delivery().bytes -= bytes;
+        session.delivery.take_if(|delivery| delivery.is_empty() && delivery.left.is_empty());
+        self.replay_entry_gone(entry);
+    }
+
+    /// The first entry of that message in a session's queue, of those at QoS 2 or of the others.
+    fn replay_find(&self, delivery: &Delivery, message: Lsn, exactly_once: bool) -> Option<usize> {
+        delivery.queue.iter().position(|entry| {
+            self.messages.get(entry.message).lsn == message
+                && (self.entry_qos(*entry) == QoS::ExactlyOnce) == exactly_once
+        })
+    }
+
+    pub(super) fn replay_acknowledged(&mut self, key: SessionKey, message: Lsn, packet_id: Option<PacketId>) {
+        let Some(slot) = self.sessions.find_key(key) else { return };
+        let Some(delivery) = self.sessions.get(slot).delivery.as_deref() else { return };
+        let flying = packet_id.and_then(|packet_id| delivery.find(packet_id));
+        // Without a packet id it was acknowledged at QoS 1, or expired before it had one.
+        let expired = || self.replay_find(delivery, message, true);
+        let queued = self.replay_find(delivery, message, false).or_else(expired);
+        match (flying, queued) {
+            (Some(index), _) => self.replay_flight_done(slot, index),
+            (None, Some(index)) if packet_id.is_none() => self.replay_queued_done(slot, index),
+            (None, _) => {}
+        }
+    }
+
+    pub(super) fn replay_inbound(
+        &mut self,
+        lsn: Lsn,
+        key: SessionKey,
+        packet_id: PacketId,
+        body: &Body<'_>,
+        facts: &Facts<'_>,
+    ) {
+        let origin = OriginKey { shard: self.shard, lsn };
+        let _ = self.replay_body(lsn, body, Some(origin));
+        if !facts.routed {
+            self.live.add(lsn, 0);
+            self.live.set_unrouted(lsn, true);
+            self.replaying().unrouted.insert(lsn, key);
+            self.origins.routing(lsn);
+        }
+        // Key 0: the publisher's session does not outlive its connection.
+        if key != SessionKey(0) && !facts.released {
+            let slot = self.replay_slot(key);
+            self.live.add(lsn, 0);
+            self.live.set_taken(lsn, true);
+            self.sessions.get_mut(slot).inbound.get_or_insert_default().insert(packet_id, lsn);
+        }
+    }
+
+    pub(super) fn replay_routed(&mut self, inbound: Lsn) {
+        if self.replaying().unrouted.remove(&inbound).is_some() {
+            self.live.set_unrouted(inbound, false);
+            self.live.remove(inbound);
+        }
+        self.origins.routed_at_replay(inbound);
+    }
+
+    pub(super) fn replay_released(&mut self, key: SessionKey, packet_id: PacketId) {
+        let Some(slot) = self.sessions.find_key(key) else { return };
+        let inbound = self.sessions.get_mut(slot).inbound.as_mut();
+        if let Some(lsn) = inbound.and_then(|inbound| inbound.remove(&packet_id)) {
+            self.need_is_gone(Need::Taken(lsn));
+        }
+    }
+
+    pub(super) fn replay_begun(&mut self, lsn: Lsn, list: Lsn, place: u32, packet_id: PacketId) {
+        let Some((slot, listed)) = self.replay_listed(list, place) else { return };
+        let delivery = self.sessions.get_mut(slot).delivery();
+        if let Some(index) = delivery.queue.iter().position(|entry| listed.is(*entry)) {
+            self.replay_flight(lsn, slot, index, packet_id);
+        }
+    }
+
+    pub(super) fn replay_sent(&mut self, lsn: Lsn, key: SessionKey, message: Lsn, packet_id: PacketId) {
+        let Some(slot) = self.sessions.find_key(key) else { return };
+        let Some(delivery) = self.sessions.get(slot).delivery.as_deref() else { return };
+        if let Some(index) = self.replay_find(delivery, message, true) {
+            self.replay_flight(lsn, slot, index, packet_id);
+        }
+    }
+
+    /// It may have been sent: it is sent again with DUP.
+    fn replay_flight(&mut self, lsn: Lsn, slot: u32, index: usize, packet_id: PacketId) {
+        let delivery = self.sessions.get_mut(slot).delivery();
+        let Some(entry) = delivery.queue.remove(index) else { return };
+        let (begun, received) = (lsn, Lsn::NONE);
+        delivery.in_flight.push_back(InFlight { entry, packet_id, phase: Phase::Sent, begun, received });
+        delivery.last_packet_id = packet_id.get();
+        self.live.add(lsn, 0);
+    }
+
+    pub(super) fn replay_received(&mut self, lsn: Lsn, key: SessionKey, packet_id: PacketId) {
+        let Some(slot) = self.sessions.find_key(key) else { return };
+        let Some(delivery) = self.sessions.get_mut(slot).delivery.as_deref_mut() else { return };
+        let Some(index) = delivery.find(packet_id) else { return };
+        let in_flight = &mut delivery.in_flight[index];
+        in_flight.phase = Phase::Released;
+        let dead = std::mem::replace(&mut in_flight.received, lsn);
+        self.live.add(lsn, 0);
+        if dead.is_some() {
+            self.live.remove(dead);
+        }
+    }
+
+    pub(super) fn replay_retained(&mut self, lsn: Lsn, message: Lsn) {
+        let Some(slot) = self.replaying().by_record.get(&message).copied() else { return };
+        let stored = self.messages.get(slot);
+        let bytes = u32::try_from(stored.length()).expect("a packet's length fits 32 bits");
+        let Some(topic) = stored.body().map(|body| Box::<str>::from(body.topic)) else { return };
+        self.messages.retain(slot);
+        self.messages.pin(slot, true);
+        self.live.add(lsn, 0);
+        let number = self.retained.next_number();
+        if let Some(old) = self.retained.set(&topic, Held { message: slot, bytes, number, record: lsn }) {
+            self.replay_unpin(old);
+        }
+    }
+
+    pub(super) fn replay_unpin(&mut self, held: Held) {
+        self.live.remove(held.record);
+        self.messages.pin(held.message, false);
+        self.messages.take_bytes(held.message);
+        self.release_message(held.message);
+    }
+}
+
+/// An entry by what it names.
+#[derive(Clone, Copy, Debug)]
+struct Listed {
+    message: u32,
+    owed: u32,
+}
+
+impl Listed {
+    fn is(self, entry: Entry) -> bool {
+        (entry.message, entry.owed) == (self.message, self.owed)
+    }
+}
