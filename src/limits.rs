@@ -211,6 +211,23 @@ pub const SEGMENT_BYTES_FIRST: u64 = 8 << 20;
 /// Free segments kept for acknowledgements and sessions. Below, when no more can be made: publishes are refused.
 pub const SEGMENTS_RESERVE: usize = 2;
 
+/// Free segments above the reserve below which those that are half empty are emptied, before the pool grows.
+pub const SEGMENTS_AHEAD: usize = 1;
+
+/// Segments below which none is emptied into others: two for checkpoints, one that is copied into, the reserve, and
+/// some to choose from. A smaller pool is recycled from the log's old end only.
+pub const RECLAIM_SEGMENTS_MIN: usize = 8;
+
+/// A segment in which records died a moment ago will soon need no copying, or less: it is left alone for so long.
+pub const RECLAIM_QUIET_MS: u64 = 15_000;
+
+/// Segments emptied before a checkpoint frees them together. More would save checkpoints and hold their room longer.
+pub const COPIES_PER_CHECKPOINT: usize = 4;
+
+/// Log behind the last checkpoint at which the next is written: half of what a start is to replay at most, because the
+/// log goes on while it is written.
+pub const CHECKPOINT_TAIL_BYTES: u64 = 128 << 20;
+
 /// Wait before growing a journal is tried again after the disk was full.
 pub const GROW_RETRY_MS: u64 = 1_000;
 

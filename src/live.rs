@@ -24,6 +24,9 @@ pub const CHUNK_LSNS: u64 = 256;
 /// What a record without a body is taken to weigh: its frame and a few numbers.
 const NOTE_BYTES: u64 = 64;
 
+/// What a record with a body weighs beside it: frame, lengths, one recipient.
+const HEAD_BYTES: u64 = 96;
+
 /// One bit for each number of a chunk.
 pub type Bits = [u64; 4];
 
@@ -142,7 +145,7 @@ impl Facts<'static> {
 pub struct Estimate {
     /// Records, exactly.
     pub records: u64,
-    /// Bytes: those of bodies by the mean of their chunk.
+    /// Bytes on disk, about: those of bodies by the mean of their chunk.
     pub bytes: u64,
 }
 
@@ -160,7 +163,7 @@ impl LiveSet {
         chunk.live[word] |= bit;
         if body_bytes > 0 {
             chunk.bodies[word] |= bit;
-            chunk.body_bytes += body_bytes as u64;
+            chunk.body_bytes += body_bytes as u64 + HEAD_BYTES;
         }
         self.count += 1;
     }
@@ -303,14 +306,23 @@ impl LiveSet {
             .map(|(lsn, shared)| (*lsn, &shared.gone))
     }
 
-    /// `Inbound` records that are still to be routed.
-    pub fn unrouted(&self) -> impl Iterator<Item = Lsn> {
-        self.unrouted.iter().copied()
+    /// `Inbound` records from that one on that are still to be routed, in order.
+    pub fn unrouted_from(&self, lsn: Lsn) -> impl Iterator<Item = Lsn> {
+        self.unrouted.range(lsn..).copied()
     }
 
-    /// `Inbound` records whose packet id is taken.
-    pub fn taken(&self) -> impl Iterator<Item = Lsn> {
-        self.taken.iter().copied()
+    /// `Inbound` records from that one on whose packet id is taken, in order.
+    pub fn taken_from(&self, lsn: Lsn) -> impl Iterator<Item = Lsn> {
+        self.taken.range(lsn..).copied()
+    }
+}
+
+/// The bits of a chunk without those of numbers above the last one.
+pub fn up_to(number: u64, bits: &Bits, last: Lsn) -> Bits {
+    if (number + 1) * CHUNK_LSNS - 1 <= last.0 {
+        *bits
+    } else {
+        and(bits, &mask(number, &(Lsn::NONE..=last)))
     }
 }
 
@@ -403,7 +415,11 @@ mod tests {
         for range in [1..2_001, 255..257, 256..512, 300..301, 64..64, 1_000..1_999] {
             let expected = range.clone().filter(|lsn| lsn % 3 == 1).count() as u64;
             let estimate = live.estimate(Lsn(range.start)..Lsn(range.end));
-            assert_eq!(estimate, Estimate { records: expected, bytes: expected * 1_000 }, "{range:?}");
+            assert_eq!(
+                estimate,
+                Estimate { records: expected, bytes: expected * (1_000 + HEAD_BYTES) },
+                "{range:?}"
+            );
         }
         live.remove(Lsn(1));
         assert_eq!(live.oldest(), Some(Lsn(4)));
@@ -416,9 +432,9 @@ mod tests {
         live.add(Lsn(1), 300);
         live.add(Lsn(2), 100);
         live.add(Lsn(3), 0);
-        assert_eq!(live.estimate(Lsn(1)..Lsn(4)).bytes, 400 + NOTE_BYTES);
+        assert_eq!(live.estimate(Lsn(1)..Lsn(4)).bytes, 400 + 2 * HEAD_BYTES + NOTE_BYTES);
         live.remove(Lsn(2));
-        assert_eq!(live.estimate(Lsn(1)..Lsn(4)).bytes, 200 + NOTE_BYTES);
+        assert_eq!(live.estimate(Lsn(1)..Lsn(4)).bytes, 200 + HEAD_BYTES + NOTE_BYTES);
         live.remove(Lsn(1));
         assert_eq!(live.estimate(Lsn(1)..Lsn(4)).bytes, NOTE_BYTES);
     }

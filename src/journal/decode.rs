@@ -43,6 +43,11 @@ pub(super) fn frame_extent(length: usize) -> usize {
     FRAME_BYTES + length.next_multiple_of(8)
 }
 
+/// What the frame that begins so claims to take.
+pub(super) fn extent(frame: &[u8; FRAME_BYTES]) -> usize {
+    frame_extent(u32::from_le_bytes(get(frame, frame_at::LENGTH)) as usize)
+}
+
 /// LSN and extent of the frame at the front, unchecked but for the bounds: enough to step over it.
 pub(super) fn step(bytes: &[u8]) -> Result<(Lsn, usize), Defect> {
     if bytes.len() < FRAME_BYTES {

@@ -174,9 +174,20 @@ const _: () = assert!(align_of::<ArchivedSessionBody<'static>>() == 1);
 
 /// Append the frame and body of a record. Nothing can fail; the bounds on topics and packets keep lengths in range.
 pub(super) fn encode(lsn: Lsn, record: &Record<'_>, out: &mut Vec<u8>) {
+    let start = begin_frame(out);
+    let kind = body(record, out);
+    seal_frame(start, lsn, kind, out);
+}
+
+/// Room for a frame, whose body follows; where it begins.
+pub(super) fn begin_frame(out: &mut Vec<u8>) -> usize {
     let start = out.len();
     out.extend_from_slice(&[0; FRAME_BYTES]);
-    let kind = body(record, out);
+    start
+}
+
+/// Fill in the frame in front of a body.
+pub(super) fn seal_frame(start: usize, lsn: Lsn, kind: u8, out: &mut Vec<u8>) {
     let length = out.len() - start - FRAME_BYTES;
     out.resize(start + FRAME_BYTES + length.next_multiple_of(8), 0);
     let frame = &mut out[start..];

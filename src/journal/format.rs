@@ -16,7 +16,8 @@
 //! | first LSN | 56 | 8 | of its first record |
 //! | oldest live LSN | 64 | 8 | records below may be gone |
 //! | hash key | 72 | 16 | of the data directory |
-//! | zeros | 88 | 4,004 | |
+//! | kind | 88 | 4 | 0: part of the log; 1: records kept of segments that are gone; 2: checkpoints. Each counts its sequence for itself |
+//! | zeros | 92 | 4,000 | |
 //! | CRC | 4,092 | 4 | CRC32C of everything before it. Here in every version of the format |
 //!
 //! | block header | offset | size | |
@@ -31,7 +32,7 @@
 //! | record bytes | 56 | 4 | |
 //! | record count | 60 | 4 | |
 //! | previous CRC | 64 | 4 | of the block before it |
-//! | kind | 68 | 4 | 0: records. Room for footers and checkpoints |
+//! | kind | 68 | 4 | 0: records; 1: kept records, each with its own number; 2: part of a checkpoint |
 //! | zeros | 72 | 8 | |
 //!
 //! Records follow at 80, then zeros up to a multiple of 4,096.
@@ -57,8 +58,23 @@ pub(super) const ARCHIVE_DESCRIPTOR: u32 = 0x0008_0132;
 pub(super) const BLOCK_HEADER_BYTES: usize = 80;
 /// Size of the frame before a record's body.
 pub(super) const FRAME_BYTES: usize = 24;
-/// Kind of a block that holds records, or none.
-pub(super) const KIND_RECORDS: u32 = 0;
+
+/// What a segment, and each block in it, is for.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub(super) enum Kind {
+    /// The log: its blocks are linked, and their records numbered without a gap.
+    Log = 0,
+    /// Records that were live when their segment was given up.
+    Kept = 1,
+    /// Checkpoints.
+    Checkpoint = 2,
+}
+
+impl Kind {
+    pub fn from_number(number: u32) -> Option<Kind> {
+        [Kind::Log, Kind::Kept, Kind::Checkpoint].into_iter().find(|kind| *kind as u32 == number)
+    }
+}
 
 const SEGMENT_MAGIC: [u8; 8] = *b"IRONPOST";
 const BLOCK_MAGIC: [u8; 4] = *b"IPBK";
@@ -78,7 +94,8 @@ mod segment_at {
     pub const FIRST_LSN: usize = FIRST_BLOCK + 8;
     pub const OLDEST_LIVE: usize = FIRST_LSN + 8;
     pub const HASH_KEY: usize = OLDEST_LIVE + 8;
-    pub const END: usize = HASH_KEY + 16;
+    pub const KIND: usize = HASH_KEY + 16;
+    pub const END: usize = KIND + 4;
     pub const CRC: usize = super::PAGE_BYTES - 4;
 }
 
@@ -112,7 +129,7 @@ pub(super) mod frame_at {
 
 // The tables above, as the compiler reads them: a change of any of these is another format version.
 const _: () = assert!(segment_at::VERSION == 8 && segment_at::SEQUENCE == 24 && segment_at::EPOCH == 32);
-const _: () = assert!(segment_at::FIRST_LSN == 56 && segment_at::HASH_KEY == 72 && segment_at::END == 88);
+const _: () = assert!(segment_at::FIRST_LSN == 56 && segment_at::HASH_KEY == 72 && segment_at::KIND == 88);
 const _: () = assert!(segment_at::CRC == 4_092 && segment_at::END <= segment_at::CRC);
 const _: () = assert!(block_at::EPOCH == 8 && block_at::FIRST_LSN == 32 && block_at::RECORD_BYTES == 56);
 const _: () = assert!(block_at::KIND == 68 && block_at::END + 8 == BLOCK_HEADER_BYTES);
@@ -122,6 +139,7 @@ const _: () = assert!(BLOCK_HEADER_BYTES.is_multiple_of(8) && FRAME_BYTES.is_mul
 /// What the first page of a segment says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct SegmentHeader {
+    pub kind: Kind,
     pub shard: ShardId,
     pub shards: u16,
     pub previous_crc: u32,
@@ -163,6 +181,7 @@ impl SegmentHeader {
         put(&mut page, segment_at::FIRST_LSN, self.first_lsn.0.to_le_bytes());
         put(&mut page, segment_at::OLDEST_LIVE, self.oldest_live.0.to_le_bytes());
         put(&mut page, segment_at::HASH_KEY, self.hash_key);
+        put(&mut page, segment_at::KIND, (self.kind as u32).to_le_bytes());
         let crc = crc32c::crc32c(&page[..segment_at::CRC]);
         put(&mut page, segment_at::CRC, crc.to_le_bytes());
         page
@@ -181,7 +200,11 @@ impl SegmentHeader {
         if version != VERSION || u32::from_le_bytes(get(page, segment_at::ARCHIVE)) != ARCHIVE_DESCRIPTOR {
             return FirstPage::Foreign { version };
         }
+        let Some(kind) = Kind::from_number(u32::from_le_bytes(get(page, segment_at::KIND))) else {
+            return FirstPage::Foreign { version: VERSION + 1 };
+        };
         FirstPage::Header(SegmentHeader {
+            kind,
             shard: ShardId(u16::from_le_bytes(get(page, segment_at::SHARD))),
             shards: u16::from_le_bytes(get(page, segment_at::SHARDS)),
             previous_crc: u32::from_le_bytes(get(page, segment_at::PREVIOUS_CRC)),
@@ -288,6 +311,7 @@ mod tests {
 
     fn header() -> SegmentHeader {
         SegmentHeader {
+            kind: Kind::Kept,
             shard: ShardId(3),
             shards: 8,
             previous_crc: 0xDEAD_BEEF,
@@ -325,7 +349,7 @@ mod tests {
             record_bytes: 5_000,
             record_count: 6,
             previous_crc: 7,
-            kind: KIND_RECORDS,
+            kind: Kind::Log as u32,
         };
         let mut block = vec![0; extent(5_000)];
         block[100] = 9;

@@ -6,10 +6,12 @@
 //! [`storage::Storage`].
 //!
 //! - `format`, `encode`, `decode`: bytes
-//! - `segment`: the pool of files, what is live in each, growth
-//! - `writer`: blocks and group commit
-//! - `reader`: replay, and single records back
-//! - `recover`, `scan`: opening, torn tail versus corruption
+//! - `pool`, `segment`, `kept`: the files, what is in each, growth
+//! - `writer`, `flight`: blocks and group commit
+//! - `reclaim`, `copy`, `checkpoint`: giving segments up before all of their records are dead
+//! - `reader`: single records back
+//! - `recover`, `inventory`, `scan`, `tail`: opening, torn tail versus corruption
+//! - `replay`: all that is needed, in order, at start
 //! - `directory`: the data directory above the shards, with its `meta` file
 //!
 //! # Shape
@@ -78,26 +80,36 @@
 //! block that records it. The reserve is there so that this is not reached. Reading mapped bytes of a sector that the
 //! disk cannot read kills the process with SIGBUS: fail-stop without a message; the kernel's log has the sector.
 
+mod checkpoint;
+mod copy;
 mod decode;
 pub mod directory;
 mod encode;
 mod error;
+mod flight;
 mod format;
+mod inventory;
+mod kept;
+mod pool;
 mod reader;
+mod reclaim;
 mod recover;
+mod replay;
 mod scan;
 mod segment;
 pub mod storage;
+mod tail;
 mod writer;
 
 pub use error::{JournalError, Problem};
-pub use reader::Replayed;
+pub use pool::{GrowRequest, Grown};
 pub use recover::open;
-pub use segment::{GrowRequest, Grown};
+pub use replay::Replayed;
 pub use storage::Storage;
 
 use crate::ids::{Lsn, ShardId};
 use crate::limits;
+use crate::live::LiveSet;
 use crate::reactor::{Errno, File};
 use crate::record::Record;
 use crate::time::{Nanos, Now};
@@ -121,6 +133,10 @@ pub struct Options {
     pub segments_max: usize,
     /// Free segments below which, if no more can be made, `reserve_reached` says so.
     pub reserve: usize,
+    /// Log behind the last checkpoint at which the next is written.
+    pub checkpoint_tail_bytes: u64,
+    /// How long a segment must have lost nothing before what is live in it is copied.
+    pub reclaim_quiet_ms: u64,
 }
 
 impl Options {
@@ -135,6 +151,8 @@ impl Options {
             segments_first: limits::SEGMENTS_FIRST,
             segments_max: limits::SEGMENTS_MAX,
             reserve: limits::SEGMENTS_RESERVE,
+            checkpoint_tail_bytes: limits::CHECKPOINT_TAIL_BYTES,
+            reclaim_quiet_ms: limits::RECLAIM_QUIET_MS,
         }
     }
 }
@@ -198,6 +216,30 @@ pub struct Statistics {
     pub segments_freed: u64,
     /// Segments made by growing.
     pub segments_grown: u64,
+    /// Segments whose live records were copied so that they can be given up.
+    pub segments_copied: u64,
+    /// Those records.
+    pub records_copied: u64,
+    /// Bytes of the blocks they were copied in.
+    pub bytes_copied: u64,
+    /// Checkpoints completed.
+    pub checkpoints: u64,
+    /// Bytes of the blocks of all checkpoints.
+    pub checkpoint_bytes: u64,
+}
+
+impl Statistics {
+    /// Bytes written for each byte that was appended.
+    pub fn write_amplification(&self) -> f64 {
+        self.bytes_written as f64 / self.record_bytes.max(1) as f64
+    }
+}
+
+/// Whose operation is in flight.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Lane {
+    Log,
+    Reclaim,
 }
 
 /// The journal of one shard. Made by [`open`].
@@ -205,9 +247,14 @@ pub struct Statistics {
 pub struct Journal<S> {
     storage: S,
     hash_key: [u8; 16],
-    pool: segment::Pool,
+    pool: pool::Pool,
     writer: writer::Writer,
+    reclaim: reclaim::Reclaim,
     reader: reader::Reader,
+    lane: Option<Lane>,
+    /// The last operation begun was the log's, so a copy's turn has come.
+    copies_turn: bool,
+    stopping: bool,
     statistics: Statistics,
     tail_bytes_zeroed: u64,
 }
@@ -223,11 +270,6 @@ impl<S: Storage> Journal<S> {
         self.writer.durable()
     }
 
-    /// The oldest record that can still be read; one more than the last if there is none.
-    pub fn first_lsn(&self) -> Lsn {
-        self.pool.open().map_or(self.last_lsn().next(), |_| self.pool.first_lsn())
-    }
-
     /// The hash key recorded when the journal was made.
     pub fn hash_key(&self) -> [u8; 16] {
         self.hash_key
@@ -238,9 +280,14 @@ impl<S: Storage> Journal<S> {
         self.statistics
     }
 
-    /// Segments that hold the log, and free ones.
+    /// Segments that hold something, and free ones.
     pub fn segments(&self) -> (usize, usize) {
-        (self.pool.live_count(), self.pool.free_count())
+        (self.pool.in_use(), self.pool.free_count())
+    }
+
+    /// Bytes of the log that a start now would replay whole.
+    pub fn tail_bytes(&self) -> u64 {
+        self.reclaim.tail_bytes(&self.pool)
     }
 
     /// Bytes after the last valid block that opening had to zero: 0 after a clean stop in a segment's first life.
@@ -271,20 +318,62 @@ impl<S: Storage> Journal<S> {
         self.writer.pending_bytes()
     }
 
-    /// The next operation to submit, if none is in flight: a write, and after its completion a sync.
+    /// The next operation to submit, if none is in flight: a write, and after its completion a sync. `live`: what is
+    /// needed of everything appended so far.
     ///
-    /// Also yields the witness block when `next_deadline` has passed.
-    pub fn commit(&mut self, now: Now) -> Option<Io> {
-        let io = self.writer.commit(now.mono, &mut self.pool, &self.hash_key, &mut self.statistics)?;
+    /// Also yields the witness block when `next_deadline` has passed, and what giving up segments takes. That may read
+    /// from the disk; an error is fatal, like one of `completed`.
+    pub fn commit(&mut self, live: &LiveSet, now: Now) -> Result<Option<Io>, JournalError> {
+        let io = match self.lane {
+            Some(Lane::Log) => self.commit_log(now),
+            Some(Lane::Reclaim) => self.commit_reclaim(live, now)?,
+            None => self.begin(live, now)?,
+        };
         match &io {
-            Io::Write { buffer, .. } => self.statistics.bytes_written += buffer.len() as u64,
-            Io::Sync { .. } => self.statistics.syncs += 1,
+            Some(Io::Write { buffer, .. }) => self.statistics.bytes_written += buffer.len() as u64,
+            Some(Io::Sync { .. }) => self.statistics.syncs += 1,
+            None => {}
         }
+        Ok(io)
+    }
+
+    fn begin(&mut self, live: &LiveSet, now: Now) -> Result<Option<Io>, JournalError> {
+        if self.writer.has_failed() {
+            return Ok(None);
+        }
+        if self.stopping {
+            return Ok(self.commit_log(now));
+        }
+        if !self.copies_turn
+            && let Some(io) = self.commit_log(now)
+        {
+            self.copies_turn = true;
+            return Ok(Some(io));
+        }
+        self.copies_turn = false;
+        Ok(self.commit_reclaim(live, now)?.or_else(|| self.commit_log(now)))
+    }
+
+    fn commit_log(&mut self, now: Now) -> Option<Io> {
+        let io = self.writer.commit(now.mono, &mut self.pool, &self.hash_key, &mut self.statistics)?;
+        self.lane = Some(Lane::Log);
         Some(io)
     }
 
-    /// Ask for the witness block at the next `commit` without the idle time: before a clean stop.
+    fn commit_reclaim(&mut self, live: &LiveSet, now: Now) -> Result<Option<Io>, JournalError> {
+        let Journal { storage, hash_key, pool, writer, reclaim, statistics, .. } = self;
+        let mut world = reclaim::World { pool, writer, storage, live, now, hash_key, statistics };
+        let io = reclaim.commit(&mut world).inspect_err(|_| self.writer.stop())?;
+        if io.is_some() {
+            self.lane = Some(Lane::Reclaim);
+        }
+        Ok(io)
+    }
+
+    /// Ask for the witness block at the next `commit` without the idle time, and give no more segments up: before a clean
+    /// stop.
     pub fn witness(&mut self) {
+        self.stopping = true;
         self.writer.witness_now();
     }
 
@@ -293,23 +382,48 @@ impl<S: Storage> Journal<S> {
     /// # Panics
     ///
     /// If no such operation is in flight, or after an error (I4).
-    pub fn completed(&mut self, done: IoDone, now: Now) -> Result<Option<Lsn>, JournalError> {
-        let before = self.pool.free_count();
-        let mark = self.writer.completed(done, now.mono, &mut self.pool, &self.storage)?;
-        self.statistics.segments_freed += (self.pool.free_count() - before) as u64;
+    pub fn completed(&mut self, done: IoDone, live: &LiveSet, now: Now) -> Result<Option<Lsn>, JournalError> {
+        let lane = self.lane.expect("a completion is of the operation in flight");
+        let mark = match lane {
+            Lane::Log => self.writer.completed(done, now.mono, &mut self.pool, &self.storage)?,
+            Lane::Reclaim => {
+                assert!(!self.writer.has_failed(), "I4: after an I/O error nothing becomes durable");
+                let Journal { storage, hash_key, pool, writer, reclaim, statistics, .. } = self;
+                let mut world = reclaim::World { pool, writer, storage, live, now, hash_key, statistics };
+                reclaim.completed(done, &mut world).inspect_err(|_| self.writer.stop())?;
+                None
+            }
+        };
+        if !self.writer.in_flight() && !self.reclaim.in_flight() {
+            self.lane = None;
+        }
+        self.statistics.segments_freed = self.pool.freed;
         Ok(mark)
     }
 
     /// When `commit` or `grow` has something to do though nothing happened. Call both then, and in every turn.
     pub fn next_deadline(&self) -> Option<Nanos> {
         let retry = self.pool.retry_at(self.writer.block_bytes_wanted());
-        self.writer.next_deadline(&self.pool).into_iter().chain(retry).min()
+        let witness = if self.lane.is_none() { self.writer.next_deadline(&self.pool) } else { None };
+        witness.into_iter().chain(retry).min()
     }
 
-    /// Records below are dead. Segments wholly below are recycled once a block that says so is durable: the next one,
-    /// or the witness.
-    pub fn release(&mut self, oldest_live: Lsn) {
-        self.writer.release(oldest_live);
+    /// Whether `commit` should be called again right away.
+    pub fn wants_turn(&self, live: &LiveSet) -> bool {
+        self.lane.is_none()
+            && !self.writer.has_failed()
+            && !self.stopping
+            && self.reclaim.wants_turn(&self.pool, live, &self.writer)
+    }
+
+    /// Look at what is needed no more: once a second or so, and before a clean stop.
+    ///
+    /// Segments with nothing live at the log's old end are recycled once a block that says so is durable: the next one,
+    /// or the witness. Others are given up by a checkpoint, when free ones are low.
+    pub fn observe(&mut self, live: &LiveSet, now: Now) {
+        let oldest = live.oldest().unwrap_or(self.last_lsn().next());
+        self.writer.release(oldest);
+        self.reclaim.observe(&self.pool, live, now.mono);
     }
 
     /// Whether there are fewer free segments than the reserve and no more can be made: refuse publishes.
@@ -319,7 +433,8 @@ impl<S: Storage> Journal<S> {
 
     /// A segment to be made by a background thread, if the pool should grow and is not growing yet.
     pub fn grow(&mut self, now: Now) -> Option<GrowRequest> {
-        self.pool.grow(self.writer.block_bytes_wanted(), now.mono)
+        let soon = self.reclaim.has_prospects();
+        self.pool.grow(self.writer.block_bytes_wanted(), soon, now.mono)
     }
 
     /// What the background thread made of the request. An error is for the log; nothing is lost by it.

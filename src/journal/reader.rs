@@ -1,43 +1,41 @@
-//! Records back: all of them once at start, and single ones later.
+//! Single records back. (All of them, at start, are `replay`'s.)
 //!
-//! A single record is found by the pool's index of blocks, then by stepping over the frames of its block. Blocks not
+//! A record is found by the pool's index of blocks, then by stepping over the frames of its block. Blocks not
 //! yet durable are read from the writer's memory, those of sealed segments through a map, those of the open segment
-//! through a copy; the copy and the place reached are remembered, because a queue is drained in order.
+//! through a copy; the copy and the place reached are remembered, because a queue is drained in order. A record that
+//! was kept when its segment was given up is found by its own place.
 
+use super::checkpoint::Image;
 use super::decode::{self, Defect};
 use super::error::{JournalError, Problem};
-use super::format::{BLOCK_HEADER_BYTES, BlockHeader};
-use super::segment::{Pool, Segment};
+use super::format::{BLOCK_HEADER_BYTES, BlockHeader, FRAME_BYTES};
+use super::kept::Kept;
+use super::pool::Pool;
+use super::segment::{BlockPlace, Segment};
 use super::storage::Storage;
 use super::{Journal, Statistics};
 use crate::ids::Lsn;
 use crate::limits;
-use crate::live::Facts;
 use crate::record::Record;
-
-/// What a replay went through.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Replayed {
-    /// Records applied.
-    pub records: u64,
-    /// Bytes of the blocks they were in.
-    pub bytes: u64,
-}
 
 /// What reading remembers.
 #[derive(Debug, Default)]
 pub(super) struct Reader {
-    replay: Replay,
+    pub(super) replay: Replay,
+    /// What replay goes by.
+    pub(super) image: Option<Image>,
     /// Copy of the block at (sequence, offset).
-    block: Vec<u8>,
+    pub(super) block: Vec<u8>,
     block_at: Option<(u64, u64)>,
     cursor: Cursor,
+    /// Index of the segment of kept records that was read last.
+    kept: usize,
     maps: usize,
 }
 
 /// Whether the records of before were handed out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-enum Replay {
+pub(super) enum Replay {
     #[default]
     Due,
     /// There are none.
@@ -56,6 +54,10 @@ struct Cursor {
 }
 
 impl Reader {
+    pub fn new(image: Option<Image>) -> Reader {
+        Reader { image, ..Reader::default() }
+    }
+
     pub fn replayed(&self) -> bool {
         self.replay != Replay::Due
     }
@@ -67,47 +69,6 @@ impl Reader {
 }
 
 impl<S: Storage> Journal<S> {
-    /// Hand every record that is kept to `apply`, in LSN order. Once, before the first append.
-    ///
-    /// # Panics
-    ///
-    /// At the second call.
-    pub fn replay(
-        &mut self,
-        apply: &mut dyn FnMut(Lsn, Record<'_>, Facts<'_>),
-    ) -> Result<Replayed, JournalError> {
-        assert!(self.reader.replay != Replay::Done, "a journal is replayed once");
-        self.reader.replay = Replay::Done;
-        let mut replayed = Replayed::default();
-        let mut expected = self.pool.first_lsn();
-        for segment in self.pool.live() {
-            for (begin, end) in segment.extents() {
-                self.reader.load(&self.storage, segment, begin, end)?;
-                replayed.bytes += end - begin;
-                let frames = frames(&self.reader.block);
-                let mut position = 0;
-                while position < frames.len() {
-                    let at = begin + (BLOCK_HEADER_BYTES + position) as u64;
-                    let (lsn, record, extent) = decode::frame(&frames[position..])
-                        .and_then(|(frame, extent)| Ok((frame.lsn, decode::record(&frame)?, extent)))
-                        .map_err(|defect| damaged(&self.storage, segment, at, defect))?;
-                    if lsn != expected {
-                        return Err(wrong_lsn(&self.storage, segment, at, expected, lsn));
-                    }
-                    apply(lsn, record, Facts::NONE);
-                    expected = lsn.next();
-                    position += extent;
-                    replayed.records += 1;
-                }
-            }
-        }
-        if expected != self.last_lsn().next() {
-            let segment = self.pool.open().expect("a journal has an open segment");
-            return Err(wrong_lsn(&self.storage, segment, segment.end, self.last_lsn().next(), expected));
-        }
-        Ok(replayed)
-    }
-
     /// Hand the record with that number to `apply`: durable, in flight or just appended.
     ///
     /// An error means that the disk lost what it had, or that the record was released before.
@@ -120,14 +81,32 @@ impl<S: Storage> Journal<S> {
         if lsn > self.writer.durable() {
             return Err(self.no_such_record(lsn));
         }
-        let Some(index) = self.pool.find(lsn) else { return Err(self.no_such_record(lsn)) };
+        let Some(index) = self.pool.find(lsn) else { return self.read_kept(lsn, apply) };
         let sealed = index + 1 < self.pool.live_count();
         if sealed {
             self.reader.map(&self.storage, &mut self.pool, index);
         }
         let segment = &self.pool.live()[index];
-        let Some((begin, end)) = segment.block_of(lsn) else { return Err(self.no_such_record(lsn)) };
-        self.reader.read(&self.storage, segment, (begin, end), lsn, apply, &mut self.statistics)
+        let Some(block) = segment.block_of(lsn) else { return Err(self.no_such_record(lsn)) };
+        self.reader.read(&self.storage, segment, &block, lsn, apply, &mut self.statistics)
+    }
+
+    fn read_kept(&mut self, lsn: Lsn, apply: &mut dyn FnMut(Record<'_>)) -> Result<(), JournalError> {
+        let Some((index, offset)) = self.pool.find_kept(lsn, self.reader.kept) else {
+            return Err(self.no_such_record(lsn));
+        };
+        self.reader.kept = index;
+        let kept = &self.pool.kept[index];
+        self.reader.load_frame(&self.storage, kept, offset)?;
+        let (record, found) = decode::frame(&self.reader.block)
+            .and_then(|(frame, _)| Ok((decode::record(&frame)?, frame.lsn)))
+            .map_err(|defect| damaged(&self.storage, &kept.name, offset, defect))?;
+        if found != lsn {
+            return Err(wrong_lsn(&self.storage, &kept.name, offset, lsn, found));
+        }
+        apply(record);
+        self.statistics.records_read += 1;
+        Ok(())
     }
 
     fn no_such_record(&self, lsn: Lsn) -> JournalError {
@@ -159,7 +138,7 @@ impl Reader {
         &mut self,
         storage: &S,
         segment: &Segment,
-        (begin, end): (u64, u64),
+        &BlockPlace { begin, end, .. }: &BlockPlace,
         lsn: Lsn,
         apply: &mut dyn FnMut(Record<'_>),
         statistics: &mut Statistics,
@@ -184,15 +163,38 @@ impl Reader {
             }
             None => &self.block[..],
         };
-        let (record, position) =
-            find(frames(block), start, lsn).map_err(|defect| damaged(storage, segment, begin, defect))?;
+        let (record, position) = find(frames(block), start, lsn)
+            .map_err(|defect| damaged(storage, &segment.name, begin, defect))?;
         apply(record);
         self.cursor = Cursor { sequence, block: begin, lsn, position };
         statistics.records_read += 1;
         Ok(())
     }
 
-    fn load<S: Storage>(
+    /// Copy the frame of a kept record.
+    pub fn load_frame<S: Storage>(
+        &mut self,
+        storage: &S,
+        kept: &Kept,
+        offset: u64,
+    ) -> Result<(), JournalError> {
+        self.block_at = None;
+        let mut frame = [0; FRAME_BYTES];
+        let failed = |error: std::io::Error| {
+            JournalError::kernel("read", storage.describe(&kept.name), &error).at(offset)
+        };
+        storage.read_at(kept.file, offset, &mut frame).map_err(failed)?;
+        let extent = decode::extent(&frame);
+        if offset + extent as u64 > kept.end {
+            let (expected, found) = ((kept.end - offset) as usize, extent);
+            return Err(damaged(storage, &kept.name, offset, Defect::Length { expected, found }));
+        }
+        self.block.resize(extent, 0);
+        self.block.shrink_to(2 * limits::BLOCK_BYTES_MAX);
+        storage.read_at(kept.file, offset, &mut self.block).map_err(failed)
+    }
+
+    pub fn load<S: Storage>(
         &mut self,
         storage: &S,
         segment: &Segment,
@@ -217,7 +219,7 @@ impl Reader {
 }
 
 /// The frames of a block, or nothing if its header is not one. Witness blocks may follow in the same bytes.
-fn frames(block: &[u8]) -> &[u8] {
+pub(super) fn frames(block: &[u8]) -> &[u8] {
     BlockHeader::claimed(block)
         .and_then(|header| block[BLOCK_HEADER_BYTES..].get(..header.record_bytes as usize))
         .unwrap_or_default()
@@ -236,7 +238,7 @@ fn find(frames: &[u8], mut position: usize, lsn: Lsn) -> Result<(Record<'_>, usi
     }
 }
 
-fn damaged<S: Storage>(storage: &S, segment: &Segment, at: u64, defect: Defect) -> JournalError {
+pub(super) fn damaged<S: Storage>(storage: &S, name: &str, at: u64, defect: Defect) -> JournalError {
     let (what, expected, found) = match defect {
         Defect::Length { expected, found } => {
             ("the room for a record", format!("{expected} bytes"), format!("{found} bytes"))
@@ -251,21 +253,27 @@ fn damaged<S: Storage>(storage: &S, segment: &Segment, at: u64, defect: Defect) 
             ("the body of a record", format!("as type {kind} says"), "something else".to_owned())
         }
     };
-    corrupt(storage, segment, at, what, expected, found)
+    corrupt(storage, name, at, what, expected, found)
 }
 
-fn wrong_lsn<S: Storage>(storage: &S, segment: &Segment, at: u64, expected: Lsn, found: Lsn) -> JournalError {
-    corrupt(storage, segment, at, "the number of a record", expected.0.to_string(), found.0.to_string())
+pub(super) fn wrong_lsn<S: Storage>(
+    storage: &S,
+    name: &str,
+    at: u64,
+    expected: Lsn,
+    found: Lsn,
+) -> JournalError {
+    corrupt(storage, name, at, "the number of a record", expected.0.to_string(), found.0.to_string())
 }
 
 fn corrupt<S: Storage>(
     storage: &S,
-    segment: &Segment,
+    name: &str,
     at: u64,
     what: &'static str,
     expected: String,
     found: String,
 ) -> JournalError {
     let problem = Problem::Corrupt { what, expected: expected.into(), found: found.into() };
-    JournalError::new("read", storage.describe(&segment.name), problem).at(at)
+    JournalError::new("read", storage.describe(name), problem).at(at)
 }

@@ -9,17 +9,22 @@
 
 use std::collections::VecDeque;
 
+use super::checkpoint::{Image, Listed, Step};
 use super::error::{JournalError, Problem};
-use super::format::{BlockHeader, FirstPage, PAGE_BYTES, SegmentHeader, VERSION};
+use super::format::{FirstPage, Kind, PAGE_BYTES, SegmentHeader};
+use super::inventory::{Found, Inventory, check_unused, headers, inventory, remove};
+use super::kept::Kept;
+use super::pool::{Checkpoints, Pool};
 use super::reader::Reader;
-use super::scan::{Chain, WINDOW_BYTES, Window, corruption};
-use super::segment::{self, Pool, Segment, Vacant};
+use super::reclaim::{Before, Reclaim};
+use super::scan::{Chain, Window, corruption};
+use super::segment::{self, Segment, Vacant};
 use super::storage::Storage;
+use super::tail::{confirm, confirm_tail, zero_tail};
 use super::writer::{End, Writer};
 use super::{Journal, Options, Statistics};
 use crate::ids::Lsn;
 use crate::limits;
-use crate::reactor::File;
 use crate::time::Now;
 
 const BOUNDS: &str = "segment sizes are multiples of 4,096 from 16,384 to 1 GiB, a first one is not larger than a later \
@@ -39,9 +44,16 @@ pub fn open<S: Storage>(
     let Inventory { files, unfinished, mut next_number } = inventory(&storage, &options)?;
     let headers = headers(&storage, &options, &files)?;
     let hash_key = headers.first().map_or(options.hash_key, |(_, header)| header.hash_key);
-    check_unused(&storage, &files, &hash_key, headers.last().map_or(0, |(_, header)| header.sequence))?;
-
-    let Log { live, end, torn_bytes } = follow(&storage, &files, &headers, &hash_key)?;
+    let of_kind = |kind| -> Vec<(usize, SegmentHeader)> {
+        headers.iter().filter(|(_, header)| header.kind == kind).copied().collect()
+    };
+    let (log, kept, checkpoint) = (of_kind(Kind::Log), of_kind(Kind::Kept), of_kind(Kind::Checkpoint));
+    let newest = |headers: &[(usize, SegmentHeader)]| headers.last().map_or(0, |(_, header)| header.sequence);
+    check_unused(&storage, &files, &hash_key, newest(&log))?;
+    let whole = checkpoints(&storage, &files, &checkpoint, &hash_key)?;
+    let scene = Scene { storage: &storage, files: &files, log: &log, kept: &kept, hash_key: &hash_key };
+    let (recovered, used) = assemble_any(&scene, whole)?;
+    let Log { live, kept: kept_segments, image, end, torn_bytes } = recovered;
     remove(&storage, &unfinished)?;
     let tail_bytes_zeroed = match live.back() {
         Some(last) => {
@@ -50,31 +62,64 @@ pub fn open<S: Storage>(
         }
         None => 0,
     };
-    let mut free = vacant(&files, &live);
+    let in_use = match &used {
+        Some(used) if image.is_some() => {
+            let found = &files[used.file];
+            confirm(&storage, found.file, &found.name, used.last_block)?;
+            let first = used.image.first_sequence;
+            checkpoint.iter().filter(|(_, header)| header.sequence >= first).collect()
+        }
+        _ => Vec::new(),
+    };
+    let checkpoint_segments: VecDeque<Checkpoints> = in_use
+        .into_iter()
+        .map(|(index, header)| {
+            let Found { file, name, bytes, .. } = &files[*index];
+            Checkpoints { file: *file, name: name.clone(), header: *header, end: *bytes }
+        })
+        .collect();
+    let tail = match &image {
+        Some(image) => (image.head.sequence, image.head.offset),
+        None => (0, 0),
+    };
+    let before = Before { kept: newest(&kept), checkpoints: newest(&checkpoint), tail };
+    let mut free = vacant(&files, |name| {
+        live.iter().all(|segment| &*segment.name != name)
+            && kept_segments.iter().all(|kept| &*kept.name != name)
+            && checkpoint_segments.iter().all(|checkpoints| &*checkpoints.name != name)
+    });
     if live.is_empty() {
         fill_first_pool(&storage, &options, &mut free, &mut next_number)?;
     }
     // The pool begins with what was dead already freed: that it is dead was read from a durable block.
-    let mut pool = Pool::new(&options, seed, live, free, next_number);
+    let mut pool = Pool::new(&options, seed, live, kept_segments, checkpoint_segments, free, next_number);
     pool.free_below(end.oldest_live);
+    pool.freed = 0;
+    checkpoint.iter().for_each(|(index, _)| pool.keep_slot_of(&files[*index].name));
     if pool.open().is_none() {
         begin(&storage, &options, &mut pool, &hash_key)?;
     }
-    let mut reader = Reader::default();
+    let mut reader = Reader::new(image);
     if end.last_lsn == Lsn::NONE {
         reader.skip_replay();
     }
     let writer = Writer::new(&options, end, now.mono);
+    let reclaim = Reclaim::new(&options, writer.block_bytes_max(), before);
     let statistics = Statistics::default();
-    Ok(Journal { storage, hash_key, pool, writer, reader, statistics, tail_bytes_zeroed })
-}
-
-/// A file under a segment's name.
-struct Found {
-    name: Box<str>,
-    file: File,
-    bytes: u64,
-    first_page: FirstPage,
+    let lane = None;
+    Ok(Journal {
+        storage,
+        hash_key,
+        pool,
+        writer,
+        reclaim,
+        reader,
+        lane,
+        copies_turn: false,
+        stopping: false,
+        statistics,
+        tail_bytes_zeroed,
+    })
 }
 
 fn validate<S: Storage>(storage: &S, options: &Options) -> Result<(), JournalError> {
@@ -91,211 +136,80 @@ fn validate<S: Storage>(storage: &S, options: &Options) -> Result<(), JournalErr
     Err(JournalError::new("open", storage.describe(""), Problem::Setting { bounds: BOUNDS }))
 }
 
-/// The segment files of a directory.
-struct Inventory {
-    files: Vec<Found>,
-    /// `create` did not get to its end (or the setting changed): all zeros and not of a usual length.
-    unfinished: Vec<String>,
-    /// The first number that no name has.
-    next_number: u32,
-}
-
-/// Every segment file, synced before anything of it is read (I5).
-fn inventory<S: Storage>(storage: &S, options: &Options) -> Result<Inventory, JournalError> {
-    let names = storage.list().map_err(|error| JournalError::kernel("list", storage.describe(""), &error))?;
-    let mut numbers: Vec<u32> = names.iter().filter_map(|name| segment::number(name)).collect();
-    numbers.sort_unstable();
-    if numbers.len() > limits::SEGMENTS_MAX {
-        let problem = Problem::TooManySegments { found: numbers.len() };
-        return Err(JournalError::new("open", storage.describe(""), problem));
-    }
-    let next_number = numbers.last().map_or(1, |last| last + 1);
-    let mut inventory = Inventory { files: Vec::new(), unfinished: Vec::new(), next_number };
-    for number in numbers {
-        let found = examine(storage, segment::name(number))?;
-        let usual = [options.segment_bytes, options.segment_bytes_first].contains(&found.bytes);
-        let unused = found.first_page == FirstPage::Zero && !begins_block(storage, &found)?;
-        if unused && !usual {
-            inventory.unfinished.push(found.name.into());
-        } else {
-            inventory.files.push(found);
-        }
-    }
-    Ok(inventory)
-}
-
-fn examine<S: Storage>(storage: &S, name: String) -> Result<Found, JournalError> {
-    let failed = |operation| {
-        let name = &name;
-        move |error: std::io::Error| JournalError::kernel(operation, storage.describe(name), &error)
-    };
-    let file = storage.open(&name).map_err(failed("open"))?;
-    storage.sync(file).map_err(failed("sync"))?;
-    let bytes = storage.len(file).map_err(failed("measure"))?;
-    let mut page = [0; PAGE_BYTES];
-    if bytes >= 2 * PAGE_BYTES as u64 {
-        storage.read_at(file, 0, &mut page).map_err(failed("read"))?;
-    }
-    Ok(Found { name: name.into(), file, bytes, first_page: SegmentHeader::decode(&page) })
-}
-
-/// Whether the second page has a block's magic.
-fn begins_block<S: Storage>(storage: &S, found: &Found) -> Result<bool, JournalError> {
-    let mut window = Window::new(storage, &found.name, found.file, found.bytes);
-    let page = window.get(PAGE_BYTES as u64, PAGE_BYTES)?;
-    Ok(page.is_some_and(|page| BlockHeader::claimed(page).is_some()))
-}
-
-fn remove<S: Storage>(storage: &S, unfinished: &[String]) -> Result<(), JournalError> {
-    for name in unfinished {
-        storage
-            .remove(name)
-            .map_err(|error| JournalError::kernel("remove", storage.describe(name), &error))?;
-    }
-    if unfinished.is_empty() {
-        return Ok(());
-    }
-    storage.sync_directory().map_err(|error| JournalError::kernel("sync", storage.describe(""), &error))
-}
-
-/// Segments that are or were part of the log, by sequence; each one's index in `files`.
-fn headers<S: Storage>(
-    storage: &S,
-    options: &Options,
-    files: &[Found],
-) -> Result<Vec<(usize, SegmentHeader)>, JournalError> {
-    let mut headers = Vec::new();
-    for (index, found) in files.iter().enumerate() {
-        let refuse = |problem| {
-            Err(JournalError::new("open the journal segment", storage.describe(&found.name), problem))
-        };
-        match found.first_page {
-            FirstPage::Zero | FirstPage::Invalid => {}
-            FirstPage::Foreign { version } => {
-                return refuse(Problem::Version { supported: VERSION, found: version });
-            }
-            FirstPage::Header(header) if header.shards != options.shards => {
-                let (recorded, requested) = (header.shards, options.shards);
-                return refuse(Problem::ShardCount { recorded, requested });
-            }
-            FirstPage::Header(header) if header.shard != options.shard => {
-                let (recorded, requested) = (header.shard, options.shard);
-                return refuse(Problem::Shard { recorded, requested });
-            }
-            FirstPage::Header(header) => headers.push((index, header)),
-        }
-    }
-    headers.sort_by_key(|(_, header)| header.sequence);
-    let corrupt = |index: usize, what, expected: String, found: String| {
-        Err(corruption(storage, &files[index].name, 0, what, expected, found))
-    };
-    for (index, header) in &headers {
-        if header.bytes != files[*index].bytes {
-            let (expected, found) = (header.bytes.to_string(), files[*index].bytes.to_string());
-            return corrupt(*index, "the length of the file", expected, found);
-        }
-    }
-    for pair in headers.windows(2) {
-        let [(_, before), (index, after)] = pair else { unreachable!("windows of two") };
-        if before.sequence == after.sequence {
-            let expected = "one that no other segment has".to_owned();
-            return corrupt(*index, "the sequence", expected, after.sequence.to_string());
-        }
-        if before.hash_key != after.hash_key {
-            let expected = "that of the segment before it".to_owned();
-            return corrupt(*index, "the hash key", expected, "another".to_owned());
-        }
-    }
-    Ok(headers)
-}
-
-/// A file without a valid header is free, unless it holds blocks that are newer than every header: then its header was
-/// durable, because it is synced before the first block is written, and has been lost.
-fn check_unused<S: Storage>(
-    storage: &S,
-    files: &[Found],
-    hash_key: &[u8; 16],
-    newest: u64,
-) -> Result<(), JournalError> {
-    for found in files {
-        let suspect = match found.first_page {
-            FirstPage::Invalid => true,
-            FirstPage::Zero => begins_block(storage, found)?,
-            FirstPage::Header(_) | FirstPage::Foreign { .. } => false,
-        };
-        if !suspect {
-            continue;
-        }
-        let mut window = Window::new(storage, &found.name, found.file, found.bytes);
-        // Unusually large blocks are left out: nothing here tells the claims of a block from those that a sender
-        // put into a payload, and each would cost its length in checksums.
-        let wanted = |block: &BlockHeader| {
-            block.sequence > newest && block.record_bytes as usize <= limits::BLOCK_BYTES_MAX
-        };
-        let block = window.find_block(PAGE_BYTES as u64, hash_key, wanted)?;
-        if let Some((offset, block)) = block {
-            let expected =
-                format!("one of sequence {}: block {} at {offset} is intact", block.sequence, block.number);
-            return Err(corruption(
-                storage,
-                &found.name,
-                0,
-                "the segment header",
-                expected,
-                "damaged".to_owned(),
-            ));
-        }
-    }
-    Ok(())
-}
-
-/// The log.
+/// The log, and what is kept beside it.
 struct Log {
     live: VecDeque<Segment>,
+    kept: Vec<Kept>,
+    /// What replay goes by, unless all that it covers is dead.
+    image: Option<Image>,
     end: End,
     /// Bytes behind the end of the last segment that the block in flight may have touched.
     torn_bytes: u64,
 }
 
-/// Follow the chain from the oldest segment that may have live records to its end, and judge the end.
-fn follow<S: Storage>(
-    storage: &S,
-    files: &[Found],
-    headers: &[(usize, SegmentHeader)],
-    hash_key: &[u8; 16],
-) -> Result<Log, JournalError> {
+/// What everything here looks at.
+struct Scene<'a, S> {
+    storage: &'a S,
+    files: &'a [Found],
+    /// Of the log, by sequence.
+    log: &'a [(usize, SegmentHeader)],
+    /// Of kept records, by sequence.
+    kept: &'a [(usize, SegmentHeader)],
+    hash_key: &'a [u8; 16],
+}
+
+/// The log by the newest checkpoint that everything is there for, or without one.
+///
+/// Any of them leads to the same state: what it names and what follows it was checked to be there as it was written. So
+/// one that is damaged, or names what is, is passed over as long as nothing that an older one needs was overwritten.
+fn assemble_any<S: Storage>(
+    scene: &Scene<'_, S>,
+    checkpoints: Vec<Checkpoint>,
+) -> Result<(Log, Option<Checkpoint>), JournalError> {
+    let mut first_error = None;
+    for checkpoint in checkpoints.into_iter().rev() {
+        match assemble(scene, Some(&checkpoint.image)) {
+            Ok(log) => return Ok((log, Some(checkpoint))),
+            Err(error) if matches!(error.problem, Problem::Corrupt { .. }) => {
+                first_error.get_or_insert(error);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    match (assemble(scene, None), first_error) {
+        (Ok(log), _) => Ok((log, None)),
+        (Err(_), Some(error)) | (Err(error), None) => Err(error),
+    }
+}
+
+/// Follow the chain from the oldest segment that has to be read whole to its end, and judge the end; then look for what
+/// the checkpoint names besides.
+fn assemble<S: Storage>(scene: &Scene<'_, S>, image: Option<&Image>) -> Result<Log, JournalError> {
+    let headers = scene.log;
     let run = headers.chunk_by(|(_, a), (_, b)| a.sequence + 1 == b.sequence).next_back().unwrap_or_default();
     let oldest_live = headers.iter().map(|(_, header)| header.oldest_live).max().unwrap_or_default();
     // A header is as durable as a block, so what it says is dead need not be read.
     let dead = run.windows(2).take_while(|pair| pair[1].1.first_lsn <= oldest_live).count();
-    let mut chain = Chain {
-        next_block: 1,
-        next_lsn: Lsn(1),
-        previous_crc: 0,
-        durable: Lsn::NONE,
-        oldest_live,
-        uncovered: false,
-    };
+    let covered =
+        image.and_then(|image| run.iter().position(|(_, header)| header.sequence == image.head.sequence));
+    let begin = covered.map_or(dead, |covered| covered.max(dead));
+    let mut chain = Chain::new(oldest_live);
+    chain.durable = image.and_then(|image| image.needed).unwrap_or_default();
     let mut live = VecDeque::new();
     let mut torn_bytes = 0;
-    for (position, (index, header)) in run.iter().enumerate().skip(dead) {
-        let found = &files[*index];
-        if position == dead {
-            let Chain { next_block, next_lsn, previous_crc, .. } = &mut chain;
-            (*next_block, *next_lsn, *previous_crc) =
-                (header.first_block, header.first_lsn, header.previous_crc);
+    for (position, (index, header)) in run.iter().enumerate().skip(begin) {
+        if position == begin {
+            chain.begin(header);
         }
-        let mut segment = Segment::new(found.file, found.name.clone(), *header);
-        let mut window = Window::new(storage, &found.name, found.file, found.bytes);
-        window.follow_chain(&mut segment, &mut chain, hash_key)?;
+        let (segment, mut window) = scene.follow(*index, header, &mut chain)?;
         match run.get(position + 1) {
-            Some((_, next)) => check_continues(storage, &segment, &chain, next)?,
-            None => torn_bytes = window.judge_tail(&segment, &chain, hash_key)?,
+            Some((_, next)) => check_continues(scene.storage, &segment, &chain, next)?,
+            None => torn_bytes = window.judge_tail(&segment, &chain, scene.hash_key)?,
         }
         live.push_back(segment);
     }
-    if let Some((index, lowest)) = run.first() {
-        check_reaches_back(storage, files, *index, lowest, chain.oldest_live)?;
+    if let Some((index, lowest)) = run.first().filter(|_| covered.is_none()) {
+        check_reaches_back(scene.storage, scene.files, *index, lowest, chain.oldest_live)?;
     }
     let end = End {
         last_lsn: Lsn(chain.next_lsn.0 - 1),
@@ -304,7 +218,134 @@ fn follow<S: Storage>(
         oldest_live: chain.oldest_live,
         uncovered: chain.uncovered,
     };
-    Ok(Log { live, end, torn_bytes })
+    let image = image.filter(|image| covered.is_some() && image.head.last_lsn >= end.oldest_live);
+    let mut log = Log { live, kept: Vec::new(), image: image.cloned(), end, torn_bytes };
+    if let Some(image) = image {
+        scene.find_listed(image, &mut log)?;
+    }
+    Ok(log)
+}
+
+impl<'a, S: Storage> Scene<'a, S> {
+    fn window(&self, index: usize) -> Window<'a, S> {
+        let found = &self.files[index];
+        Window::new(self.storage, &found.name, found.file, found.bytes)
+    }
+
+    fn follow(
+        &self,
+        index: usize,
+        header: &SegmentHeader,
+        chain: &mut Chain,
+    ) -> Result<(Segment, Window<'a, S>), JournalError> {
+        let found = &self.files[index];
+        let mut segment = Segment::new(found.file, found.name.clone(), *header);
+        let mut window = self.window(index);
+        window.follow_chain(&mut segment, chain, self.hash_key)?;
+        Ok((segment, window))
+    }
+
+    /// Every segment that the checkpoint names and that is not all dead.
+    fn find_listed(&self, image: &Image, log: &mut Log) -> Result<(), JournalError> {
+        let mut before = Vec::new();
+        for listed in image.listed.iter().filter(|listed| listed.last_lsn >= log.end.oldest_live) {
+            if log.live.iter().any(|one| (Kind::Log, one.header.sequence) == (listed.kind, listed.sequence)) {
+                continue;
+            }
+            let among = if listed.kind == Kind::Log { self.log } else { self.kept };
+            let same =
+                |header: &SegmentHeader| (header.sequence, header.epoch) == (listed.sequence, listed.epoch);
+            let Some((index, header)) = among.iter().find(|(_, header)| same(header)) else {
+                return Err(self.missing(listed));
+            };
+            let (end, crc) = if listed.kind == Kind::Log {
+                let mut chain = Chain::new(Lsn::NONE);
+                chain.begin(header);
+                let (segment, _) = self.follow(*index, header, &mut chain)?;
+                let reached = (segment.end, segment.last_crc);
+                before.push(segment);
+                reached
+            } else {
+                let found = &self.files[*index];
+                let mut kept = Kept::new(found.file, found.name.clone(), *header);
+                self.window(*index).follow_kept(&mut kept, listed.end, self.hash_key)?;
+                kept.sealed = true;
+                let reached = (kept.end, kept.last_crc);
+                log.kept.push(kept);
+                reached
+            };
+            if (end, crc) != (listed.end, listed.last_crc) {
+                let expected =
+                    format!("blocks up to {}, the last with checksum {:08x}", listed.end, listed.last_crc);
+                let name = &self.files[*index].name;
+                return Err(corruption(
+                    self.storage,
+                    name,
+                    end,
+                    "what is here",
+                    expected,
+                    "no valid block".to_owned(),
+                ));
+            }
+        }
+        before.sort_by_key(|segment| segment.header.sequence);
+        before.into_iter().rev().for_each(|segment| log.live.push_front(segment));
+        Ok(())
+    }
+
+    /// A segment that a checkpoint names is not there: its header is damaged, or its file is gone.
+    fn missing(&self, listed: &Listed) -> JournalError {
+        let damaged = self.files.iter().find(|found| found.first_page == FirstPage::Invalid);
+        let name = damaged.map_or("", |found| &*found.name);
+        let what = if listed.kind == Kind::Log { "log" } else { "kept records" };
+        let expected =
+            format!("segment {} ({what}) with records up to {}", listed.sequence, listed.last_lsn.0);
+        let found = if damaged.is_some() { "damaged" } else { "missing" };
+        corruption(self.storage, name, 0, "the segment header", expected, found.to_owned())
+    }
+}
+
+/// A checkpoint that is whole, and where its end is.
+struct Checkpoint {
+    image: Image,
+    /// Index of the file with its last block, and where that block is.
+    file: usize,
+    last_block: (u64, u64),
+}
+
+/// Every whole checkpoint, oldest first.
+fn checkpoints<S: Storage>(
+    storage: &S,
+    files: &[Found],
+    headers: &[(usize, SegmentHeader)],
+    hash_key: &[u8; 16],
+) -> Result<Vec<Checkpoint>, JournalError> {
+    let mut whole: Vec<Checkpoint> = Vec::new();
+    let mut image: Option<Image> = None;
+    let mut next = (0, 0);
+    for (index, header) in headers {
+        // One may go on in the next segment.
+        if next != (header.first_block, header.previous_crc) {
+            image = None;
+        }
+        let found = &files[*index];
+        let mut window = Window::new(storage, &found.name, found.file, found.bytes);
+        next = window.follow_checkpoints(header, hash_key, |lsn, kind, body, place| {
+            match Image::step(image.as_mut(), header.sequence, lsn, kind, body) {
+                Step::Begins(begun) => image = Some(*begun),
+                Step::Added => {}
+                Step::Foreign => image = None,
+            }
+            if image.as_ref().is_some_and(|image| image.needed.is_some())
+                && let Some(image) = image.take()
+            {
+                // The one before it serves if this one is damaged, or names what is.
+                whole.drain(..whole.len().saturating_sub(1));
+                whole.push(Checkpoint { image, file: *index, last_block: place });
+            }
+        })?;
+    }
+    Ok(whole)
 }
 
 /// The run must hold the oldest live record. If it does not, a segment before it has lost its header or its file.
@@ -361,77 +402,17 @@ fn check_continues<S: Storage>(
     ))
 }
 
-/// Write the last block, and the header of its segment, once more as they were read, and sync.
-///
-/// A sync that failed in the life before may have left their pages readable and clean though they never reached the
-/// device; the sync before reading then had nothing to do. What precedes them is durable, for it was synced before they
-/// were written. Tearing bytes that replace themselves changes nothing.
-fn confirm_tail<S: Storage>(storage: &S, segment: &Segment) -> Result<(), JournalError> {
-    let failed = |operation, offset| {
-        move |error: std::io::Error| {
-            JournalError::kernel(operation, storage.describe(&segment.name), &error).at(offset)
-        }
-    };
-    let page = PAGE_BYTES as u64;
-    let last = segment.extents().last().unwrap_or((page, segment.end));
-    let mut piece = vec![0; WINDOW_BYTES];
-    for (mut offset, end) in [(0, page), last] {
-        while offset < end {
-            let count = usize::try_from(end - offset).map_or(WINDOW_BYTES, |rest| rest.min(WINDOW_BYTES));
-            let piece = &mut piece[..count];
-            storage.read_at(segment.file, offset, piece).map_err(failed("read", offset))?;
-            storage.write_at(segment.file, offset, piece).map_err(failed("write", offset))?;
-            offset += count as u64;
-        }
-    }
-    storage.sync(segment.file).map_err(failed("sync", last.0))
-}
-
-/// Zero what the block in flight may have left, so that nobody ever has to think about it again. Pages that are zero
-/// stay untouched. Returns how many bytes were not.
-fn zero_tail<S: Storage>(storage: &S, segment: &Segment, bytes: u64) -> Result<u64, JournalError> {
-    let failed = |operation, offset| {
-        move |error: std::io::Error| {
-            JournalError::kernel(operation, storage.describe(&segment.name), &error).at(offset)
-        }
-    };
-    let mut zeroed = 0;
-    let mut piece = vec![0; WINDOW_BYTES];
-    let mut offset = segment.end;
-    let end = segment.end + bytes;
-    while offset < end {
-        let count = usize::try_from(end - offset).map_or(WINDOW_BYTES, |rest| rest.min(WINDOW_BYTES));
-        let piece = &mut piece[..count];
-        storage.read_at(segment.file, offset, piece).map_err(failed("read", offset))?;
-        let used = piece.chunks(PAGE_BYTES).rposition(|page| page.iter().any(|byte| *byte != 0));
-        if let Some(used) = used {
-            let used = &mut piece[..(used + 1) * PAGE_BYTES];
-            used.fill(0);
-            storage.write_at(segment.file, offset, used).map_err(failed("write", offset))?;
-            zeroed += used.len() as u64;
-        }
-        offset += count as u64;
-    }
-    if zeroed > 0 {
-        storage.sync(segment.file).map_err(failed("sync", segment.end))?;
-    }
-    Ok(zeroed)
-}
-
-/// Every file that is not in the log.
-fn vacant(files: &[Found], live: &VecDeque<Segment>) -> VecDeque<Vacant> {
-    let free = |found: &&Found| live.iter().all(|segment| segment.name != found.name);
-    files
-        .iter()
-        .filter(free)
-        .map(|found| {
-            let epoch = match found.first_page {
-                FirstPage::Header(header) => header.epoch,
-                _ => 0,
-            };
-            Vacant { file: found.file, name: found.name.clone(), bytes: found.bytes, epoch }
-        })
-        .collect()
+/// Every file that is not in use.
+fn vacant(files: &[Found], unused: impl Fn(&str) -> bool) -> VecDeque<Vacant> {
+    let free = files.iter().filter(|found| unused(&found.name));
+    free.map(|found| {
+        let epoch = match found.first_page {
+            FirstPage::Header(header) => header.epoch,
+            _ => 0,
+        };
+        Vacant { file: found.file, name: found.name.clone(), bytes: found.bytes, epoch }
+    })
+    .collect()
 }
 
 fn fill_first_pool<S: Storage>(
@@ -459,8 +440,9 @@ fn begin<S: Storage>(
     pool: &mut Pool,
     hash_key: &[u8; 16],
 ) -> Result<(), JournalError> {
-    let (vacant, epoch) = pool.take(0, 1).expect("the first pool has at least one segment");
+    let (vacant, epoch) = pool.take(0, Kind::Log, 1).expect("the first pool has at least one segment");
     let header = SegmentHeader {
+        kind: Kind::Log,
         shard: options.shard,
         shards: options.shards,
         previous_crc: 0,

@@ -3,8 +3,10 @@
 //! Decides which block is valid, and whether bytes that are not may be what a crash left of the block in flight. Which
 //! files to scan and what to do about the outcome is `recover`'s.
 
+use super::decode;
 use super::error::{JournalError, Problem};
-use super::format::{self, BlockHeader, KIND_RECORDS, PAGE_BYTES, VERSION};
+use super::format::{self, BLOCK_HEADER_BYTES, BlockHeader, Kind, PAGE_BYTES, SegmentHeader, VERSION};
+use super::kept::{Kept, Place};
 use super::segment::Segment;
 use super::storage::Storage;
 use crate::ids::Lsn;
@@ -26,6 +28,26 @@ pub(super) struct Chain {
     pub oldest_live: Lsn,
     /// The last block has records.
     pub uncovered: bool,
+}
+
+impl Chain {
+    /// Of a log that begins.
+    pub fn new(oldest_live: Lsn) -> Chain {
+        Chain {
+            next_block: 1,
+            next_lsn: Lsn(1),
+            previous_crc: 0,
+            durable: Lsn::NONE,
+            oldest_live,
+            uncovered: false,
+        }
+    }
+
+    /// What must hold for the first block of that segment.
+    pub fn begin(&mut self, header: &SegmentHeader) {
+        (self.next_block, self.next_lsn, self.previous_crc) =
+            (header.first_block, header.first_lsn, header.previous_crc);
+    }
 }
 
 /// A file, read in large pieces.
@@ -110,12 +132,13 @@ impl<'a, S: Storage> Window<'a, S> {
                 let name = self.name;
                 return Err(corruption(self.storage, name, segment.end, "what is here", expected, found));
             }
-            if block.kind != KIND_RECORDS {
+            if block.kind != Kind::Log as u32 {
                 let problem = Problem::Version { supported: VERSION, found: VERSION + 1 };
                 let object = self.storage.describe(self.name);
                 return Err(JournalError::new("read a block of", object, problem).at(segment.end));
             }
-            segment.add_block(block.first_lsn, block.record_count, format::extent(block.record_bytes));
+            let bytes = format::extent(block.record_bytes);
+            segment.add_block(block.first_lsn, block.record_count, bytes, crc);
             *chain = Chain {
                 next_block: block.number + 1,
                 next_lsn: Lsn(block.first_lsn.0 + u64::from(block.record_count)),
@@ -126,6 +149,79 @@ impl<'a, S: Storage> Window<'a, S> {
             };
         }
         Ok(())
+    }
+
+    /// Take the blocks of kept records up to that offset into the segment.
+    pub fn follow_kept(
+        &mut self,
+        kept: &mut Kept,
+        end: u64,
+        hash_key: &[u8; 16],
+    ) -> Result<(), JournalError> {
+        while kept.end < end {
+            let link = (kept.next_block, kept.last_crc);
+            let Some((block, crc)) = self.linked(&kept.header, kept.end, link, hash_key)? else {
+                return Ok(());
+            };
+            let bytes = format::extent(block.record_bytes);
+            let begin = kept.end;
+            let frames = self.frames(begin, &block)?;
+            let mut places = Vec::with_capacity(block.record_count as usize);
+            let mut position = 0;
+            while let Ok((lsn, extent)) = decode::step(&frames[position..]) {
+                places.push(Place::new(lsn, begin + (BLOCK_HEADER_BYTES + position) as u64));
+                position += extent;
+            }
+            kept.add_block(crc, bytes, &places);
+        }
+        Ok(())
+    }
+
+    /// Visit every frame of a segment of checkpoints, with the begin and end of its block. Returns the number of the
+    /// block that would be next, and the CRC of the one before.
+    pub fn follow_checkpoints(
+        &mut self,
+        header: &SegmentHeader,
+        hash_key: &[u8; 16],
+        mut visit: impl FnMut(Lsn, u8, &[u8], (u64, u64)),
+    ) -> Result<(u64, u32), JournalError> {
+        let mut link = (header.first_block, header.previous_crc);
+        let mut begin = PAGE_BYTES as u64;
+        while let Some((block, crc)) = self.linked(header, begin, link, hash_key)? {
+            let end = begin + format::extent(block.record_bytes) as u64;
+            let mut frames = self.frames(begin, &block)?;
+            while let Ok((frame, extent)) = decode::frame(frames) {
+                visit(frame.lsn, frame.kind, frame.body, (begin, end));
+                frames = &frames[extent..];
+            }
+            link = (block.number + 1, crc);
+            begin = end;
+        }
+        Ok(link)
+    }
+
+    /// The intact block there of that life of the segment, if it has that number and that predecessor.
+    fn linked(
+        &mut self,
+        header: &SegmentHeader,
+        offset: u64,
+        link: (u64, u32),
+        hash_key: &[u8; 16],
+    ) -> Result<Option<(BlockHeader, u32)>, JournalError> {
+        let wanted = |block: &BlockHeader| {
+            (block.epoch, block.sequence, block.kind) == (header.epoch, header.sequence, header.kind as u32)
+                && (block.number, block.previous_crc) == link
+        };
+        self.intact(offset, hash_key, wanted)
+    }
+
+    /// The frames of an intact block.
+    fn frames(&mut self, offset: u64, block: &BlockHeader) -> Result<&[u8], JournalError> {
+        let bytes = self.get(offset, format::extent(block.record_bytes))?.unwrap_or_default();
+        Ok(bytes
+            .get(BLOCK_HEADER_BYTES..)
+            .and_then(|frames| frames.get(..block.record_bytes as usize))
+            .unwrap_or_default())
     }
 
     /// Whether what follows the last valid block of the log may be the block that was in flight. Returns how many

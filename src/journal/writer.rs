@@ -3,28 +3,27 @@
 //! Decides what is written where and when it counts as durable. Does no I/O: `commit` yields one operation at a time
 //! and `completed` takes its outcome.
 //!
-//! ```text
-//!          commit            completed           commit           completed
-//!  none ------------> Write ------------> Written ------> Sync ------------> none, durable mark moves
-//! ```
-//!
-//! The same steps put the header of a new segment in place before its first block. Because there is one `Flight`,
-//! neither a block nor a header is submitted before its predecessor's sync returned (I3).
+//! A block is written and synced (`flight`), then the durable mark moves. The same steps put the header of a new segment
+//! in place before its first block. Because there is one flight, neither a block nor a header is submitted before its
+//! predecessor's sync returned (I3).
 //!
 //! A record is copied once into the block being built, where its CRC is taken; the block is copied once more when it
 //! is submitted, so that its records can be read back while the reactor has the buffer.
 
 use std::collections::VecDeque;
 
+use super::checkpoint::Head;
 use super::encode;
 use super::error::{JournalError, Problem};
-use super::format::{self, BLOCK_HEADER_BYTES, BlockHeader, KIND_RECORDS, PAGE_BYTES, SegmentHeader};
-use super::segment::{Pool, Segment};
+use super::flight::{Flight, Refused};
+use super::format::{self, BLOCK_HEADER_BYTES, BlockHeader, Kind, PAGE_BYTES, SegmentHeader};
+use super::pool::Pool;
+use super::segment::Segment;
 use super::storage::Storage;
 use super::{Io, IoDone, Options, Statistics};
-use crate::ids::{Lsn, ShardId};
+use crate::ids::{Lsn, SessionKey, ShardId};
 use crate::limits;
-use crate::reactor::{Errno, File};
+use crate::reactor::File;
 use crate::record::Record;
 use crate::time::Nanos;
 
@@ -56,20 +55,6 @@ impl Block {
 }
 
 /// What is on its way to the disk.
-#[derive(Debug)]
-struct Flight {
-    stage: Stage,
-    file: File,
-    cargo: Cargo,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Stage {
-    Write,
-    Written,
-    Sync,
-}
-
 #[derive(Debug)]
 enum Cargo {
     /// The header of a segment that is taken into use.
@@ -107,7 +92,7 @@ pub(super) struct Writer {
     /// Full, waiting for their turn; oldest first.
     waiting: VecDeque<Block>,
     building: Block,
-    flight: Option<Flight>,
+    flight: Option<Flight<Cargo>>,
     spare: Vec<Vec<u8>>,
     last_lsn: Lsn,
     durable: Lsn,
@@ -160,6 +145,11 @@ impl Writer {
 
     pub fn durable(&self) -> Lsn {
         self.durable
+    }
+
+    /// Bytes of records in a block at most, but for a single larger one.
+    pub fn block_bytes_max(&self) -> usize {
+        self.block_bytes_max
     }
 
     pub fn record_bytes_max(&self) -> usize {
@@ -271,11 +261,7 @@ impl Writer {
             return None;
         }
         if let Some(flight) = &mut self.flight {
-            if flight.stage != Stage::Written {
-                return None;
-            }
-            flight.stage = Stage::Sync;
-            return Some(Io::Sync { file: flight.file });
+            return flight.next();
         }
         let witness = self.wants_witness(pool);
         let due = if witness { now >= self.witness_due() } else { !self.is_empty() };
@@ -302,8 +288,9 @@ impl Writer {
         statistics: &mut Statistics,
     ) -> Option<Io> {
         let sequence = pool.open().map_or(1, |open| open.header.sequence + 1);
-        let (vacant, epoch) = pool.take(block_bytes, sequence)?;
+        let (vacant, epoch) = pool.take(block_bytes, Kind::Log, sequence)?;
         let header = SegmentHeader {
+            kind: Kind::Log,
             shard: self.shard,
             shards: self.shards,
             previous_crc: self.previous_crc,
@@ -319,8 +306,7 @@ impl Writer {
         let segment = Segment::new(vacant.file, vacant.name, header);
         let file = segment.file;
         let buffer = self.copy_for_reactor(&header.encode());
-        self.take_off(Flight { stage: Stage::Write, file, cargo: Cargo::Header(Box::new(segment)) });
-        Some(Io::Write { file, offset: 0, buffer })
+        Some(self.take_off(file, 0, buffer, Cargo::Header(Box::new(segment))))
     }
 
     fn submit_block(&mut self, pool: &mut Pool, hash_key: &[u8; 16], statistics: &mut Statistics) -> Io {
@@ -356,7 +342,7 @@ impl Writer {
             record_bytes,
             record_count: block.records,
             previous_crc: self.previous_crc,
-            kind: KIND_RECORDS,
+            kind: Kind::Log as u32,
         };
         assert!(block.first_lsn == self.durable.next(), "I3: the block before this one is durable");
         self.previous_crc = header.seal(&mut block.bytes, hash_key);
@@ -364,13 +350,14 @@ impl Writer {
         let (file, offset) = (open.file, open.end);
         let buffer = self.copy_for_reactor(&block.bytes);
         let cargo = Cargo::Block { block, record_bytes, oldest_live: self.oldest_live };
-        self.take_off(Flight { stage: Stage::Write, file, cargo });
-        Io::Write { file, offset, buffer }
+        self.take_off(file, offset, buffer, cargo)
     }
 
-    fn take_off(&mut self, flight: Flight) {
+    fn take_off(&mut self, file: File, offset: u64, buffer: Vec<u8>, cargo: Cargo) -> Io {
         assert!(self.flight.is_none(), "I3: one write or sync is in flight");
+        let (flight, io) = Flight::start(file, offset, buffer, cargo);
         self.flight = Some(flight);
+        io
     }
 
     fn copy_for_reactor(&mut self, bytes: &[u8]) -> Vec<u8> {
@@ -396,21 +383,14 @@ impl Writer {
     ) -> Result<Option<Lsn>, JournalError> {
         assert!(!self.failed, "I4: after an I/O error nothing becomes durable");
         let flight = self.flight.as_mut().expect("a completion is of the operation in flight");
-        match done {
-            IoDone::Written { buffer, result } => {
-                assert!(flight.stage == Stage::Write, "a write was submitted");
-                flight.stage = Stage::Written;
-                self.keep_buffer(buffer);
-                result.map_err(|errno| self.fail("write", errno, pool, storage))?;
-                Ok(None)
-            }
-            IoDone::Synced { result } => {
-                assert!(flight.stage == Stage::Sync, "a sync was submitted");
-                result.map_err(|errno| self.fail("sync", errno, pool, storage))?;
-                let flight = self.flight.take().expect("it is there, as above");
-                Ok(self.land(flight.cargo, now, pool))
-            }
+        let mut buffers = Vec::new();
+        let landed = flight.completed(done, &mut buffers);
+        buffers.into_iter().for_each(|buffer| self.keep_buffer(buffer));
+        if !landed.map_err(|refused| self.fail(refused, pool, storage))? {
+            return Ok(None);
         }
+        let flight = self.flight.take().expect("it is there, as above");
+        Ok(self.land(flight.cargo, now, pool))
     }
 
     /// What was in flight is durable.
@@ -421,7 +401,12 @@ impl Writer {
                 None
             }
             Cargo::Block { block, oldest_live, .. } => {
-                pool.open_mut().add_block(block.first_lsn, block.records, block.bytes.len());
+                pool.open_mut().add_block(
+                    block.first_lsn,
+                    block.records,
+                    block.bytes.len(),
+                    self.previous_crc,
+                );
                 self.durable = Lsn(block.first_lsn.0 + u64::from(block.records) - 1);
                 self.uncovered = block.records > 0;
                 self.idle_since = now;
@@ -433,19 +418,49 @@ impl Writer {
         }
     }
 
-    fn fail<S: Storage>(
-        &mut self,
-        operation: &'static str,
-        errno: Errno,
-        pool: &Pool,
-        storage: &S,
-    ) -> JournalError {
+    fn fail<S: Storage>(&mut self, refused: Refused, pool: &Pool, storage: &S) -> JournalError {
         self.failed = true;
-        let (name, offset) = match &self.flight {
-            Some(Flight { cargo: Cargo::Header(segment), .. }) => (&*segment.name, 0),
-            _ => pool.open().map_or(("", 0), |open| (&*open.name, open.end)),
+        let flight = self.flight.as_ref().expect("what failed is in flight");
+        let name = match &flight.cargo {
+            Cargo::Header(segment) => &*segment.name,
+            Cargo::Block { .. } => pool.open().map_or("", |open| &*open.name),
         };
-        JournalError::new(operation, storage.describe(name), Problem::Kernel(errno)).at(offset)
+        let Refused { operation, errno } = refused;
+        JournalError::new(operation, storage.describe(name), Problem::Kernel(errno)).at(flight.offset())
+    }
+
+    /// Whether `stop` was called, or a write or sync has failed.
+    pub fn has_failed(&self) -> bool {
+        self.failed
+    }
+
+    /// Something else of the journal could not be written: nothing becomes durable any more (I4).
+    pub fn stop(&mut self) {
+        self.failed = true;
+    }
+
+    /// Where the log goes on behind what is durable. Nothing of it is in flight.
+    pub fn position(&self, pool: &Pool, session_key_max: SessionKey) -> Head {
+        assert!(self.flight.is_none(), "a block in flight is neither before nor behind");
+        let open = pool.open().expect("a journal has an open segment");
+        Head {
+            last_lsn: self.durable,
+            next_block: self.next_block,
+            previous_crc: self.previous_crc,
+            sequence: open.header.sequence,
+            offset: open.end,
+            session_key_max,
+        }
+    }
+
+    /// In a durable block or header.
+    pub fn oldest_live(&self) -> Lsn {
+        self.oldest_live_durable
+    }
+
+    /// Whether a block or header is in flight.
+    pub fn in_flight(&self) -> bool {
+        self.flight.is_some()
     }
 }
 

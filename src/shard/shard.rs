@@ -20,7 +20,7 @@ use crate::broker::effect::{Effect, Effects};
 use crate::broker::input::Input;
 use crate::broker::settings::Settings;
 use crate::config::AccountSource;
-use crate::ids::{ConnectionId, Lsn, SessionKey, ShardId};
+use crate::ids::{ConnectionId, Lsn, ShardId};
 use crate::journal::{GrowRequest, Grown, Io, IoDone, Journal, JournalError, Replayed, Storage};
 use crate::limits::{ADVANCE_BUDGET, JOURNAL_BACKLOG_BYTES_MAX, MESH_RETRY_MS, SWEEP_MS};
 use crate::live::Facts;
@@ -159,7 +159,7 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
         let replayed = replayed.map_err(|error| self.fatal(error))?;
         let lsn = self.out.journal.last_lsn();
         assert!(lsn == self.out.journal.durable(), "what was recovered is on disk (I5)");
-        self.input(Input::Replayed { lsn, session_key_max: SessionKey(0) });
+        self.input(Input::Replayed { lsn, session_key_max: replayed.session_key_max });
         Ok(replayed)
     }
 
@@ -176,7 +176,7 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
         self.submit_receives();
         self.out.flush(&mut self.reactor);
         self.flush_mesh();
-        self.commit();
+        self.commit()?;
         self.step();
         Ok(self.state)
     }
@@ -287,6 +287,7 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
             || !self.out.resumed.is_empty()
             || !self.out.fetches.is_empty()
             || !self.out.is_flushed()
+            || !self.journal_busy && self.out.journal.wants_turn(self.broker.live())
     }
 
     fn deadline(&self) -> Nanos {
@@ -362,7 +363,7 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
 
     fn journal_done(&mut self, done: IoDone) -> Result<(), Fatal> {
         self.journal_busy = false;
-        match self.out.journal.completed(done, self.now) {
+        match self.out.journal.completed(done, self.broker.live(), self.now) {
             Ok(Some(lsn)) => self.input(Input::Durable { lsn }),
             Ok(None) => {}
             Err(error) => return Err(self.fatal(error)),
@@ -417,7 +418,7 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
             return;
         }
         self.sweep_at = self.now.mono.plus_ms(SWEEP_MS);
-        self.out.journal.release(self.broker.oldest_live());
+        self.out.journal.observe(self.broker.live(), self.now);
         let mut stalled = std::mem::take(&mut self.stalled);
         self.out.sweep(&mut stalled);
         for id in stalled.drain(..) {
@@ -442,17 +443,19 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
         Ok(())
     }
 
-    fn commit(&mut self) {
+    fn commit(&mut self) -> Result<(), Fatal> {
         if self.journal_busy {
-            return;
+            return Ok(());
         }
-        let Some(io) = self.out.journal.commit(self.now) else { return };
+        let io = self.out.journal.commit(self.broker.live(), self.now).map_err(|error| self.fatal(error))?;
+        let Some(io) = io else { return Ok(()) };
         let token = Target::Journal.token();
         self.journal_busy = true;
         self.reactor.submit(match io {
             Io::Write { file, offset, buffer } => Op::Write { file, token, offset, buffer },
             Io::Sync { file } => Op::Sync { file, token },
         });
+        Ok(())
     }
 
     /// To the next state, if it is reached.

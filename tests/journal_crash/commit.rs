@@ -2,13 +2,18 @@
 
 use ironpost::ids::Lsn;
 use ironpost::journal::{self, Io, IoDone, Journal};
+use ironpost::live::LiveSet;
 use ironpost::reactor::Errno;
 use ironpost::record::{Body, Recipients, Record};
 use ironpost::time::{Now, UnixMs};
 use ironpost::wire::QoS;
 
 use crate::disk::{Disk, Handle};
-use crate::{Options, at, options, settle, tiny, with_record};
+use crate::{Options, at, options, settle, settle_with, tiny, with_record};
+
+fn commit(journal: &mut Journal<Handle>, now: Now) -> Option<Io> {
+    journal.commit(&LiveSet::default(), now).unwrap()
+}
 
 #[test]
 fn an_idle_journal_writes_one_witness_and_then_nothing() {
@@ -18,7 +23,7 @@ fn an_idle_journal_writes_one_witness_and_then_nothing() {
     with_record(4, |record| journal.append(Lsn(1), record));
     settle(&mut journal, &disk.handle(), at(1_000));
     assert_eq!(journal.next_deadline(), Some(at(1_100).mono));
-    assert!(journal.commit(at(1_099)).is_none());
+    assert!(commit(&mut journal, at(1_099)).is_none());
     settle(&mut journal, &disk.handle(), at(1_100));
     assert_eq!((journal.statistics().blocks, journal.statistics().witness_blocks), (2, 1));
     assert_eq!(journal.next_deadline(), None);
@@ -35,17 +40,25 @@ fn what_arrives_during_a_sync_is_one_block() {
         with_record(4, |record| journal.append(lsn, record));
     };
     append(&mut journal);
-    let Some(Io::Write { file, offset, buffer }) = journal.commit(at(0)) else { panic!("a write first") };
+    let Some(Io::Write { file, offset, buffer }) = commit(&mut journal, at(0)) else {
+        panic!("a write first")
+    };
     for _ in 0..20 {
         append(&mut journal);
     }
-    assert!(journal.commit(at(0)).is_none(), "one in flight");
+    assert!(commit(&mut journal, at(0)).is_none(), "one in flight");
     disk.write(file, offset, &buffer);
-    assert_eq!(journal.completed(IoDone::Written { buffer, result: Ok(()) }, at(0)), Ok(None));
-    assert!(matches!(journal.commit(at(0)), Some(Io::Sync { .. })));
-    assert!(journal.commit(at(0)).is_none(), "the next block waits for the sync");
+    assert_eq!(
+        journal.completed(IoDone::Written { buffer, result: Ok(()) }, &LiveSet::default(), at(0)),
+        Ok(None)
+    );
+    assert!(matches!(commit(&mut journal, at(0)), Some(Io::Sync { .. })));
+    assert!(commit(&mut journal, at(0)).is_none(), "the next block waits for the sync");
     disk.sync(file);
-    assert_eq!(journal.completed(IoDone::Synced { result: Ok(()) }, at(0)), Ok(Some(Lsn(1))));
+    assert_eq!(
+        journal.completed(IoDone::Synced { result: Ok(()) }, &LiveSet::default(), at(0)),
+        Ok(Some(Lsn(1)))
+    );
     settle(&mut journal, &disk.handle(), at(0));
     assert_eq!((journal.durable(), journal.pending_bytes()), (Lsn(21), 0));
     assert_eq!((journal.statistics().blocks, journal.statistics().syncs), (2, 2));
@@ -90,23 +103,25 @@ fn after_a_failed_write_or_sync_nothing_becomes_durable() {
         let disk = Disk::default();
         let mut journal = journal::open(disk.handle(), tiny(), 3, at(0)).unwrap();
         with_record(4, |record| journal.append(Lsn(1), record));
-        let Some(Io::Write { buffer, .. }) = journal.commit(at(0)) else { panic!("a write first") };
+        let Some(Io::Write { buffer, .. }) = commit(&mut journal, at(0)) else { panic!("a write first") };
         let result = if fail_write { Err(Errno(libc::EIO)) } else { Ok(()) };
-        let outcome = journal.completed(IoDone::Written { buffer, result }, at(0));
+        let outcome = journal.completed(IoDone::Written { buffer, result }, &LiveSet::default(), at(0));
         let error = match fail_write {
             true => outcome.unwrap_err(),
             false => {
-                assert!(matches!(journal.commit(at(0)), Some(Io::Sync { .. })));
-                journal.completed(IoDone::Synced { result: Err(Errno(libc::EIO)) }, at(0)).unwrap_err()
+                assert!(matches!(commit(&mut journal, at(0)), Some(Io::Sync { .. })));
+                journal
+                    .completed(IoDone::Synced { result: Err(Errno(libc::EIO)) }, &LiveSet::default(), at(0))
+                    .unwrap_err()
             }
         };
         assert_eq!((error.operation, error.offset), (if fail_write { "write" } else { "sync" }, Some(4_096)));
         assert!(error.to_string().contains("segment-000001") && error.cure().contains("smartctl"), "{error}");
         with_record(4, |record| journal.append(Lsn(2), record));
-        assert!(journal.commit(at(9_000)).is_none() && journal.next_deadline().is_none());
+        assert!(commit(&mut journal, at(9_000)).is_none() && journal.next_deadline().is_none());
         assert_eq!(journal.durable(), Lsn(0));
         let again = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            journal.completed(IoDone::Synced { result: Ok(()) }, at(0))
+            journal.completed(IoDone::Synced { result: Ok(()) }, &LiveSet::default(), at(0))
         }));
         assert!(again.is_err(), "I4");
     }
@@ -139,8 +154,11 @@ fn a_full_disk_reaches_the_reserve_and_loses_nothing() {
     settle(&mut journal, &disk.handle(), now);
     assert_eq!(journal.durable(), last);
     // Or as something is released.
-    journal.release(last);
-    settle(&mut journal, &disk.handle(), Now { mono: retry.plus_s(1), wall: UnixMs(0) });
+    let mut live = LiveSet::default();
+    live.add(last, 0);
+    let later = Now { mono: retry.plus_s(1), wall: UnixMs(0) };
+    journal.observe(&live, later);
+    settle_with(&mut journal, &disk.handle(), &live, later);
     assert!(journal.segments().1 >= 3 && !journal.reserve_reached());
 }
 

@@ -17,6 +17,7 @@ use std::collections::BTreeMap;
 
 use ironpost::ids::{Lsn, OriginKey, SessionKey, ShardId};
 use ironpost::journal::{Io, IoDone, Journal, JournalError, Options, Storage};
+use ironpost::live::LiveSet;
 use ironpost::record::{Body, Recipient, Recipients, Record, WillRecord};
 use ironpost::time::{Nanos, Now, UnixMs};
 use ironpost::wire::{PacketId, QoS, SubscribeOptions, Version};
@@ -105,7 +106,18 @@ fn with_record<R>(number: u64, then: impl FnOnce(&Record<'_>) -> R) -> R {
 
 /// Do at once what the journal wants, until it wants nothing.
 fn settle<S: Storage>(journal: &mut Journal<S>, disk: &S, now: Now) {
-    while let Some(io) = journal.commit(now) {
+    settle_with(journal, disk, &LiveSet::default(), now);
+}
+
+/// The same, with what is live: for what `observe` sets going.
+fn settle_with<S: Storage>(journal: &mut Journal<S>, disk: &S, live: &LiveSet, now: Now) {
+    for _ in 0..100_000 {
+        let Some(io) = journal.commit(live, now).unwrap() else {
+            if journal.wants_turn(live) {
+                continue;
+            }
+            return;
+        };
         let done = match io {
             Io::Write { file, offset, buffer } => {
                 disk.write_at(file, offset, &buffer).unwrap();
@@ -116,8 +128,9 @@ fn settle<S: Storage>(journal: &mut Journal<S>, disk: &S, now: Now) {
                 IoDone::Synced { result: Ok(()) }
             }
         };
-        journal.completed(done, now).unwrap();
+        journal.completed(done, live, now).unwrap();
     }
+    panic!("a journal comes to rest");
 }
 
 /// What a journal must know: LSN to number of the record.
@@ -127,9 +140,20 @@ type Model = BTreeMap<u64, u64>;
 fn replay<S: Storage>(journal: &mut Journal<S>, model: &Model) -> Result<Vec<u64>, JournalError> {
     let mut found = Vec::new();
     journal.replay(&mut |lsn, record, _| {
-        let number = model.get(&lsn.0).unwrap_or_else(|| panic!("record {} was never written", lsn.0));
-        with_record(*number, |written| assert_eq!(record, *written, "record {}", lsn.0));
+        check(model, lsn, &record);
         found.push(lsn.0);
     })?;
     Ok(found)
+}
+
+fn check(model: &Model, lsn: Lsn, record: &Record<'_>) {
+    let number = model.get(&lsn.0).unwrap_or_else(|| panic!("record {} was never written", lsn.0));
+    with_record(*number, |written| assert_eq!(record, written, "record {}", lsn.0));
+}
+
+/// Records from that one on are live.
+fn live_from(model: &Model, first: u64) -> LiveSet {
+    let mut live = LiveSet::default();
+    model.range(first..).for_each(|(lsn, _)| live.add(Lsn(*lsn), 100));
+    live
 }
