@@ -55,6 +55,10 @@ pub struct Cluster {
     pub address: SocketAddr,
     /// Crashes survived, or rather not.
     pub crashes: u32,
+    /// Journals that were recovered by a checkpoint.
+    pub by_checkpoint: u32,
+    /// Records copied when their segment was given up.
+    pub copied: u64,
     pub recovered_at: Nanos,
 }
 
@@ -75,6 +79,8 @@ impl Cluster {
             faulty: scenario.faults,
             address: "127.0.0.1:1883".parse().unwrap(),
             crashes: 0,
+            by_checkpoint: 0,
+            copied: 0,
             recovered_at: Nanos(0),
         }
     }
@@ -90,8 +96,8 @@ impl Cluster {
             let storage = self.world.directory(&format!("shard-{}", id.0));
             let reactor = self.world.reactor(reactor::Settings::default());
             let reactor = Faults::new(reactor, self.random.next_u64(), rates.clone());
-            let opened =
-                journal::open(storage.clone(), self.options(id), self.random.next_u64(), reactor.now());
+            let (options, seed) = (self.options(id), self.random.next_u64());
+            let opened = journal::open(storage.clone(), options, seed, reactor.now());
             let journal = match opened {
                 Ok(journal) => journal,
                 Err(error) => return self.failed(&format!("the journal does not open: {error}")),
@@ -101,7 +107,10 @@ impl Cluster {
             let (settings, account) = (self.scenario.broker(), AccountSource::ClientId);
             let parts = Parts { reactor, journal, mesh, settings, account, name_key };
             match Shard::new(parts) {
-                Ok((shard, _)) => self.shards.push(Some(shard)),
+                Ok((shard, replayed)) => {
+                    self.by_checkpoint += u32::from(replayed.checkpoint.is_some());
+                    self.shards.push(Some(shard));
+                }
                 Err(fatal) => return self.failed(&format!("recovery fails: {fatal}")),
             }
             self.storages.push(storage);
@@ -111,11 +120,15 @@ impl Cluster {
         true
     }
 
-    fn options(&self, shard: ShardId) -> Options {
+    /// Segments so small, and checkpoints so frequent, that a run of seconds is what months are to a real journal.
+    fn options(&mut self, shard: ShardId) -> Options {
+        let mut one_of = |choices: [u64; 3]| choices[self.random.below(3) as usize];
         Options {
-            segment_bytes: 256 << 10,
-            segment_bytes_first: 64 << 10,
+            segment_bytes: one_of([32 << 10, 64 << 10, 256 << 10]),
+            segment_bytes_first: 32 << 10,
             segments_max: 1_024,
+            checkpoint_tail_bytes: one_of([20 << 10, 100 << 10, 1 << 30]),
+            reclaim_quiet_ms: one_of([0, 0, 2_000]),
             ..Options::new(shard, self.scenario.shards, self.scenario.hash_key)
         }
     }
@@ -130,6 +143,8 @@ impl Cluster {
     /// The process, or the host, dies.
     pub fn die(&mut self, kind: CrashKind) {
         self.world.crash(kind);
+        let statistics = self.shards.iter().flatten().map(|shard| shard.journal().statistics());
+        self.copied += statistics.map(|statistics| statistics.records_copied).sum::<u64>();
         self.shards.clear();
         self.storages.clear();
         self.growth.clear();

@@ -33,6 +33,8 @@ pub struct Summary {
     pub deliveries: u32,
     pub acknowledged: u32,
     pub crashes: u32,
+    pub by_checkpoint: u32,
+    pub copied: u64,
     pub steps: u64,
 }
 
@@ -111,6 +113,8 @@ impl Run {
             deliveries: self.oracle.deliveries,
             acknowledged: self.oracle.acknowledged,
             crashes: self.cluster.crashes,
+            by_checkpoint: self.cluster.by_checkpoint,
+            copied: self.cluster.copied,
             steps: self.steps,
         }
     }

@@ -124,8 +124,9 @@ fn sweep(seeds: std::ops::Range<u64>) {
     });
     let (count, sum) = *totals.lock().unwrap();
     println!(
-        "{count} seeds: {} operations, {} crashes, {} deliveries, {} acknowledged, {} steps",
-        sum.operations, sum.crashes, sum.deliveries, sum.acknowledged, sum.steps
+        "{count} seeds: {} operations, {} crashes, {} deliveries, {} acknowledged, {} steps; {} journals recovered by a \
+         checkpoint, {} records copied",
+        sum.operations, sum.crashes, sum.deliveries, sum.acknowledged, sum.steps, sum.by_checkpoint, sum.copied
     );
     let failed = failed.into_inner().unwrap();
     if let Some(first) = failed.iter().min() {
@@ -139,6 +140,8 @@ fn add(totals: &mut (u64, Summary), one: Summary) {
     totals.0 += 1;
     totals.1.operations += one.operations;
     totals.1.crashes += one.crashes;
+    totals.1.by_checkpoint += one.by_checkpoint;
+    totals.1.copied += one.copied;
     totals.1.deliveries += one.deliveries;
     totals.1.acknowledged += one.acknowledged;
     totals.1.steps += one.steps;
