@@ -271,6 +271,11 @@ impl Broker {
         &self.live
     }
 
+    /// Sessions, and entries in all their queues.
+    pub fn held(&self) -> (u64, u64) {
+        (self.sessions.len() as u64, self.statistics.queued)
+    }
+
     /// Whether clients may be let in: everything stored is restored, every shard knows who wants what, and what is
     /// routed again is on its way, before anything that its publishers send next.
     pub fn ready(&self) -> bool {

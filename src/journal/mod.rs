@@ -8,7 +8,7 @@
 //! - `format`, `encode`, `decode`: bytes
 //! - `pool`, `segment`, `kept`: the files, what is in each, growth
 //! - `writer`, `flight`: blocks and group commit
-//! - `reclaim`, `copy`, `checkpoint`: giving segments up before all of their records are dead
+//! - `reclaim`, `usage`, `copy`, `checkpoint`: giving segments up before all of their records are dead
 //! - `reader`: single records back
 //! - `recover`, `inventory`, `scan`, `tail`: opening, torn tail versus corruption
 //! - `replay`: all that is needed, in order, at start
@@ -17,27 +17,36 @@
 //! # Shape
 //!
 //! The log is a sequence of commit blocks, numbered from 1. Blocks lie back to back in segments, files that were
-//! written full of zeros once and are recycled for ever; segments are numbered by `sequence`. A segment that is used
-//! again gets a new sequence and a new random epoch. A log with the live segments 7, 8, 9:
+//! written full of zeros once and are recycled for ever; segments of each kind are numbered by `sequence`. A segment that
+//! is used again gets a new sequence and a new random epoch. A journal whose log has grown to segment 9:
 //!
 //! ```text
-//! segment-000003  [header 7 | block 90 | block 91 | .. | block 99 | too short for the next ]
-//! segment-000001  [header 8 | block 100 | ..                                     | block 130]
-//! segment-000004  [header 9 | block 131 | block 132 | zeros, or bytes of an older epoch     ]
-//! segment-000002  [header 6, dead: every record in it is below the oldest live LSN          ]
+//! segment-000003  [log 6  | block 90 | block 91 | .. | block 99 | too short for the next   ]
+//! segment-000001  [log 8  | block 120 | ..                                     | block 130 ]
+//! segment-000004  [log 9  | block 131 | block 132 | zeros, or bytes of an older epoch       ]
+//! segment-000006  [kept 2 | records of log 5 and 7 that were live when those were given up  ]
+//! segment-000005  [checkpoint 3 | log 6, 8, kept 2, live records up to 131 | ..             ]
+//! segment-000002  [log 7, given up: free                                                    ]
 //! ```
 //!
 //! # Valid if and only if
 //!
 //! A **segment** is part of the log iff its header's CRC is right and its sequence is in the run without gaps that
-//! ends with the highest. The run must reach down to the oldest live LSN.
+//! ends with the highest, or a checkpoint that counts names it. Segments of kept records are part of the journal iff such
+//! a checkpoint names them, up to the end that it names.
+//!
+//! A **checkpoint** counts iff it has its end, every segment that it names is there up to the named block with the named
+//! CRC (but for those whose records are all below the oldest live LSN), and the run reaches down to where it says that
+//! the log goes on. Any that counts leads to the same state; the newest is taken. Without one the run must reach down
+//! to the oldest live LSN.
 //!
 //! A **block** is valid iff it is complete within its segment, its CRC (seeded with hash key and epoch, covering
-//! header, records and padding) is right, epoch and sequence are its segment's, and it is linked: its number, its
+//! header, records and padding) is right, epoch, sequence and kind are its segment's, and it is linked: its number, its
 //! first LSN and the CRC of its predecessor are the ones that follow from the block before, or from the segment's
-//! header for the first. So a valid block proves everything before it in the log to be there as written.
+//! header for the first. So a valid block proves everything before it in the run to be there as written.
 //!
-//! A **record** is valid iff its block is; its own CRC is for reading it back without its block.
+//! A **record** is valid iff its block is; its own CRC is for reading it back without its block, and goes with it when it
+//! is copied.
 //!
 //! # Why an acknowledged record survives
 //!
@@ -46,30 +55,34 @@
 //! every block before, and the headers of their segments (written and synced before a first block is submitted). A
 //! crash can therefore damage only the one block that was in flight, or the one header, neither of which was
 //! acknowledged. Recovery cuts exactly there: at the first block that is not valid. If any later block of the same
-//! epoch is intact, or a later segment has a header, or a block's durable LSN covers it, the invalid one had been
-//! durable, and the disk lost it: that is corruption, and the journal refuses to open instead of dropping
+//! epoch is intact, or a later segment has a header, or a block's durable LSN or a checkpoint covers it, the invalid one
+//! had been durable, and the disk lost it: that is corruption, and the journal refuses to open instead of dropping
 //! acknowledged records in silence. What cannot be told apart is the very last block damaged at rest; an empty
 //! *witness* block, written when 100 ms pass without a record, limits that to the last 100 ms of load.
 //!
-//! A dead segment is written again only after a block that says so (`oldest live LSN` in its header) is durable, so
-//! recovery never needs what was overwritten (I2). Nothing of its former life can be taken for a block of the new one:
-//! epoch and sequence differ (I8).
+//! A segment is written again only after it is durable that nothing needs it: by a block whose header has an `oldest live
+//! LSN` above it, or by a checkpoint without it (I2). What was live in it has been durable in its new place since before
+//! that checkpoint was begun (I9). Nothing of its former life can be taken for a block of the new one: epoch and
+//! sequence differ (I8).
+//!
+//! Replay by a checkpoint misses only what was dead when the checkpoint was written, and its end is written only when
+//! every record that killed something by then is durable.
 //!
 //! # Invariants
 //!
 //! | | | kept by |
 //! |---|---|---|
-//! | I2 | durable bytes are not rewritten before their release is durable | `writer` frees segments only on completion of the block that records it; asserted where a write is made |
-//! | I3 | a block is not submitted before its predecessor's sync returned | one `Flight` in `writer`; release assert |
+//! | I2 | durable bytes are not rewritten before their release is durable | `writer` and `reclaim` free segments only on completion of the block that records it |
+//! | I3 | a block is not submitted before its predecessor's sync returned | one `lane`, one `Flight` in it; release asserts |
 //! | I4 | after a failed write or sync nothing becomes durable | `writer::failed`; release assert in `completed` |
-//! | I5 | recovery acts only on bytes it has synced | `recover` syncs every file before its first read |
-//! | I8 | epochs differ per reuse | release assert in `segment` |
-//! | I12 | free segments ≥ reserve, or `reserve_reached` | `segment` |
+//! | I5 | recovery acts only on bytes it has synced | `inventory` syncs every file before its first read |
+//! | I7 | what is live is known exactly | `live::LiveSet`, kept by the broker; release asserts on every removal |
+//! | I8 | epochs differ per reuse | release assert in `pool` |
+//! | I9 | survivors are durable before their segment is given up | `reclaim` notes a victim as copied when its last block has landed |
+//! | I12 | free segments ≥ reserve, or `reserve_reached` | `pool` |
 //! | I13 | LSNs increase by one | release assert in `append`; the block chain at recovery |
 //!
-//! I1, I6, I10 and I11 are the broker's. I7 and I9 (live bytes, copying survivors forward) come with reclaim of
-//! segments that are only partly dead; until then a segment is freed when all of it is dead, oldest first, and block
-//! kinds and header zeros are the room for footers and checkpoints.
+//! I1, I6, I10 and I11 are the broker's.
 //!
 //! # Failure
 //!
@@ -99,6 +112,7 @@ mod scan;
 mod segment;
 pub mod storage;
 mod tail;
+mod usage;
 mod writer;
 
 pub use error::{JournalError, Problem};
@@ -259,7 +273,27 @@ pub struct Journal<S> {
     tail_bytes_zeroed: u64,
 }
 
+/// What a journal is made of, as recovery leaves it.
+type Parts = (pool::Pool, writer::Writer, reclaim::Reclaim, reader::Reader);
+
 impl<S: Storage> Journal<S> {
+    fn recovered(storage: S, hash_key: [u8; 16], parts: Parts, tail_bytes_zeroed: u64) -> Journal<S> {
+        let (pool, writer, reclaim, reader) = parts;
+        Journal {
+            storage,
+            hash_key,
+            pool,
+            writer,
+            reclaim,
+            reader,
+            lane: None,
+            copies_turn: false,
+            stopping: false,
+            statistics: Statistics::default(),
+            tail_bytes_zeroed,
+        }
+    }
+
     /// The number of the newest record, [`Lsn::NONE`] if there never was one.
     pub fn last_lsn(&self) -> Lsn {
         self.writer.last_lsn()

@@ -19,8 +19,6 @@
 //! Pace: while free segments are low, every other block written is a copy; a copied block is no longer than an appended
 //! one, so what is gained is at least what is appended.
 
-use std::collections::BTreeMap;
-
 use super::checkpoint::{Encoder, Listed};
 use super::copy::{Batch, Copy};
 use super::error::{JournalError, Problem};
@@ -29,6 +27,7 @@ use super::format::{self, BLOCK_HEADER_BYTES, BlockHeader, Kind, PAGE_BYTES, Seg
 use super::kept::{Kept, Place};
 use super::pool::{Checkpoints, Pool};
 use super::storage::Storage;
+use super::usage::Usages;
 use super::writer::Writer;
 use super::{Io, IoDone, Options, Statistics};
 use crate::ids::{Lsn, ShardId};
@@ -80,15 +79,6 @@ enum Cargo {
     Checkpoint { bytes: usize },
 }
 
-/// How much of a segment is live.
-#[derive(Clone, Copy, Debug)]
-struct Usage {
-    live_bytes: u64,
-    bytes: u64,
-    /// When it was last seen to lose some.
-    lost_at: Nanos,
-}
-
 /// See the module documentation.
 #[derive(Debug)]
 pub(super) struct Reclaim {
@@ -100,7 +90,7 @@ pub(super) struct Reclaim {
     quiet_ms: u64,
     work: Work,
     flight: Option<Flight<Cargo>>,
-    usage: BTreeMap<Id, Usage>,
+    usage: Usages,
     /// Copied, durably, and not yet given up.
     copied: Vec<Id>,
     /// Index in the pool of the segment that each class of records is copied into, by sequence.
@@ -116,8 +106,6 @@ pub(super) struct Reclaim {
     tail: (u64, u64),
     last_checkpoint_bytes: u64,
     tail_is_long: bool,
-    /// Some segment has little enough left in it to be worth copying.
-    half_empty: bool,
     /// Nothing is worth copying now.
     exhausted: bool,
     /// There was no segment for a checkpoint.
@@ -146,7 +134,7 @@ impl Reclaim {
             quiet_ms: options.reclaim_quiet_ms,
             work: Work::Idle,
             flight: None,
-            usage: BTreeMap::new(),
+            usage: Usages::default(),
             copied: Vec::new(),
             targets: [None; Copy::CLASSES],
             next_kept: before.kept + 1,
@@ -157,7 +145,6 @@ impl Reclaim {
             tail: before.tail,
             last_checkpoint_bytes: 0,
             tail_is_long: false,
-            half_empty: false,
             exhausted: true,
             blocked: false,
             spare: Vec::new(),
@@ -166,29 +153,9 @@ impl Reclaim {
 
     /// Look how much is live in each segment. Once a second or so.
     pub fn observe(&mut self, pool: &Pool, live: &LiveSet, now: Nanos) {
-        let mut seen = BTreeMap::new();
-        let sealed = pool.live().len().saturating_sub(1);
-        for segment in pool.live().iter().take(sealed) {
-            let id = (Kind::Log, segment.header.sequence);
-            let live_bytes = live.estimate(segment.lsns()).bytes;
-            seen.insert(id, (live_bytes, segment.end - PAGE_BYTES as u64));
-        }
-        for kept in pool.kept.iter().filter(|kept| kept.sealed) {
-            let id = (Kind::Kept, kept.header.sequence);
-            seen.insert(id, (kept.live_bytes(live), kept.end - PAGE_BYTES as u64));
-        }
-        let before = std::mem::take(&mut self.usage);
-        for (id, (live_bytes, bytes)) in seen {
-            // One that is new has just been sealed: what it lost before counts as lost now.
-            let lost_at = match before.get(&id) {
-                Some(known) if known.live_bytes <= live_bytes => known.lost_at,
-                _ => now,
-            };
-            self.usage.insert(id, Usage { live_bytes, bytes, lost_at });
-        }
+        self.usage.observe(pool, live, now);
         self.exhausted = false;
         self.blocked = false;
-        self.half_empty = self.usage.values().any(Usage::is_half_empty);
         let long = self.tail_bytes_max.max(4 * self.last_checkpoint_bytes);
         self.tail_is_long = self.tail_bytes(pool) >= long;
     }
@@ -249,7 +216,7 @@ impl Reclaim {
     }
 
     fn may_copy(&self, pool: &Pool) -> bool {
-        self.half_empty && !self.exhausted && self.is_urgent(pool) && pool.is_roomy()
+        self.usage.some_half_empty() && !self.exhausted && self.is_urgent(pool) && pool.is_roomy()
     }
 
     fn begin<S: Storage>(&mut self, world: &World<'_, S>) {
@@ -273,46 +240,20 @@ impl Reclaim {
             self.copied.len() >= limits::COPIES_PER_CHECKPOINT || self.exhausted || pool.free_count() <= 1;
         self.is_urgent(pool)
             && (self.copied.is_empty() || batch)
-            && (!self.copied.is_empty() || self.dead(pool, live).next().is_some())
-    }
-
-    /// Sealed segments with nothing live, besides those that were copied.
-    fn dead<'a>(&'a self, pool: &'a Pool, live: &'a LiveSet) -> impl Iterator<Item = Id> + 'a {
-        self.usage
-            .iter()
-            .filter(|(id, usage)| usage.live_bytes == 0 && !self.copied.contains(id))
-            .map(|(id, _)| *id)
-            .filter(|(kind, sequence)| match kind {
-                Kind::Log => pool
-                    .live()
-                    .iter()
-                    .find(|segment| segment.header.sequence == *sequence)
-                    .is_some_and(|segment| live.estimate(segment.lsns()).records == 0),
-                _ => pool
-                    .kept
-                    .iter()
-                    .find(|kept| kept.header.sequence == *sequence)
-                    .is_some_and(|kept| !kept.is_live(live)),
-            })
+            && (!self.copied.is_empty() || self.usage.dead(pool, live, &self.copied).next().is_some())
     }
 
     fn begin_copy<S: Storage>(&mut self, world: &World<'_, S>) {
-        let pressed = world.pool.free_count() <= 1;
-        let quiet = |usage: &Usage| pressed || world.now.mono >= usage.lost_at.plus_ms(self.quiet_ms);
-        let victim = self
-            .usage
-            .iter()
-            .filter(|(id, usage)| usage.is_half_empty() && quiet(usage) && !self.copied.contains(id))
-            .filter(|(id, _)| world.pool.has(**id))
-            .min_by_key(|(_, usage)| usage.live_bytes * 1_000 / usage.bytes.max(1));
-        match victim {
-            Some((id, _)) => self.work = Work::Copy(Box::new(Copy::new(*id))),
+        // With hardly a free segment left there is no time to wait for one to come to rest.
+        let quiet_ms = if world.pool.free_count() <= 1 { 0 } else { self.quiet_ms };
+        match self.usage.emptiest(world.pool, &self.copied, quiet_ms, world.now.mono) {
+            Some(victim) => self.work = Work::Copy(Box::new(Copy::new(victim))),
             None => self.exhausted = true,
         }
     }
 
     fn begin_checkpoint<S: Storage>(&mut self, world: &World<'_, S>) {
-        let mut give_up: Vec<Id> = self.dead(world.pool, world.live).collect();
+        let mut give_up: Vec<Id> = self.usage.dead(world.pool, world.live, &self.copied).collect();
         give_up.extend(self.copied.iter().copied());
         let head = world.writer.position(world.pool, world.live.session_key_max());
         let sealed = world.pool.live().len().saturating_sub(1);
@@ -566,14 +507,8 @@ impl Reclaim {
             world.pool.keep_slot();
         }
         self.copied.retain(|id| !checkpoint.give_up.contains(id));
-        self.usage.retain(|id, _| !checkpoint.give_up.contains(id));
+        self.usage.forget(&checkpoint.give_up);
         self.work = Work::Idle;
-    }
-}
-
-impl Usage {
-    fn is_half_empty(&self) -> bool {
-        self.live_bytes > 0 && self.live_bytes * 2 <= self.bytes
     }
 }
 

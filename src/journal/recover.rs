@@ -22,7 +22,7 @@ use super::segment::{self, Segment, Vacant};
 use super::storage::Storage;
 use super::tail::{confirm, confirm_tail, zero_tail};
 use super::writer::{End, Writer};
-use super::{Journal, Options, Statistics};
+use super::{Journal, Options};
 use crate::ids::Lsn;
 use crate::limits;
 use crate::time::Now;
@@ -62,22 +62,13 @@ pub fn open<S: Storage>(
         }
         None => 0,
     };
-    let in_use = match &used {
+    let checkpoint_segments = match &used {
         Some(used) if image.is_some() => {
-            let found = &files[used.file];
-            confirm(&storage, found.file, &found.name, used.last_block)?;
-            let first = used.image.first_sequence;
-            checkpoint.iter().filter(|(_, header)| header.sequence >= first).collect()
+            confirm_end(&storage, &files, used)?;
+            slots(&files, &checkpoint, used.image.first_sequence)
         }
-        _ => Vec::new(),
+        _ => VecDeque::new(),
     };
-    let checkpoint_segments: VecDeque<Checkpoints> = in_use
-        .into_iter()
-        .map(|(index, header)| {
-            let Found { file, name, bytes, .. } = &files[*index];
-            Checkpoints { file: *file, name: name.clone(), header: *header, end: *bytes }
-        })
-        .collect();
     let tail = match &image {
         Some(image) => (image.head.sequence, image.head.offset),
         None => (0, 0),
@@ -105,21 +96,24 @@ pub fn open<S: Storage>(
     }
     let writer = Writer::new(&options, end, now.mono);
     let reclaim = Reclaim::new(&options, writer.block_bytes_max(), before);
-    let statistics = Statistics::default();
-    let lane = None;
-    Ok(Journal {
-        storage,
-        hash_key,
-        pool,
-        writer,
-        reclaim,
-        reader,
-        lane,
-        copies_turn: false,
-        stopping: false,
-        statistics,
-        tail_bytes_zeroed,
-    })
+    Ok(Journal::recovered(storage, hash_key, (pool, writer, reclaim, reader), tail_bytes_zeroed))
+}
+
+/// The sync of a checkpoint's end may have failed in the life before, like that of the last block: see `tail`.
+fn confirm_end<S: Storage>(storage: &S, files: &[Found], used: &Checkpoint) -> Result<(), JournalError> {
+    let found = &files[used.file];
+    confirm(storage, found.file, &found.name, used.last_block)
+}
+
+/// The segments of a checkpoint that begins in that one. Nothing is added to them.
+fn slots(files: &[Found], headers: &[(usize, SegmentHeader)], first: u64) -> VecDeque<Checkpoints> {
+    let in_use = headers.iter().filter(|(_, header)| header.sequence >= first);
+    in_use
+        .map(|(index, header)| {
+            let Found { file, name, bytes, .. } = &files[*index];
+            Checkpoints { file: *file, name: name.clone(), header: *header, end: *bytes }
+        })
+        .collect()
 }
 
 fn validate<S: Storage>(storage: &S, options: &Options) -> Result<(), JournalError> {

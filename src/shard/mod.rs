@@ -38,7 +38,7 @@ pub mod shard;
 pub mod signal;
 
 pub use serve::{ServeError, serve};
-pub use shard::{Fatal, Parts, Shard, State};
+pub use shard::{Fatal, Parts, Recovered, Shard, State};
 
 #[cfg(test)]
 mod tests;

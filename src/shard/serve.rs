@@ -27,11 +27,11 @@ use signal_hook::iterator::Signals;
 
 use super::mesh::Mesh;
 use super::pin;
-use super::shard::{Parts, Shard, State};
+use super::shard::{Parts, Recovered, Shard, State};
 use crate::config::{Config, ReactorChoice};
 use crate::ids::ShardId;
 use crate::journal::storage::Directory;
-use crate::journal::{self, GrowRequest, Grown, JournalError, Replayed};
+use crate::journal::{self, GrowRequest, Grown, JournalError};
 use crate::limits::{LOCK_RETRY_MS, LOCK_WAIT_MS};
 use crate::reactor::{self, Backend, Doorbell, Probe, Reactor, Socket};
 
@@ -87,7 +87,7 @@ enum Command {
 
 /// From the others to this thread.
 enum Report {
-    Recovered(ShardId, Replayed),
+    Recovered(ShardId, Recovered, Duration),
     State(ShardId, State),
     Ended(ShardId, Result<(), ServeError>),
     Signal,
@@ -247,12 +247,20 @@ impl Watch {
             Err(RecvTimeoutError::Disconnected) => unreachable!("the thread for signals never ends"),
         };
         match &report {
-            Report::Recovered(shard, replayed) => tracing::info!(
-                event = "recovered",
-                shard = shard.0,
-                records = replayed.records,
-                bytes = replayed.bytes
-            ),
+            Report::Recovered(shard, recovered, time) => {
+                let Recovered { replayed, sessions, queued } = recovered;
+                tracing::info!(
+                    event = "recovered",
+                    shard = shard.0,
+                    seconds = time.as_millis() as f64 / 1_000.0,
+                    sessions,
+                    queued,
+                    records = replayed.records,
+                    bytes = replayed.bytes,
+                    checkpoint = replayed.checkpoint.0,
+                    checkpointed = replayed.checkpointed
+                );
+            }
             Report::State(shard, state) => self.states[shard.index()] = *state,
             Report::Ended(..) | Report::Signal => {}
         }
@@ -347,6 +355,7 @@ fn run(seat: Seat) -> Result<(), ServeError> {
         tracing::warn!(event = "not_pinned", shard = id.0, %error, "the shard's thread may move between processors");
     }
     let options = journal::Options::new(id, shards, hash_key);
+    let begun = clock();
     let open = || journal::open(storage.clone(), options.clone(), random(), reactor.now());
     let journal = once_unlocked(open, sleep)?;
     let placement = config.placement(shards, hash_key);
@@ -355,10 +364,10 @@ fn run(seat: Seat) -> Result<(), ServeError> {
     name_key[..8].copy_from_slice(&random().to_le_bytes());
     name_key[8..].copy_from_slice(&random().to_le_bytes());
     let parts = Parts { reactor, journal, mesh, settings, account: config.account, name_key };
-    let (mut shard, replayed) = Shard::new(parts).map_err(|fatal| ServeError::Journal(fatal.error))?;
+    let (mut shard, recovered) = Shard::new(parts).map_err(|fatal| ServeError::Journal(fatal.error))?;
     // Nobody listens to reports only when the process is ending already.
     let report = |report| drop(reports.send(report));
-    report(Report::Recovered(id, replayed));
+    report(Report::Recovered(id, recovered, clock() - begun));
     let mut commands = control.take();
     let mut state = shard.state();
     loop {

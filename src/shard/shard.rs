@@ -50,6 +50,17 @@ pub struct Parts<R, S> {
     pub name_key: [u8; 16],
 }
 
+/// What a shard has come back with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Recovered {
+    /// What was read for it.
+    pub replayed: Replayed,
+    /// Sessions.
+    pub sessions: u64,
+    /// Entries in all their queues.
+    pub queued: u64,
+}
+
 /// The journal can no longer keep the promise: the process must stop, and say why.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Fatal {
@@ -113,7 +124,7 @@ pub struct Shard<R, S> {
 
 impl<R: Reactor, S: Storage> Shard<R, S> {
     /// A shard that has recovered what its journal holds. Blocks for as long as reading that takes.
-    pub fn new(parts: Parts<R, S>) -> Result<(Shard<R, S>, Replayed), Fatal> {
+    pub fn new(parts: Parts<R, S>) -> Result<(Shard<R, S>, Recovered), Fatal> {
         let Parts { reactor, journal, mut mesh, settings, account, name_key } = parts;
         let id = mesh.me();
         mesh.set_doorbell(reactor.doorbell());
@@ -141,7 +152,8 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
             sweep_at: Nanos(0),
         };
         let replayed = shard.replay()?;
-        Ok((shard, replayed))
+        let (sessions, queued) = shard.broker.held();
+        Ok((shard, Recovered { replayed, sessions, queued }))
     }
 
     /// Every record through the broker's own door, before anything else.

@@ -107,8 +107,8 @@ impl Cluster {
             let (settings, account) = (self.scenario.broker(), AccountSource::ClientId);
             let parts = Parts { reactor, journal, mesh, settings, account, name_key };
             match Shard::new(parts) {
-                Ok((shard, replayed)) => {
-                    self.by_checkpoint += u32::from(replayed.checkpoint.is_some());
+                Ok((shard, recovered)) => {
+                    self.by_checkpoint += u32::from(recovered.replayed.checkpoint.is_some());
                     self.shards.push(Some(shard));
                 }
                 Err(fatal) => return self.failed(&format!("recovery fails: {fatal}")),

@@ -126,7 +126,13 @@ fn sweep(seeds: std::ops::Range<u64>) {
     println!(
         "{count} seeds: {} operations, {} crashes, {} deliveries, {} acknowledged, {} steps; {} journals recovered by a \
          checkpoint, {} records copied",
-        sum.operations, sum.crashes, sum.deliveries, sum.acknowledged, sum.steps, sum.by_checkpoint, sum.copied
+        sum.operations,
+        sum.crashes,
+        sum.deliveries,
+        sum.acknowledged,
+        sum.steps,
+        sum.by_checkpoint,
+        sum.copied
     );
     let failed = failed.into_inner().unwrap();
     if let Some(first) = failed.iter().min() {
