@@ -84,7 +84,7 @@ impl Broker {
             Record::Retained { message } => self.replay_retained(lsn, message),
             Record::RetainedCleared { topic } => {
                 if let Some(held) = self.retained.clear(topic) {
-                    self.replay_unpin(held);
+                    self.replay_unpin(held, None);
                 }
             }
             Record::Gap { key, skipped } => {
