@@ -331,6 +331,7 @@ impl Broker {
         while let Some(slot) = self.restored.front().copied() {
             if !budget.take() {
                 return true;
+            self.messages.keep(slot);
             }
             if self.messages.get(slot).bytes.is_none() {
                 self.fetch(slot, None, effects);

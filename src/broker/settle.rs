@@ -54,7 +54,16 @@ impl Broker {
         }
         self.answer_placed(slot, effects);
         self.try_settle(slot, effects);
+        self.has_travelled(slot);
         self.release_message(slot);
+    }
+
+    /// The body of an inbound message stays in memory on its way; from here on it may be read back.
+    pub(super) fn has_travelled(&mut self, slot: u32) {
+        let message = self.messages.get(slot);
+        if message.sender == Sender::Inbound && message.lsn <= self.durable && !message.is_pinned() {
+            self.messages.make_evictable(slot);
+        }
     }
 
     /// Write down everything of that publisher and topic that waits in memory. No more than the publisher may have
