@@ -234,8 +234,9 @@ impl Broker {
 
     pub(super) fn replay_released(&mut self, key: SessionKey, packet_id: PacketId) {
         let Some(slot) = self.sessions.find_key(key) else { return };
-        let inbound = self.sessions.get_mut(slot).inbound.as_mut();
-        if let Some(lsn) = inbound.and_then(|inbound| inbound.remove(&packet_id)) {
+        let inbound = &mut self.sessions.get_mut(slot).inbound;
+        if let Some(lsn) = inbound.as_mut().and_then(|inbound| inbound.remove(&packet_id)) {
+            inbound.take_if(|inbound| inbound.is_empty());
             self.need_is_gone(Need::Taken(lsn));
         }
     }
