@@ -293,12 +293,19 @@ impl LiveSet {
         estimate
     }
 
+    /// How many need the record.
+    #[cfg(test)]
+    pub(crate) fn needs(&self, lsn: Lsn) -> u32 {
+        self.shared.get(&lsn).map_or(u32::from(self.contains(lsn)), |shared| shared.needs)
+    }
+
     /// Every chunk from that number on: its number, and which of its records are live.
     pub fn chunks_from(&self, number: u64) -> impl Iterator<Item = (u64, &Bits)> {
         self.chunks.range(number..).map(|(number, chunk)| (*number, &chunk.live))
     }
 
-    /// Every live record from that one on some of whose recipients are gone, in order.
+    /// Every live record from that one on some of whose recipients are gone, in order. To be written down before, or
+    /// in the same moment as, that the record is live: of one that dies between the two, it would seem that nobody is.
     pub fn gone_from(&self, lsn: Lsn) -> impl Iterator<Item = (Lsn, &Gone)> {
         self.shared
             .range(lsn..)

@@ -92,7 +92,9 @@ impl Broker {
         effects.perform(Effect::Mesh { to, message });
         if !tracked {
             self.release_message(slot);
-        } else if !written {
+        } else if written {
+            self.has_travelled(slot);
+        } else {
             self.messages.take_bytes(slot);
         }
     }

@@ -421,6 +421,14 @@ impl Messages {
         self.evict();
     }
 
+    /// The body is about to travel, and stays in memory until `make_evictable`.
+    pub(super) fn keep(&mut self, slot: u32) {
+        let message = &mut self.slots[slot as usize];
+        self.held_bytes -= message.held_bytes();
+        message.evictable = false;
+        self.held_bytes += message.held_bytes();
+    }
+
     /// Oldest first. Stale names behind a long-lived front are swept out when they are the majority.
     fn evict(&mut self) {
         if self.evictable.len() > 64 + 2 * self.slots.len() {
@@ -430,7 +438,7 @@ impl Messages {
         while let Some(&id) = self.evictable.front() {
             let live = self.slots.get_mut(id.slot as usize).filter(|message| message.serial == id.serial);
             match live {
-                Some(message) if message.bytes.is_some() && !message.pinned => {
+                Some(message) if message.evictable && message.bytes.is_some() && !message.pinned => {
                     if self.resident_bytes <= self.resident_bytes_max || self.evictable.len() == 1 {
                         return;
                     }

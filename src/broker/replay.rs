@@ -36,7 +36,7 @@ pub(super) struct Replay {
     /// `Inbound` records without `Routed`.
     pub(super) unrouted: BTreeMap<Lsn, SessionKey>,
     /// Sessions that a clean start has replaced, and whose own end was on the way to the disk.
-    replaced: Vec<SessionKey>,
+    replaced: BTreeSet<SessionKey>,
     /// Sessions that have ended their connection: when, and when the will is due.
     disconnected: BTreeMap<SessionKey, (UnixMs, UnixMs)>,
 }
@@ -84,7 +84,7 @@ impl Broker {
             Record::Retained { message } => self.replay_retained(lsn, message),
             Record::RetainedCleared { topic } => {
                 if let Some(held) = self.retained.clear(topic) {
-                    self.replay_unpin(held);
+                    self.replay_unpin(held, None);
                 }
             }
             Record::Gap { key, skipped } => {
@@ -122,7 +122,7 @@ impl Broker {
             // Nobody finds it any more, but what it shared is still to be handed on.
             let replaced = self.sessions.get(other).key;
             self.sessions.lose_name(other);
-            self.replaying().replaced.push(replaced);
+            self.replaying().replaced.insert(replaced);
         }
         let slot = self.replay_slot(key);
         if self.sessions.get(slot).identity.is_empty() {
@@ -261,23 +261,18 @@ impl Broker {
             }
         }
         let slots: Vec<u32> = self.sessions.written().collect();
+        slots.iter().for_each(|slot| self.forget_left_at_replay(*slot));
         self.announcement.begin();
-        for key in &replay.replaced {
-            if let Some(slot) = self.sessions.find_key(*key) {
-                self.end_session(slot, effects);
-            }
-        }
         for slot in slots {
-            if self.sessions.get(slot).ended {
-                continue;
-            }
-            if self.sessions.get(slot).identity.is_empty() {
+            let session = self.sessions.get(slot);
+            if session.identity.is_empty() {
                 // It ended before the records that still speak of it.
                 self.remove_at_replay(slot);
-                continue;
+            } else if session.expiry_s == 0 || replay.replaced.contains(&session.key) {
+                self.end_session(slot, effects);
+            } else {
+                self.resume_clock(slot, &replay, effects);
             }
-            self.forget_left_at_replay(slot);
-            self.resume_clock(slot, &replay, effects);
         }
         self.tell_first_mark(effects);
     }
@@ -285,9 +280,6 @@ impl Broker {
     /// Of the shared subscriptions that it has left, those matter through which it still has something.
     fn forget_left_at_replay(&mut self, slot: u32) {
         let Some(delivery) = self.sessions.get(slot).delivery.as_deref() else { return };
-        if delivery.left.is_empty() {
-            return;
-        }
         let in_flight = delivery.in_flight.iter().map(|in_flight| in_flight.entry);
         let entries = in_flight.chain(delivery.queue.iter().copied());
         let owed =
@@ -339,6 +331,7 @@ impl Broker {
                 }
             }
             self.restored.pop_front();
+            self.messages.keep(slot);
             let message = self.messages.get_mut(slot);
             message.settled = false;
             message.placed = false;

@@ -224,14 +224,19 @@ impl Broker {
         if self.replaying().unrouted.remove(&inbound).is_some() {
             self.live.set_unrouted(inbound, false);
             self.live.remove(inbound);
+            let slot = self.replaying().by_record.get(&inbound).copied().expect("it was replayed");
+            if !self.messages.get(slot).is_pinned() {
+                self.messages.take_bytes(slot);
+            }
         }
         self.origins.routed_at_replay(inbound);
     }
 
     pub(super) fn replay_released(&mut self, key: SessionKey, packet_id: PacketId) {
         let Some(slot) = self.sessions.find_key(key) else { return };
-        let inbound = self.sessions.get_mut(slot).inbound.as_mut();
-        if let Some(lsn) = inbound.and_then(|inbound| inbound.remove(&packet_id)) {
+        let inbound = &mut self.sessions.get_mut(slot).inbound;
+        if let Some(lsn) = inbound.as_mut().and_then(|inbound| inbound.remove(&packet_id)) {
+            inbound.take_if(|inbound| inbound.is_empty());
             self.need_is_gone(Need::Taken(lsn));
         }
     }
@@ -285,14 +290,21 @@ impl Broker {
         self.live.add(lsn, 0);
         let number = self.retained.next_number();
         if let Some(old) = self.retained.set(&topic, Held { message: slot, bytes, number, record: lsn }) {
-            self.replay_unpin(old);
+            self.replay_unpin(old, Some(slot));
         }
     }
 
-    pub(super) fn replay_unpin(&mut self, held: Held) {
+    /// As `unpin`.
+    pub(super) fn replay_unpin(&mut self, held: Held, by: Option<u32>) {
         self.live.remove(held.record);
-        self.messages.pin(held.message, false);
-        self.messages.take_bytes(held.message);
+        if by != Some(held.message) {
+            self.messages.pin(held.message, false);
+            // One that is routed again may be retained again.
+            let record = self.messages.get(held.message).lsn;
+            if !self.replaying().unrouted.contains_key(&record) {
+                self.messages.take_bytes(held.message);
+            }
+        }
         self.release_message(held.message);
     }
 }

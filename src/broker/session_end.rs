@@ -1,7 +1,9 @@
 //! The end of a session: at once nobody finds it; its subscriptions and its queue are cleared a few per call.
 //!
 //! Entries of shared subscriptions go to another member first `[MQTT-4.8.2-6]`; the record that ends the session is
-//! written when they have arrived, so a crash in between only repeats the end.
+//! written when they have arrived, so a crash in between only repeats the end; a note that the session has expired is
+//! written first, so that it is repeated whatever else is known by then. Until the end is written, all records of the
+//! session stay live.
 
 use std::collections::BTreeMap;
 
@@ -110,6 +112,9 @@ impl Broker {
         if !record.is_some() {
             return;
         }
+        if moves {
+            self.note_that_it_ends(slot, effects);
+        }
         let session = self.sessions.get_mut(slot);
         let (identity, heads) = (session.identity.clone(), session.take_heads());
         self.ends.by_identity.insert(identity.clone(), key);
@@ -120,6 +125,18 @@ impl Broker {
         } else {
             self.write_end(key, effects);
         }
+    }
+
+    /// The record that ends it comes later: until then a crash brings it back, to end at once.
+    fn note_that_it_ends(&mut self, slot: u32, effects: &mut impl Effects) {
+        let session = self.sessions.get(slot);
+        if session.expiry_s == 0 && session.disconnected.is_some() {
+            return;
+        }
+        let (key, at) = (session.key, self.now.wall);
+        let will_due = self.wills.get(&key).map_or(UnixMs::NEVER, |pending| pending.due);
+        let record = self.append(Record::Disconnected { key, at, expiry_s: 0, will_due }, effects);
+        self.disconnected_is_noted(slot, record);
     }
 
     fn write_end(&mut self, key: SessionKey, effects: &mut impl Effects) {

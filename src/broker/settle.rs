@@ -54,7 +54,16 @@ impl Broker {
         }
         self.answer_placed(slot, effects);
         self.try_settle(slot, effects);
+        self.has_travelled(slot);
         self.release_message(slot);
+    }
+
+    /// The body of an inbound message stays in memory on its way; from here on it may be read back.
+    pub(super) fn has_travelled(&mut self, slot: u32) {
+        let message = self.messages.get(slot);
+        if message.sender == Sender::Inbound && message.lsn <= self.durable && !message.is_pinned() {
+            self.messages.make_evictable(slot);
+        }
     }
 
     /// Write down everything of that publisher and topic that waits in memory. No more than the publisher may have
@@ -206,7 +215,7 @@ impl Broker {
         let durable = !topic.starts_with("$SYS");
         if empty {
             if let Some(held) = self.retained.clear(&topic) {
-                self.unpin(held);
+                self.unpin(held, None);
                 if durable {
                     self.lsn = self.lsn.next();
                     let record = Record::RetainedCleared { topic: &topic };
@@ -239,21 +248,23 @@ impl Broker {
         }
         let held = super::retained::Held { message: slot, bytes, number, record };
         if let Some(old) = self.retained.set(&topic, held) {
-            self.unpin(old);
+            self.unpin(old, Some(slot));
         }
         true
     }
 
-    /// The message is no longer the retained one of its topic.
-    fn unpin(&mut self, held: super::retained::Held) {
+    /// Something else is the retained message of its topic, or nothing; or that is so by another record.
+    fn unpin(&mut self, held: super::retained::Held, by: Option<u32>) {
         let slot = held.message;
         if held.record.is_some() {
             self.live.remove(held.record);
         }
-        self.messages.pin(slot, false);
-        let message = self.messages.get(slot);
-        if message.lsn.is_some() && message.lsn <= self.durable {
-            self.messages.make_evictable(slot);
+        if by != Some(slot) {
+            self.messages.pin(slot, false);
+            let message = self.messages.get(slot);
+            if message.lsn.is_some() && message.lsn <= self.durable {
+                self.messages.make_evictable(slot);
+            }
         }
         self.release_message(slot);
     }

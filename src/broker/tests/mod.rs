@@ -1,6 +1,7 @@
 //! The broker alone, driven by hand: a disk that is durable when the test says so, clients that are lists of packets
 //! they were sent, other shards that are lists of messages.
 
+mod checkpoint;
 mod flows;
 mod one_of_two;
 mod overload;

@@ -152,3 +152,27 @@ fn another_shard_is_told_every_retained_message_after_a_crash_however_many_they_
     assert_eq!(values, expected.iter().map(String::as_bytes).collect::<Vec<_>>());
     assert!(next.is_none());
 }
+
+/// Accepted at QoS 2, it is retained before it is known to have arrived everywhere; so it is routed, and retained, again.
+#[test]
+fn a_message_that_is_retained_twice_because_of_a_crash_stays_in_memory() {
+    let mut settings = settings_for(2);
+    settings.resident_bytes_max = 10;
+    let mut bench = two_shards_with(settings);
+    let topics: Vec<String> = bench.own_topics().take(3).collect();
+    bench.connect(1, "publisher", true, 100);
+    for (packet_id, topic) in (1..).zip(&topics) {
+        bench.publish_with(1, topic, QoS::ExactlyOnce, packet_id, "value", true);
+    }
+    // On disk are what was published and, next, that it is retained; not that it has arrived.
+    bench.sync();
+    bench.sync();
+    let mut bench = bench.restart();
+    bench.hear_all();
+    let (filter, after) = ("a/#".into(), "".into());
+    bench.hear(MeshMessage::RetainedPull { token: 3, filter, after, count: 100, number_max: u64::MAX });
+    let Some((_, MeshMessage::Retained { parcels, .. })) = bench.world.mesh.last() else {
+        panic!("no answer: {:?}", bench.world.mesh);
+    };
+    assert_eq!(parcels.len(), topics.len(), "{parcels:?}");
+}

@@ -227,3 +227,29 @@ fn nothing_is_remembered_of_what_has_waited_long_enough() {
     bench.wait_ms(u64::from(settings().hold_ms));
     assert_eq!(bench.broker.unwritten.len(), 0);
 }
+
+/// There is no room in memory for all that is routed again, and it goes a step at a time.
+#[test]
+fn what_is_routed_again_stays_in_memory_until_it_is_placed() {
+    let mut settings = settings();
+    settings.resident_bytes_max = 10;
+    let mut bench = Bench::with(settings.clone());
+    bench.connect(1, "subscriber", true, 1_000);
+    bench.subscribe(1, "a/#", 1);
+    bench.connect(2, "publisher", true, 1_000);
+    for packet_id in 1..=5 {
+        bench.publish(2, "a/b", QoS::ExactlyOnce, packet_id, "a payload of some length");
+    }
+    bench.durable = bench.world.journal.len();
+    let mut bench = bench.crash_and_replay(settings);
+    for _ in 0..100 {
+        bench.advance_by(1);
+        for lsn in std::mem::take(&mut bench.world.fetches) {
+            bench.fetch(lsn);
+        }
+    }
+    bench.settle();
+    bench.connect(3, "subscriber", false, 1_000);
+    let seen = bench.seen(3);
+    assert_eq!(seen.iter().filter(|packet| packet.starts_with("PUBLISH")).count(), 5, "{seen:?}");
+}
