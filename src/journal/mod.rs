@@ -75,8 +75,9 @@
 //! acknowledgement leaves. A failed sync is never tried again: the kernel may have dropped the pages it could not
 //! write and would report success. An error while *growing* loses nothing and is retried; with no room at all, what
 //! was appended waits in memory and `durable` stands still until the pool grew, because a release needs room for the
-//! block that records it. The reserve is there so that this is not reached. Reading mapped bytes of a sector that the
-//! disk cannot read kills the process with SIGBUS: fail-stop without a message; the kernel's log has the sector.
+//! block that records it. The reserve is there so that this is not reached. A block that cannot be read back is final as
+//! well: a message that was promised cannot be delivered. Sealed segments are read through a map, whose pages are brought
+//! into memory by a call that may fail before they are touched, so that this is an error with its place and not SIGBUS.
 
 mod decode;
 pub mod directory;
