@@ -138,6 +138,20 @@ impl Directory {
         Directory::open(path)
     }
 
+    /// Bytes that may still be written to the file system; `None` if it does not say.
+    ///
+    /// Asked before a file is made, because a journal on a full disk tries that once a second: to find out by writing
+    /// would cost the disk a segment's bytes each time, and take the last room from everybody else while it lasts.
+    fn room(&self) -> io::Result<Option<u64>> {
+        // SAFETY: `statvfs` is plain old data for which all zeros is a value; `fstatvfs` writes to that one valid object.
+        let (result, status) = unsafe {
+            let mut status: libc::statvfs = std::mem::zeroed();
+            (libc::fstatvfs(self.shared.descriptor.as_raw_fd(), &raw mut status), status)
+        };
+        check(result)?;
+        Ok((status.f_blocks > 0).then(|| status.f_bavail.saturating_mul(status.f_frsize)))
+    }
+
     fn keep(&self, file: fs::File) -> File {
         let handle = File(file.as_raw_fd());
         self.shared.files.lock().expect("no code panics while it holds this lock").push(file.into());
@@ -162,6 +176,9 @@ impl Storage for Directory {
     }
 
     fn create(&self, name: &str, bytes: u64) -> io::Result<File> {
+        if self.room()?.is_some_and(|room| room < bytes) {
+            return Err(io::Error::from_raw_os_error(libc::ENOSPC));
+        }
         let path = self.shared.path.join(name);
         let file = fs::OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
         let filled = fill_with_zeros(&file, bytes).and_then(|()| file.sync_all());
