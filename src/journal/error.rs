@@ -120,6 +120,11 @@ impl JournalError {
     pub fn cure(&self) -> String {
         let object = &self.object;
         match &self.problem {
+            // The room of a journal's file was written before it was used.
+            Problem::Kernel(Errno(libc::ENOSPC | libc::EDQUOT)) if self.offset.is_some() => format!(
+                "{object} has its room, so the device below its file system has less than it promised (a thin volume, an \
+                 image file): make room there, check the file system with fsck, and start again"
+            ),
             Problem::Kernel(Errno(libc::ENOSPC | libc::EDQUOT)) => {
                 format!("free space on the file system of {object} (see `df -h`), or point --data at a larger one")
             }
@@ -127,7 +132,10 @@ impl JournalError {
                 format!("give the user that runs ironpost read and write access to {object}")
             }
             Problem::Kernel(Errno(libc::EROFS)) => {
-                format!("remount the file system of {object} for writing; if the kernel made it read-only, see `dmesg`")
+                format!(
+                    "remount the file system of {object} for writing and start again; if the kernel made it read-only, see \
+                     `dmesg` and check it with fsck first"
+                )
             }
             Problem::Kernel(Errno(libc::EIO)) => {
                 "the disk failed: see `dmesg` and `smartctl -a`; replace it, restore the data directory, and start again"
