@@ -43,11 +43,16 @@
 //! itself completed. At that time the block's predecessor was durable (one block in flight, I3), and by induction
 //! every block before, and the headers of their segments (written and synced before a first block is submitted). A
 //! crash can therefore damage only the one block that was in flight, or the one header, neither of which was
-//! acknowledged. Recovery cuts exactly there: at the first block that is not valid. If any later block of the same
-//! epoch is intact, or a later segment has a header, or a block's durable LSN covers it, the invalid one had been
-//! durable, and the disk lost it: that is corruption, and the journal refuses to open instead of dropping
-//! acknowledged records in silence. What cannot be told apart is the very last block damaged at rest; an empty
-//! *witness* block, written when 100 ms pass without a record, limits that to the last 100 ms of load.
+//! acknowledged. Recovery cuts exactly there: at the first block that is not valid. If a later page of the same segment
+//! claims to begin a block of the same epoch, be it torn, or a later segment has a header, or a block's durable LSN covers
+//! it, the invalid one had been durable, and the disk lost it: that is corruption, and the journal refuses to open instead
+//! of dropping acknowledged records in silence.
+//!
+//! What cannot be told apart is the last block with records, damaged at rest before anything was written behind it; an
+//! empty *witness* block, written when 100 ms pass without a record, limits that to the last 100 ms of load. Every other
+//! flipped bit and every zeroed or older sector or page is seen, or touches nothing that was acknowledged
+//! (`tests/journal_crash/exhaustive.rs` tries them all). Nor is it seen when the newest segment is gone as a whole, file
+//! and all, because nothing before it names it.
 //!
 //! A dead segment is written again only after a block that says so (`oldest live LSN` in its header) is durable, so
 //! recovery never needs what was overwritten (I2). Nothing of its former life can be taken for a block of the new one:

@@ -221,7 +221,11 @@ fn check_unused<S: Storage>(
         let suspect = match found.first_page {
             FirstPage::Invalid => true,
             FirstPage::Zero => begins_block(storage, found)?,
-            FirstPage::Header(_) | FirstPage::Foreign { .. } => false,
+            FirstPage::Header(header) => {
+                check_newest(storage, found, &header)?;
+                false
+            }
+            FirstPage::Foreign { .. } => false,
         };
         if !suspect {
             continue;
@@ -247,6 +251,17 @@ fn check_unused<S: Storage>(
         }
     }
     Ok(())
+}
+
+/// A header was durable before the first block behind it was written. If that one is of a later life, the header of that
+/// life was lost, and an older one of the same place came back.
+fn check_newest<S: Storage>(storage: &S, found: &Found, header: &SegmentHeader) -> Result<(), JournalError> {
+    let mut window = Window::new(storage, &found.name, found.file, found.bytes);
+    let later = |block: &BlockHeader| block.sequence > header.sequence;
+    let Some((block, _)) = window.intact(PAGE_BYTES as u64, &header.hash_key, later)? else { return Ok(()) };
+    let expected = format!("that of {}: block {} behind it is intact", block.sequence, block.number);
+    let (what, is) = ("the segment header", format!("that of {}", header.sequence));
+    Err(corruption(storage, &found.name, 0, what, expected, is))
 }
 
 /// The log.
@@ -290,7 +305,7 @@ fn follow<S: Storage>(
         window.follow_chain(&mut segment, &mut chain, hash_key)?;
         match run.get(position + 1) {
             Some((_, next)) => check_continues(storage, &segment, &chain, next)?,
-            None => torn_bytes = window.judge_tail(&segment, &chain, hash_key)?,
+            None => torn_bytes = window.judge_tail(&segment, &chain)?,
         }
         live.push_back(segment);
     }
@@ -319,8 +334,13 @@ fn check_reaches_back<S: Storage>(
     if lowest.first_lsn <= needed {
         return Ok(());
     }
-    if let Some(damaged) = files.iter().find(|found| found.first_page == FirstPage::Invalid) {
-        let expected = format!("one of sequence {}, with record {}", lowest.sequence - 1, needed.0);
+    let wanted = lowest.sequence - 1;
+    let damaged = match holder(storage, files, wanted, &lowest.hash_key)? {
+        None => files.iter().find(|found| found.first_page == FirstPage::Invalid),
+        holder => holder,
+    };
+    if let Some(damaged) = damaged {
+        let expected = format!("one of sequence {wanted}, with record {}", needed.0);
         return Err(corruption(
             storage,
             &damaged.name,
@@ -333,6 +353,23 @@ fn check_reaches_back<S: Storage>(
     let expected = format!("{}: a segment is missing", needed.0);
     let what = "the first record of the oldest segment";
     Err(corruption(storage, &files[index].name, 0, what, expected, lowest.first_lsn.0.to_string()))
+}
+
+/// The file whose first block is of that sequence, whatever its header says.
+fn holder<'a, S: Storage>(
+    storage: &S,
+    files: &'a [Found],
+    sequence: u64,
+    hash_key: &[u8; 16],
+) -> Result<Option<&'a Found>, JournalError> {
+    for found in files {
+        let mut window = Window::new(storage, &found.name, found.file, found.bytes);
+        let wanted = |block: &BlockHeader| block.sequence == sequence;
+        if window.intact(PAGE_BYTES as u64, hash_key, wanted)?.is_some() {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
 }
 
 /// The header of a segment was written when every block before it was durable, so it must continue from here.
