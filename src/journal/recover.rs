@@ -14,7 +14,7 @@ use super::format::{BlockHeader, FirstPage, PAGE_BYTES, SegmentHeader, VERSION};
 use super::reader::Reader;
 use super::scan::{Chain, WINDOW_BYTES, Window, corruption};
 use super::segment::{self, Pool, Segment, Vacant};
-use super::storage::Storage;
+use super::storage::{Storage, UNFINISHED};
 use super::writer::{End, Writer};
 use super::{Journal, Options, Statistics};
 use crate::ids::Lsn;
@@ -94,7 +94,7 @@ fn validate<S: Storage>(storage: &S, options: &Options) -> Result<(), JournalErr
 /// The segment files of a directory.
 struct Inventory {
     files: Vec<Found>,
-    /// `create` did not get to its end (or the setting changed): all zeros and not of a usual length.
+    /// `create` did not get to its end, or the setting changed: all zeros and not of a usual length.
     unfinished: Vec<String>,
     /// The first number that no name has.
     next_number: u32,
@@ -110,15 +110,27 @@ fn inventory<S: Storage>(storage: &S, options: &Options) -> Result<Inventory, Jo
         return Err(JournalError::new("open", storage.describe(""), problem));
     }
     let next_number = numbers.last().map_or(1, |last| last + 1);
-    let mut inventory = Inventory { files: Vec::new(), unfinished: Vec::new(), next_number };
+    let is_unfinished =
+        |name: &String| name.strip_suffix(UNFINISHED).is_some_and(|name| segment::number(name).is_some());
+    let unfinished = names.into_iter().filter(is_unfinished).collect();
+    let mut inventory = Inventory { files: Vec::new(), unfinished, next_number };
+    let usual = [options.segment_bytes, options.segment_bytes_first];
     for number in numbers {
         let found = examine(storage, segment::name(number))?;
-        let usual = [options.segment_bytes, options.segment_bytes_first].contains(&found.bytes);
-        let unused = found.first_page == FirstPage::Zero && !begins_block(storage, &found)?;
-        if unused && !usual {
-            inventory.unfinished.push(found.name.into());
-        } else {
-            inventory.files.push(found);
+        match found.first_page {
+            FirstPage::Header(_) | FirstPage::Foreign { .. } => inventory.files.push(found),
+            FirstPage::Zero | FirstPage::Invalid if usual.contains(&found.bytes) => {
+                inventory.files.push(found)
+            }
+            // The first page of what was in use is not zero, however much was cut off behind it.
+            FirstPage::Zero if found.bytes > 0 && is_zero(storage, &found)? => {
+                inventory.unfinished.push(found.name.into());
+            }
+            FirstPage::Zero | FirstPage::Invalid => {
+                let expected = format!("{} (if it is not a file of this journal, move it away)", usual[0]);
+                let (what, is) = ("the length of the file", found.bytes.to_string());
+                return Err(corruption(storage, &found.name, found.bytes, what, expected, is));
+            }
         }
     }
     Ok(inventory)
@@ -133,10 +145,24 @@ fn examine<S: Storage>(storage: &S, name: String) -> Result<Found, JournalError>
     storage.sync(file).map_err(failed("sync"))?;
     let bytes = storage.len(file).map_err(failed("measure"))?;
     let mut page = [0; PAGE_BYTES];
-    if bytes >= 2 * PAGE_BYTES as u64 {
-        storage.read_at(file, 0, &mut page).map_err(failed("read"))?;
-    }
+    let count = usize::try_from(bytes).map_or(PAGE_BYTES, |bytes| bytes.min(PAGE_BYTES));
+    storage.read_at(file, 0, &mut page[..count]).map_err(failed("read"))?;
     Ok(Found { name: name.into(), file, bytes, first_page: SegmentHeader::decode(&page) })
+}
+
+/// Whether there is nothing in the whole of a file.
+fn is_zero<S: Storage>(storage: &S, found: &Found) -> Result<bool, JournalError> {
+    let mut window = Window::new(storage, &found.name, found.file, found.bytes);
+    let mut offset = 0;
+    while offset < found.bytes {
+        let count = usize::try_from(found.bytes - offset).map_or(WINDOW_BYTES, |rest| rest.min(WINDOW_BYTES));
+        let piece = window.get(offset, count)?;
+        if piece.is_some_and(|piece| piece.iter().any(|byte| *byte != 0)) {
+            return Ok(false);
+        }
+        offset += count as u64;
+    }
+    Ok(true)
 }
 
 /// Whether the second page has a block's magic.

@@ -6,9 +6,9 @@
 //!
 //! What an implementation promises:
 //!
-//! 1. `create` returns after `bytes` zeros, the length and the directory entry are durable; so a file that exists
-//!    under a journal's name without being whole was never used. If it fails, nothing of that name is left, as far as
-//!    the disk allows, and `ENOSPC` and `EDQUOT` are reported as such.
+//! 1. `create` returns after `bytes` zeros, the length and the directory entry are durable, and gives the file its name
+//!    last: a file under a journal's name was whole once. What it did not finish has [`UNFINISHED`] behind that name. If
+//!    it fails, nothing of either name is left, as far as the disk allows, and `ENOSPC` and `EDQUOT` are reported as such.
 //! 2. `write_at` and `read_at` transfer the whole buffer or fail. A write may be lost or torn, in units of at least
 //!    512 bytes, until a `sync` of that file that began after it returned.
 //! 3. `sync` has made everything durable that was written to the file before, by whatever process, or fails; after a
@@ -26,6 +26,9 @@ use crate::reactor::File;
 
 /// Zeros are written in pieces of this size when a segment is created.
 const ZERO_BYTES: usize = 1 << 20;
+
+/// Behind the name of a file that is being made. Whoever opens the directory may remove it.
+pub(super) const UNFINISHED: &str = ".new";
 
 /// The files of one journal: one directory, flat names.
 pub trait Storage {
@@ -180,14 +183,21 @@ impl Storage for Directory {
             return Err(io::Error::from_raw_os_error(libc::ENOSPC));
         }
         let path = self.shared.path.join(name);
-        let file = fs::OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
+        if path.symlink_metadata().is_ok() {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        let unfinished = self.shared.path.join(format!("{name}{UNFINISHED}"));
+        let mut options = fs::OpenOptions::new();
+        let file = options.read(true).write(true).create(true).truncate(true).open(&unfinished)?;
         let filled = fill_with_zeros(&file, bytes).and_then(|()| file.sync_all());
-        match filled.and_then(|()| self.sync_directory()) {
+        let named = filled.and_then(|()| fs::rename(&unfinished, &path));
+        match named.and_then(|()| self.sync_directory()) {
             Ok(()) => Ok(self.keep(file)),
             Err(error) => {
-                // Gives the blocks back on a full disk. That this may fail too changes nothing for the caller: a
-                // file that is not whole is recognised and removed at the next start.
+                // Gives the blocks back on a full disk. That this may fail too changes nothing for the caller: what
+                // is not finished is recognised and removed at the next start, what is whole is used.
                 drop(file);
+                let _ = fs::remove_file(&unfinished);
                 let _ = fs::remove_file(&path);
                 let _ = self.sync_directory();
                 Err(error)
