@@ -59,6 +59,10 @@ pub enum Problem {
         /// What was asked for.
         requested: ShardId,
     },
+    /// The directory belongs to another data directory.
+    OtherDirectory,
+    /// The journal was begun once, and there is nothing of it.
+    JournalMissing,
     /// There are journals, but not the file that says how many shards and which hash key they belong to.
     MetaMissing,
     /// A setting is outside of its bounds.
@@ -163,6 +167,13 @@ impl JournalError {
             Problem::Shard { .. } => {
                 "put the shard directories back under their own names: `shard-NNN` belongs to shard NNN".to_owned()
             }
+            Problem::OtherDirectory => {
+                "put the shard directories back into the data directory that they were made in".to_owned()
+            }
+            Problem::JournalMissing => format!(
+                "bring its segments back to {object} (is a file system not mounted?), or restore the data directory from a \
+                 backup"
+            ),
             Problem::MetaMissing => format!(
                 "restore {object} from a backup of the data directory; without it nobody knows which shard a session is in"
             ),
@@ -204,6 +215,10 @@ impl fmt::Display for JournalError {
             }
             Problem::Shard { recorded, requested } => {
                 write!(formatter, ": it belongs to shard {}, not to shard {}", recorded.0, requested.0)
+            }
+            Problem::OtherDirectory => write!(formatter, ": it belongs to another data directory"),
+            Problem::JournalMissing => {
+                write!(formatter, ": the journal that was here is gone, with everything in it")
             }
             Problem::MetaMissing => write!(formatter, ": it is missing, but there are journals beside it"),
             Problem::Setting { bounds } => write!(formatter, ": {bounds}"),

@@ -115,8 +115,10 @@ pub struct Options {
     pub shard: ShardId,
     /// Of how many; must be what is recorded.
     pub shards: u16,
-    /// Of the data directory. Used when the journal is new; else the recorded one counts.
+    /// Of the data directory; must be what is recorded.
     pub hash_key: [u8; 16],
+    /// There must be a journal: one was begun here before.
+    pub was_begun: bool,
     /// Size of segments made from now on: a multiple of 4,096.
     pub segment_bytes: u64,
     /// Size of the segments of a new journal, at most `segment_bytes`.
@@ -136,6 +138,7 @@ impl Options {
             shard,
             shards,
             hash_key,
+            was_begun: false,
             segment_bytes: limits::SEGMENT_BYTES_DEFAULT,
             segment_bytes_first: limits::SEGMENT_BYTES_FIRST,
             segments_first: limits::SEGMENTS_FIRST,

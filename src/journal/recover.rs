@@ -38,10 +38,13 @@ pub fn open<S: Storage>(
     storage.lock().map_err(|error| JournalError::kernel("lock", storage.describe(""), &error))?;
     let Inventory { files, unfinished, mut next_number } = inventory(&storage, &options)?;
     let headers = headers(&storage, &options, &files)?;
-    let hash_key = headers.first().map_or(options.hash_key, |(_, header)| header.hash_key);
+    let hash_key = options.hash_key;
     check_unused(&storage, &files, &hash_key, headers.last().map_or(0, |(_, header)| header.sequence))?;
 
     let Log { live, end, torn_bytes } = follow(&storage, &files, &headers, &hash_key)?;
+    if live.is_empty() && options.was_begun {
+        return Err(JournalError::new("open", storage.describe(""), Problem::JournalMissing));
+    }
     remove(&storage, &unfinished)?;
     let tail_bytes_zeroed = match live.back() {
         Some(last) => {
@@ -208,6 +211,9 @@ fn headers<S: Storage>(
                 let (recorded, requested) = (header.shard, options.shard);
                 return refuse(Problem::Shard { recorded, requested });
             }
+            FirstPage::Header(header) if header.hash_key != options.hash_key => {
+                return refuse(Problem::OtherDirectory);
+            }
             FirstPage::Header(header) => headers.push((index, header)),
         }
     }
@@ -226,10 +232,6 @@ fn headers<S: Storage>(
         if before.sequence == after.sequence {
             let expected = "one that no other segment has".to_owned();
             return corrupt(*index, "the sequence", expected, after.sequence.to_string());
-        }
-        if before.hash_key != after.hash_key {
-            let expected = "that of the segment before it".to_owned();
-            return corrupt(*index, "the hash key", expected, "another".to_owned());
         }
     }
     Ok(headers)
