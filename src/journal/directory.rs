@@ -9,7 +9,7 @@
 //! | magic | 0 | 8 | `IRONMETA` |
 //! | format version | 8 | 4 | that of the segments |
 //! | shards | 12 | 2 | |
-//! | zeros | 14 | 2 | |
+//! | begun | 14 | 2 | 1 once every shard has begun its journal, and nobody was served before |
 //! | hash key | 16 | 16 | |
 //! | zeros | 32 | 28 | |
 //! | CRC | 60 | 4 | CRC32C of everything before it |
@@ -42,10 +42,21 @@ pub struct DataDirectory {
     pub hash_key: [u8; 16],
     /// Whether it was made just now.
     pub is_new: bool,
+    /// Whether every shard has begun its journal: one that is not there is lost.
+    pub was_begun: bool,
     root: Directory,
 }
 
 impl DataDirectory {
+    /// Note that every shard has begun its journal. To be durable before anyone is served.
+    pub fn begun(&mut self) -> Result<(), JournalError> {
+        if !self.was_begun {
+            self.was_begun = true;
+            write(&self.root, &encode(self.shards, &self.hash_key, true))?;
+        }
+        Ok(())
+    }
+
     /// The directory of one shard's journal, made if need be.
     pub fn shard(&self, shard: ShardId) -> Result<Directory, JournalError> {
         assert!(shard.0 < self.shards, "shards are numbered from 0");
@@ -84,13 +95,13 @@ pub fn open_or_create(
     let meta =
         root.content(META).map_err(|error| JournalError::kernel("read", root.describe(META), &error))?;
     if let Some(content) = meta {
-        let (shards, hash_key) = decode(&root, &content)?;
+        let (shards, hash_key, was_begun) = decode(&root, &content)?;
         return match shards_wanted {
             Some(requested) if requested != shards => {
                 let problem = Problem::ShardCount { recorded: shards, requested };
                 Err(JournalError::new("open the data directory", display, problem))
             }
-            _ => Ok(DataDirectory { shards, hash_key, is_new: false, root }),
+            _ => Ok(DataDirectory { shards, hash_key, is_new: false, was_begun, root }),
         };
     }
     let names = root.list().map_err(failed("list"))?;
@@ -104,9 +115,8 @@ pub fn open_or_create(
     let mut hash_key = [0; 16];
     put(&mut hash_key, 0, mix(seed).to_le_bytes());
     put(&mut hash_key, 8, mix(mix(seed)).to_le_bytes());
-    root.replace(META, &encode(shards, &hash_key))
-        .map_err(|error| JournalError::kernel("write", root.describe(META), &error))?;
-    Ok(DataDirectory { shards, hash_key, is_new: true, root })
+    write(&root, &encode(shards, &hash_key, false))?;
+    Ok(DataDirectory { shards, hash_key, is_new: true, was_begun: false, root })
 }
 
 /// With the entries of those that are new made durable.
@@ -126,18 +136,23 @@ fn make_directories(path: &Path) -> io::Result<()> {
     }
 }
 
-fn encode(shards: u16, hash_key: &[u8; 16]) -> [u8; META_BYTES] {
+fn write(root: &Directory, meta: &[u8; META_BYTES]) -> Result<(), JournalError> {
+    root.replace(META, meta).map_err(|error| JournalError::kernel("write", root.describe(META), &error))
+}
+
+fn encode(shards: u16, hash_key: &[u8; 16], was_begun: bool) -> [u8; META_BYTES] {
     let mut meta = [0; META_BYTES];
     put(&mut meta, 0, MAGIC);
     put(&mut meta, 8, VERSION.to_le_bytes());
     put(&mut meta, 12, shards.to_le_bytes());
+    put(&mut meta, 14, u16::from(was_begun).to_le_bytes());
     put(&mut meta, 16, *hash_key);
     let crc = crc32c::crc32c(&meta[..CRC_AT]);
     put(&mut meta, CRC_AT, crc.to_le_bytes());
     meta
 }
 
-fn decode(root: &Directory, content: &[u8]) -> Result<(u16, [u8; 16]), JournalError> {
+fn decode(root: &Directory, content: &[u8]) -> Result<(u16, [u8; 16], bool), JournalError> {
     let refuse = |problem| Err(JournalError::new("validate", root.describe(META), problem));
     let corrupt = |what, expected: String, found: String| {
         refuse(Problem::Corrupt { what, expected: expected.into(), found: found.into() })
@@ -153,7 +168,8 @@ fn decode(root: &Directory, content: &[u8]) -> Result<(u16, [u8; 16]), JournalEr
     if version != VERSION {
         return refuse(Problem::Version { supported: VERSION, found: version });
     }
-    Ok((u16::from_le_bytes(get(content, 12)), get(content, 16)))
+    let was_begun = u16::from_le_bytes(get(content, 14)) != 0;
+    Ok((u16::from_le_bytes(get(content, 12)), get(content, 16), was_begun))
 }
 
 #[cfg(test)]

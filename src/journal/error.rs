@@ -59,6 +59,10 @@ pub enum Problem {
         /// What was asked for.
         requested: ShardId,
     },
+    /// The directory belongs to another data directory.
+    OtherDirectory,
+    /// The journal was begun once, and there is nothing of it.
+    JournalMissing,
     /// There are journals, but not the file that says how many shards and which hash key they belong to.
     MetaMissing,
     /// A setting is outside of its bounds.
@@ -120,6 +124,11 @@ impl JournalError {
     pub fn cure(&self) -> String {
         let object = &self.object;
         match &self.problem {
+            // The room of a journal's file was written before it was used.
+            Problem::Kernel(Errno(libc::ENOSPC | libc::EDQUOT)) if self.offset.is_some() => format!(
+                "{object} has its room, so the device below its file system has less than it promised (a thin volume, an \
+                 image file): make room there, check the file system with fsck, and start again"
+            ),
             Problem::Kernel(Errno(libc::ENOSPC | libc::EDQUOT)) => {
                 format!("free space on the file system of {object} (see `df -h`), or point --data at a larger one")
             }
@@ -127,7 +136,10 @@ impl JournalError {
                 format!("give the user that runs ironpost read and write access to {object}")
             }
             Problem::Kernel(Errno(libc::EROFS)) => {
-                format!("remount the file system of {object} for writing; if the kernel made it read-only, see `dmesg`")
+                format!(
+                    "remount the file system of {object} for writing and start again; if the kernel made it read-only, see \
+                     `dmesg` and check it with fsck first"
+                )
             }
             Problem::Kernel(Errno(libc::EIO)) => {
                 "the disk failed: see `dmesg` and `smartctl -a`; replace it, restore the data directory, and start again"
@@ -155,6 +167,13 @@ impl JournalError {
             Problem::Shard { .. } => {
                 "put the shard directories back under their own names: `shard-NNN` belongs to shard NNN".to_owned()
             }
+            Problem::OtherDirectory => {
+                "put the shard directories back into the data directory that they were made in".to_owned()
+            }
+            Problem::JournalMissing => format!(
+                "bring its segments back to {object} (is a file system not mounted?), or restore the data directory from a \
+                 backup"
+            ),
             Problem::MetaMissing => format!(
                 "restore {object} from a backup of the data directory; without it nobody knows which shard a session is in"
             ),
@@ -196,6 +215,10 @@ impl fmt::Display for JournalError {
             }
             Problem::Shard { recorded, requested } => {
                 write!(formatter, ": it belongs to shard {}, not to shard {}", recorded.0, requested.0)
+            }
+            Problem::OtherDirectory => write!(formatter, ": it belongs to another data directory"),
+            Problem::JournalMissing => {
+                write!(formatter, ": the journal that was here is gone, with everything in it")
             }
             Problem::MetaMissing => write!(formatter, ": it is missing, but there are journals beside it"),
             Problem::Setting { bounds } => write!(formatter, ": {bounds}"),

@@ -6,9 +6,9 @@
 use super::Options;
 use super::error::{JournalError, Problem};
 use super::format::{BlockHeader, FirstPage, Kind, PAGE_BYTES, SegmentHeader, VERSION};
-use super::scan::{Window, corruption};
+use super::scan::{WINDOW_BYTES, Window, corruption};
 use super::segment;
-use super::storage::Storage;
+use super::storage::{Storage, UNFINISHED};
 use crate::limits;
 use crate::reactor::File;
 
@@ -39,15 +39,27 @@ pub(super) fn inventory<S: Storage>(storage: &S, options: &Options) -> Result<In
         return Err(JournalError::new("open", storage.describe(""), problem));
     }
     let next_number = numbers.last().map_or(1, |last| last + 1);
-    let mut inventory = Inventory { files: Vec::new(), unfinished: Vec::new(), next_number };
+    let is_unfinished =
+        |name: &String| name.strip_suffix(UNFINISHED).is_some_and(|name| segment::number(name).is_some());
+    let unfinished = names.into_iter().filter(is_unfinished).collect();
+    let mut inventory = Inventory { files: Vec::new(), unfinished, next_number };
+    let usual = [options.segment_bytes, options.segment_bytes_first];
     for number in numbers {
         let found = examine(storage, segment::name(number))?;
-        let usual = [options.segment_bytes, options.segment_bytes_first].contains(&found.bytes);
-        let unused = found.first_page == FirstPage::Zero && !begins_block(storage, &found)?;
-        if unused && !usual {
-            inventory.unfinished.push(found.name.into());
-        } else {
-            inventory.files.push(found);
+        match found.first_page {
+            FirstPage::Header(_) | FirstPage::Foreign { .. } => inventory.files.push(found),
+            FirstPage::Zero | FirstPage::Invalid if usual.contains(&found.bytes) => {
+                inventory.files.push(found)
+            }
+            // The first page of what was in use is not zero, however much was cut off behind it.
+            FirstPage::Zero if found.bytes > 0 && is_zero(storage, &found)? => {
+                inventory.unfinished.push(found.name.into());
+            }
+            FirstPage::Zero | FirstPage::Invalid => {
+                let expected = format!("{} (if it is not a file of this journal, move it away)", usual[0]);
+                let (what, is) = ("the length of the file", found.bytes.to_string());
+                return Err(corruption(storage, &found.name, found.bytes, what, expected, is));
+            }
         }
     }
     Ok(inventory)
@@ -62,10 +74,24 @@ fn examine<S: Storage>(storage: &S, name: String) -> Result<Found, JournalError>
     storage.sync(file).map_err(failed("sync"))?;
     let bytes = storage.len(file).map_err(failed("measure"))?;
     let mut page = [0; PAGE_BYTES];
-    if bytes >= 2 * PAGE_BYTES as u64 {
-        storage.read_at(file, 0, &mut page).map_err(failed("read"))?;
-    }
+    let count = usize::try_from(bytes).map_or(PAGE_BYTES, |bytes| bytes.min(PAGE_BYTES));
+    storage.read_at(file, 0, &mut page[..count]).map_err(failed("read"))?;
     Ok(Found { name: name.into(), file, bytes, first_page: SegmentHeader::decode(&page) })
+}
+
+/// Whether there is nothing in the whole of a file.
+fn is_zero<S: Storage>(storage: &S, found: &Found) -> Result<bool, JournalError> {
+    let mut window = Window::new(storage, &found.name, found.file, found.bytes);
+    let mut offset = 0;
+    while offset < found.bytes {
+        let count = usize::try_from(found.bytes - offset).map_or(WINDOW_BYTES, |rest| rest.min(WINDOW_BYTES));
+        let piece = window.get(offset, count)?;
+        if piece.is_some_and(|piece| piece.iter().any(|byte| *byte != 0)) {
+            return Ok(false);
+        }
+        offset += count as u64;
+    }
+    Ok(true)
 }
 
 /// Whether the second page has a block's magic.
@@ -111,6 +137,9 @@ pub(super) fn headers<S: Storage>(
                 let (recorded, requested) = (header.shard, options.shard);
                 return refuse(Problem::Shard { recorded, requested });
             }
+            FirstPage::Header(header) if header.hash_key != options.hash_key => {
+                return refuse(Problem::OtherDirectory);
+            }
             FirstPage::Header(header) => headers.push((index, header)),
         }
     }
@@ -130,10 +159,6 @@ pub(super) fn headers<S: Storage>(
             let expected = "one that no other segment has".to_owned();
             return corrupt(*index, "the sequence", expected, after.sequence.to_string());
         }
-        if before.hash_key != after.hash_key {
-            let expected = "that of the segment before it".to_owned();
-            return corrupt(*index, "the hash key", expected, "another".to_owned());
-        }
     }
     Ok(headers)
 }
@@ -150,7 +175,11 @@ pub(super) fn check_unused<S: Storage>(
         let suspect = match found.first_page {
             FirstPage::Invalid => true,
             FirstPage::Zero => begins_block(storage, found)?,
-            FirstPage::Header(_) | FirstPage::Foreign { .. } => false,
+            FirstPage::Header(header) => {
+                check_newest(storage, found, &header, newest)?;
+                false
+            }
+            FirstPage::Foreign { .. } => false,
         };
         if !suspect {
             continue;
@@ -178,4 +207,24 @@ pub(super) fn check_unused<S: Storage>(
         }
     }
     Ok(())
+}
+
+/// A header was durable before the first block behind it was written. If that one is of a later life, the header of that
+/// life was lost, and an older one of the same place came back.
+fn check_newest<S: Storage>(
+    storage: &S,
+    found: &Found,
+    header: &SegmentHeader,
+    newest: u64,
+) -> Result<(), JournalError> {
+    let mut window = Window::new(storage, &found.name, found.file, found.bytes);
+    // Kinds count for themselves; a life as one of the other two is missed by the checkpoint that needs it.
+    let later = |block: &BlockHeader| {
+        block.kind == header.kind as u32 && block.sequence > header.sequence
+            || block.kind == Kind::Log as u32 && block.sequence > newest
+    };
+    let Some((block, _)) = window.intact(PAGE_BYTES as u64, &header.hash_key, later)? else { return Ok(()) };
+    let expected = format!("that of {}: block {} behind it is intact", block.sequence, block.number);
+    let (what, is) = ("the segment header", format!("that of {}", header.sequence));
+    Err(corruption(storage, &found.name, 0, what, expected, is))
 }

@@ -54,11 +54,16 @@
 //! itself completed. At that time the block's predecessor was durable (one block in flight, I3), and by induction
 //! every block before, and the headers of their segments (written and synced before a first block is submitted). A
 //! crash can therefore damage only the one block that was in flight, or the one header, neither of which was
-//! acknowledged. Recovery cuts exactly there: at the first block that is not valid. If any later block of the same
-//! epoch is intact, or a later segment has a header, or a block's durable LSN or a checkpoint covers it, the invalid one
-//! had been durable, and the disk lost it: that is corruption, and the journal refuses to open instead of dropping
-//! acknowledged records in silence. What cannot be told apart is the very last block damaged at rest; an empty
-//! *witness* block, written when 100 ms pass without a record, limits that to the last 100 ms of load.
+//! acknowledged. Recovery cuts exactly there: at the first block that is not valid. If a later page of the same segment
+//! claims to begin a block of the same epoch, be it torn, or a later segment has a header, or a block's durable LSN or a
+//! checkpoint covers it, the invalid one had been durable, and the disk lost it: that is corruption, and the journal
+//! refuses to open instead of dropping acknowledged records in silence.
+//!
+//! What cannot be told apart is the last block with records, damaged at rest before anything was written behind it; an
+//! empty *witness* block, written when 100 ms pass without a record, limits that to the last 100 ms of load. Every other
+//! flipped bit and every zeroed or older sector or page is seen, or touches nothing that was acknowledged
+//! (`tests/journal_crash/exhaustive.rs` tries them all). Nor is it seen when the newest segment is gone as a whole, file
+//! and all, because nothing before it names it.
 //!
 //! A segment is written again only after it is durable that nothing needs it: by a block whose header has an `oldest live
 //! LSN` above it, or by a checkpoint without it (I2). What was live in it has been durable in its new place since before
@@ -90,8 +95,9 @@
 //! acknowledgement leaves. A failed sync is never tried again: the kernel may have dropped the pages it could not
 //! write and would report success. An error while *growing* loses nothing and is retried; with no room at all, what
 //! was appended waits in memory and `durable` stands still until the pool grew, because a release needs room for the
-//! block that records it. The reserve is there so that this is not reached. Reading mapped bytes of a sector that the
-//! disk cannot read kills the process with SIGBUS: fail-stop without a message; the kernel's log has the sector.
+//! block that records it. The reserve is there so that this is not reached. A block that cannot be read back is final as
+//! well: a message that was promised cannot be delivered. Sealed segments are read through a map, whose pages are brought
+//! into memory by a call that may fail before they are touched, so that this is an error with its place and not SIGBUS.
 
 mod checkpoint;
 mod copy;
@@ -135,8 +141,10 @@ pub struct Options {
     pub shard: ShardId,
     /// Of how many; must be what is recorded.
     pub shards: u16,
-    /// Of the data directory. Used when the journal is new; else the recorded one counts.
+    /// Of the data directory; must be what is recorded.
     pub hash_key: [u8; 16],
+    /// There must be a journal: one was begun here before.
+    pub was_begun: bool,
     /// Size of segments made from now on: a multiple of 4,096.
     pub segment_bytes: u64,
     /// Size of the segments of a new journal, at most `segment_bytes`.
@@ -160,6 +168,7 @@ impl Options {
             shard,
             shards,
             hash_key,
+            was_begun: false,
             segment_bytes: limits::SEGMENT_BYTES_DEFAULT,
             segment_bytes_first: limits::SEGMENT_BYTES_FIRST,
             segments_first: limits::SEGMENTS_FIRST,

@@ -4,6 +4,14 @@
 //! yet durable are read from the writer's memory, those of sealed segments through a map, those of the open segment
 //! through a copy; the copy and the place reached are remembered, because a queue is drained in order. A record that
 //! was kept when its segment was given up is found by its own place.
+//!
+//! Touching a mapped page that the disk cannot read would be SIGBUS, an end without a word. So the pages of a block are
+//! brought into memory by a call that may fail (`MADV_POPULATE_READ`, Linux 5.14) before they are touched, once for all
+//! that is read of the block in a row. If it does, the block is copied instead, and the copy fails with what the disk
+//! said. What is left is a page that the kernel drops between the two and cannot read again. Measured (Linux 6.18, in the
+//! page cache): the call costs 1 us per change of block, whatever its size, and nothing that can be seen for a queue that
+//! is drained in order (176 ns against 175 ns per record of 256 B); copying each block instead costs 1.6 us (4 KiB) to
+//! 116 us (1 MiB) per change of block.
 
 use super::checkpoint::Image;
 use super::decode::{self, Defect};
@@ -27,6 +35,8 @@ pub(super) struct Reader {
     /// Copy of the block at (sequence, offset).
     pub(super) block: Vec<u8>,
     block_at: Option<(u64, u64)>,
+    /// (sequence, offset) of the mapped block whose pages are in memory.
+    present: Option<(u64, u64)>,
     cursor: Cursor,
     /// Index of the segment of kept records that was read last.
     kept: usize,
@@ -124,6 +134,7 @@ impl Reader {
         if self.maps >= limits::SEGMENT_MAPS_MAX {
             pool.unmap();
             self.maps = 0;
+            self.present = None;
         }
         let segment = pool.get_mut(index);
         segment.map = storage.map(segment.file);
@@ -152,16 +163,12 @@ impl Reader {
             }
             _ => 0,
         };
-        if segment.map.is_none() {
-            self.load(storage, segment, begin, end)?;
-        }
-        let block = match &segment.map {
-            Some(map) => {
-                let range = usize::try_from(begin).ok().zip(usize::try_from(end).ok());
-                let (begin, end) = range.expect("a segment's size fits 32 bits");
-                &map[begin..end]
+        let block = match self.mapped(segment, begin, end) {
+            Some(block) => block,
+            None => {
+                self.load(storage, segment, begin, end)?;
+                &self.block[..]
             }
-            None => &self.block[..],
         };
         let (record, position) = find(frames(block), start, lsn)
             .map_err(|defect| damaged(storage, &segment.name, begin, defect))?;
@@ -169,6 +176,19 @@ impl Reader {
         self.cursor = Cursor { sequence, block: begin, lsn, position };
         statistics.records_read += 1;
         Ok(())
+    }
+
+    /// The block in the segment's map, if it has one and the block can be brought into memory.
+    fn mapped<'a>(&mut self, segment: &'a Segment, begin: u64, end: u64) -> Option<&'a [u8]> {
+        let map = segment.map.as_ref()?;
+        let place = (segment.header.sequence, begin);
+        let range = usize::try_from(begin).ok().zip(usize::try_from(end).ok());
+        let (begin, end) = range.expect("a segment's size fits 32 bits");
+        if self.present != Some(place) {
+            map.advise_range(memmap2::Advice::PopulateRead, begin, end - begin).ok()?;
+            self.present = Some(place);
+        }
+        Some(&map[begin..end])
     }
 
     /// Copy the frame of a kept record.

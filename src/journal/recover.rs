@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 
 use super::checkpoint::{Image, Listed, Step};
 use super::error::{JournalError, Problem};
-use super::format::{FirstPage, Kind, PAGE_BYTES, SegmentHeader};
+use super::format::{BlockHeader, FirstPage, Kind, PAGE_BYTES, SegmentHeader};
 use super::inventory::{Found, Inventory, check_unused, headers, inventory, remove};
 use super::kept::Kept;
 use super::pool::{Checkpoints, Pool};
@@ -43,7 +43,7 @@ pub fn open<S: Storage>(
     storage.lock().map_err(|error| JournalError::kernel("lock", storage.describe(""), &error))?;
     let Inventory { files, unfinished, mut next_number } = inventory(&storage, &options)?;
     let headers = headers(&storage, &options, &files)?;
-    let hash_key = headers.first().map_or(options.hash_key, |(_, header)| header.hash_key);
+    let hash_key = options.hash_key;
     let of_kind = |kind| -> Vec<(usize, SegmentHeader)> {
         headers.iter().filter(|(_, header)| header.kind == kind).copied().collect()
     };
@@ -54,6 +54,9 @@ pub fn open<S: Storage>(
     let scene = Scene { storage: &storage, files: &files, log: &log, kept: &kept, hash_key: &hash_key };
     let (recovered, used) = assemble_any(&scene, whole)?;
     let Log { live, kept: kept_segments, image, end, torn_bytes } = recovered;
+    if live.is_empty() && options.was_begun {
+        return Err(JournalError::new("open", storage.describe(""), Problem::JournalMissing));
+    }
     remove(&storage, &unfinished)?;
     let tail_bytes_zeroed = match live.back() {
         Some(last) => {
@@ -198,7 +201,7 @@ fn assemble<S: Storage>(scene: &Scene<'_, S>, image: Option<&Image>) -> Result<L
         let (segment, mut window) = scene.follow(*index, header, &mut chain)?;
         match run.get(position + 1) {
             Some((_, next)) => check_continues(scene.storage, &segment, &chain, next)?,
-            None => torn_bytes = window.judge_tail(&segment, &chain, scene.hash_key)?,
+            None => torn_bytes = window.judge_tail(&segment, &chain)?,
         }
         live.push_back(segment);
     }
@@ -354,8 +357,13 @@ fn check_reaches_back<S: Storage>(
     if lowest.first_lsn <= needed {
         return Ok(());
     }
-    if let Some(damaged) = files.iter().find(|found| found.first_page == FirstPage::Invalid) {
-        let expected = format!("one of sequence {}, with record {}", lowest.sequence - 1, needed.0);
+    let wanted = lowest.sequence - 1;
+    let damaged = match holder(storage, files, wanted, &lowest.hash_key)? {
+        None => files.iter().find(|found| found.first_page == FirstPage::Invalid),
+        holder => holder,
+    };
+    if let Some(damaged) = damaged {
+        let expected = format!("one of sequence {wanted}, with record {}", needed.0);
         return Err(corruption(
             storage,
             &damaged.name,
@@ -368,6 +376,23 @@ fn check_reaches_back<S: Storage>(
     let expected = format!("{}: a segment is missing", needed.0);
     let what = "the first record of the oldest segment";
     Err(corruption(storage, &files[index].name, 0, what, expected, lowest.first_lsn.0.to_string()))
+}
+
+/// The file whose first block is of that sequence, whatever its header says.
+fn holder<'a, S: Storage>(
+    storage: &S,
+    files: &'a [Found],
+    sequence: u64,
+    hash_key: &[u8; 16],
+) -> Result<Option<&'a Found>, JournalError> {
+    for found in files {
+        let mut window = Window::new(storage, &found.name, found.file, found.bytes);
+        let wanted = |block: &BlockHeader| (block.kind, block.sequence) == (Kind::Log as u32, sequence);
+        if window.intact(PAGE_BYTES as u64, hash_key, wanted)?.is_some() {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
 }
 
 /// The header of a segment was written when every block before it was durable, so it must continue from here.

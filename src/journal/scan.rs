@@ -85,7 +85,7 @@ impl<'a, S: Storage> Window<'a, S> {
     }
 
     /// The block at that place if it is intact in itself and `wanted`, with its CRC.
-    fn intact(
+    pub fn intact(
         &mut self,
         offset: u64,
         hash_key: &[u8; 16],
@@ -106,6 +106,21 @@ impl<'a, S: Storage> Window<'a, S> {
     ) -> Result<Option<(u64, BlockHeader)>, JournalError> {
         while offset + PAGE_BYTES as u64 <= self.file_bytes {
             if let Some((block, _)) = self.intact(offset, hash_key, &wanted)? {
+                return Ok(Some((offset, block)));
+            }
+            offset += PAGE_BYTES as u64;
+        }
+        Ok(None)
+    }
+
+    /// The first page at or behind `offset` that claims to begin a wanted block, intact or not.
+    fn find_claim(
+        &mut self,
+        mut offset: u64,
+        wanted: impl Fn(&BlockHeader) -> bool,
+    ) -> Result<Option<(u64, BlockHeader)>, JournalError> {
+        while let Some(page) = self.get(offset, PAGE_BYTES)? {
+            if let Some(block) = BlockHeader::claimed(page).filter(&wanted) {
                 return Ok(Some((offset, block)));
             }
             offset += PAGE_BYTES as u64;
@@ -226,19 +241,17 @@ impl<'a, S: Storage> Window<'a, S> {
 
     /// Whether what follows the last valid block of the log may be the block that was in flight. Returns how many
     /// bytes that may have touched.
-    pub fn judge_tail(
-        &mut self,
-        segment: &Segment,
-        chain: &Chain,
-        hash_key: &[u8; 16],
-    ) -> Result<u64, JournalError> {
+    pub fn judge_tail(&mut self, segment: &Segment, chain: &Chain) -> Result<u64, JournalError> {
         let header = segment.header;
         let of_this_life =
             |block: &BlockHeader| (block.epoch, block.sequence) == (header.epoch, header.sequence);
         let (name, missing) = (self.name, chain.next_block);
         let next_page = segment.end + PAGE_BYTES as u64;
-        if let Some((offset, block)) = self.find_block(next_page, hash_key, of_this_life)? {
-            let expected = format!("block {missing}: block {} at {offset} is intact", block.number);
+        // Also one that did not arrive as a whole: it was written because the one before it was durable. Its epoch is
+        // random, and what was torn in this life before was zeroed, so nothing else can claim that.
+        if let Some((offset, block)) = self.find_claim(next_page, of_this_life)? {
+            let expected =
+                format!("block {missing}: block {} at {offset} was written after it", block.number);
             let found = "no valid block".to_owned();
             return Err(corruption(self.storage, name, segment.end, "what is here", expected, found));
         }

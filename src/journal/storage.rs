@@ -6,9 +6,9 @@
 //!
 //! What an implementation promises:
 //!
-//! 1. `create` returns after `bytes` zeros, the length and the directory entry are durable; so a file that exists
-//!    under a journal's name without being whole was never used. If it fails, nothing of that name is left, as far as
-//!    the disk allows, and `ENOSPC` and `EDQUOT` are reported as such.
+//! 1. `create` returns after `bytes` zeros, the length and the directory entry are durable, and gives the file its name
+//!    last: a file under a journal's name was whole once. What it did not finish has [`UNFINISHED`] behind that name. If
+//!    it fails, nothing of either name is left, as far as the disk allows, and `ENOSPC` and `EDQUOT` are reported as such.
 //! 2. `write_at` and `read_at` transfer the whole buffer or fail. A write may be lost or torn, in units of at least
 //!    512 bytes, until a `sync` of that file that began after it returned.
 //! 3. `sync` has made everything durable that was written to the file before, by whatever process, or fails; after a
@@ -26,6 +26,9 @@ use crate::reactor::File;
 
 /// Zeros are written in pieces of this size when a segment is created.
 const ZERO_BYTES: usize = 1 << 20;
+
+/// Behind the name of a file that is being made. Whoever opens the directory may remove it.
+pub(super) const UNFINISHED: &str = ".new";
 
 /// The files of one journal: one directory, flat names.
 pub trait Storage {
@@ -138,6 +141,20 @@ impl Directory {
         Directory::open(path)
     }
 
+    /// Bytes that may still be written to the file system; `None` if it does not say.
+    ///
+    /// Asked before a file is made, because a journal on a full disk tries that once a second: to find out by writing
+    /// would cost the disk a segment's bytes each time, and take the last room from everybody else while it lasts.
+    fn room(&self) -> io::Result<Option<u64>> {
+        // SAFETY: `statvfs` is plain old data for which all zeros is a value; `fstatvfs` writes to that one valid object.
+        let (result, status) = unsafe {
+            let mut status: libc::statvfs = std::mem::zeroed();
+            (libc::fstatvfs(self.shared.descriptor.as_raw_fd(), &raw mut status), status)
+        };
+        check(result)?;
+        Ok((status.f_blocks > 0).then(|| status.f_bavail.saturating_mul(status.f_frsize)))
+    }
+
     fn keep(&self, file: fs::File) -> File {
         let handle = File(file.as_raw_fd());
         self.shared.files.lock().expect("no code panics while it holds this lock").push(file.into());
@@ -162,15 +179,25 @@ impl Storage for Directory {
     }
 
     fn create(&self, name: &str, bytes: u64) -> io::Result<File> {
+        if self.room()?.is_some_and(|room| room < bytes) {
+            return Err(io::Error::from_raw_os_error(libc::ENOSPC));
+        }
         let path = self.shared.path.join(name);
-        let file = fs::OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
+        if path.symlink_metadata().is_ok() {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        let unfinished = self.shared.path.join(format!("{name}{UNFINISHED}"));
+        let mut options = fs::OpenOptions::new();
+        let file = options.read(true).write(true).create(true).truncate(true).open(&unfinished)?;
         let filled = fill_with_zeros(&file, bytes).and_then(|()| file.sync_all());
-        match filled.and_then(|()| self.sync_directory()) {
+        let named = filled.and_then(|()| fs::rename(&unfinished, &path));
+        match named.and_then(|()| self.sync_directory()) {
             Ok(()) => Ok(self.keep(file)),
             Err(error) => {
-                // Gives the blocks back on a full disk. That this may fail too changes nothing for the caller: a
-                // file that is not whole is recognised and removed at the next start.
+                // Gives the blocks back on a full disk. That this may fail too changes nothing for the caller: what
+                // is not finished is recognised and removed at the next start, what is whole is used.
                 drop(file);
+                let _ = fs::remove_file(&unfinished);
                 let _ = fs::remove_file(&path);
                 let _ = self.sync_directory();
                 Err(error)

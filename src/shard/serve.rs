@@ -124,6 +124,7 @@ struct Seat {
     mesh: Mesh,
     storage: Directory,
     hash_key: [u8; 16],
+    was_begun: bool,
     backend: Backend,
     processor: Option<usize>,
     config: Config,
@@ -137,7 +138,7 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
     let system = |what| move |error| ServeError::System { what, error };
     let descriptors = reactor::prepare_process().map_err(system("raise the limit of open files"))?;
     let open = || journal::directory::open_or_create(&config.data, config.shards, random());
-    let data = once_unlocked(open, sleep)?;
+    let mut data = once_unlocked(open, sleep)?;
     let backend = choose_backend(config.reactor);
     tracing::info!(
         event = "starting",
@@ -159,6 +160,7 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
             storage: data.shard(mesh.me())?,
             mesh,
             hash_key: data.hash_key,
+            was_begun: data.was_begun,
             backend: backend.backend,
             processor: processors.get(index % processors.len().max(1)).copied(),
             config: config.clone(),
@@ -171,6 +173,7 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
     }
     let mut watch = Watch { received, controls, states: vec![State::Starting; data.shards.into()] };
     if watch.until(State::Serving, None)? == Waited::Reached {
+        data.begun()?;
         open_listeners(&config.listen, &watch.controls)?;
         watch.until_signal()?;
     }
@@ -344,7 +347,19 @@ fn sit(seat: Seat) {
 }
 
 fn run(seat: Seat) -> Result<(), ServeError> {
-    let Seat { shards, mesh, storage, hash_key, backend, processor, config, control, reports, growth } = seat;
+    let Seat {
+        shards,
+        mesh,
+        storage,
+        hash_key,
+        was_begun,
+        backend,
+        processor,
+        config,
+        control,
+        reports,
+        growth,
+    } = seat;
     let id = mesh.me();
     // Before the thread is pinned: a reactor may start a companion thread, which inherits the affinity.
     let reactor = reactor::open(backend, reactor::Settings::default())
@@ -354,7 +369,7 @@ fn run(seat: Seat) -> Result<(), ServeError> {
     if let Some(Err(error)) = processor.map(pin::pin) {
         tracing::warn!(event = "not_pinned", shard = id.0, %error, "the shard's thread may move between processors");
     }
-    let options = journal::Options::new(id, shards, hash_key);
+    let options = journal::Options { was_begun, ..journal::Options::new(id, shards, hash_key) };
     let begun = clock();
     let open = || journal::open(storage.clone(), options.clone(), random(), reactor.now());
     let journal = once_unlocked(open, sleep)?;

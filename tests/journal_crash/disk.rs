@@ -121,6 +121,11 @@ impl Disk {
         self.change(name, |bytes| bytes[bit / 8] ^= 1 << (bit % 8));
     }
 
+    /// Other bytes.
+    pub fn put(&self, name: &str, offset: usize, piece: &[u8]) {
+        self.change(name, |bytes| bytes[offset..offset + piece.len()].copy_from_slice(piece));
+    }
+
     /// A page that was lost.
     pub fn zero(&self, name: &str, offset: usize) {
         self.change(name, |bytes| bytes[offset..offset + 4_096].fill(0));

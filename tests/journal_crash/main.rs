@@ -2,6 +2,7 @@
 //!
 //! - `crashes`: random load and thousands of crashes, on a disk in memory and on a real directory
 //! - `damage`: flipped bits, lost pages, another past; the golden segment
+//! - `exhaustive`: every bit, sector and page of a small journal
 //! - `opening`: what is refused at start, and with which cure
 //! - `commit`: group commit, witness, fail-stop, full disk
 //! - `disk`: the disk in memory, which keeps, drops or tears every sector that was not synced
@@ -11,6 +12,7 @@ mod commit;
 mod crashes;
 mod damage;
 mod disk;
+mod exhaustive;
 mod opening;
 
 use std::collections::BTreeMap;

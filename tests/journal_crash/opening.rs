@@ -45,8 +45,28 @@ fn a_file_that_was_never_finished_is_made_again() {
     let directory = tempfile::tempdir().unwrap();
     let storage = Directory::open(directory.path()).unwrap();
     drop(journal::open(storage, tiny(), 3, at(0)).unwrap());
-    std::fs::write(directory.path().join("segment-000009"), [0; 5_000]).unwrap();
+    for name in ["segment-000009.new", "segment-000010"] {
+        std::fs::write(directory.path().join(name), [0; 5_000]).unwrap();
+    }
     let journal = journal::open(Directory::open(directory.path()).unwrap(), tiny(), 3, at(0)).unwrap();
     assert_eq!(journal.segments(), (1, 3));
-    assert!(!directory.path().join("segment-000009").exists());
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 4 + 1);
+}
+
+/// Nothing but a loss makes a segment short, and it is not for this program to remove what somebody else put there.
+#[test]
+fn a_segment_that_is_too_short_or_holds_something_else_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let open = || journal::open(Directory::open(directory.path()).unwrap(), tiny(), 3, at(0));
+    drop(open().unwrap());
+    let path = directory.path().join("segment-000004");
+    for content in [&[][..], &[7; 100], &[7; 5_000], &[&[0; 9_000][..], &[7]].concat()] {
+        std::fs::write(&path, content).unwrap();
+        let error = open().unwrap_err();
+        assert!(matches!(error.problem, Problem::Corrupt { .. }), "{error}");
+        assert!(error.to_string().contains("segment-000004"), "{error}");
+        assert!(std::fs::read(&path).unwrap() == *content);
+    }
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(open().unwrap().segments(), (1, 2));
 }

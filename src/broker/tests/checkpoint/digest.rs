@@ -39,8 +39,8 @@ pub(super) fn digest(bench: &mut Bench) -> Vec<String> {
             lines.push(format!("live {lsn:?}: {gone:?} {routed} {released}, {} needs", live.needs(lsn)));
         }
     }
-    lines.push(format!("to be routed {:?}", live.unrouted().collect::<Vec<_>>()));
-    lines.push(format!("taken {:?}", live.taken().collect::<Vec<_>>()));
+    lines.push(format!("to be routed {:?}", live.unrouted_from(crate::ids::Lsn::NONE).collect::<Vec<_>>()));
+    lines.push(format!("taken {:?}", live.taken_from(crate::ids::Lsn::NONE).collect::<Vec<_>>()));
     lines
 }
 
