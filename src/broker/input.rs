@@ -75,6 +75,13 @@ pub enum Input<'a> {
         /// Whether to pause.
         behind: bool,
     },
+    /// What the shard's journal has done since start; told now and then, for `$SYS`.
+    Journal {
+        /// Bytes submitted to be written.
+        bytes_written: u64,
+        /// Syncs submitted.
+        syncs: u64,
+    },
     /// From another shard.
     Mesh {
         /// Who.

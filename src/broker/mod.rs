@@ -206,6 +206,10 @@ impl Broker {
             Input::Fetched { lsn, body } => self.body_fetched(lsn, &body),
             Input::DiskReserve { reached } => self.disk_reserve_reached = reached,
             Input::DiskBehind { behind } => self.pace.disk_is_behind = behind,
+            Input::Journal { bytes_written, syncs } => {
+                self.statistics.journal_bytes = bytes_written;
+                self.statistics.journal_syncs = syncs;
+            }
             Input::Mesh { from, message } => self.mesh_message(from, message, effects),
             Input::MeshRoom { to } => self.outbox.has_room(to),
             Input::Replay { lsn, record, facts: _ } => self.replay_record(lsn, &record),

@@ -418,6 +418,8 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
         }
         self.sweep_at = self.now.mono.plus_ms(SWEEP_MS);
         self.out.journal.release(self.broker.oldest_live());
+        let journal = self.out.journal.statistics();
+        self.input(Input::Journal { bytes_written: journal.bytes_written, syncs: journal.syncs });
         let mut stalled = std::mem::take(&mut self.stalled);
         self.out.sweep(&mut stalled);
         for id in stalled.drain(..) {
