@@ -265,20 +265,23 @@ impl Load {
         for subscriber in &mut self.subscribers {
             if matches!(subscriber.state, State::Slow | State::Silent) {
                 subscriber.state = State::Awake;
-                // What a silent one has received and not acknowledged comes again on a new connection.
             }
         }
         let held: Vec<Due> =
             std::mem::take(&mut self.acknowledgements).into_iter().map(|due| due.0).collect();
         self.acknowledgements.extend(held.into_iter().map(|due| Reverse(Due { at_ns: 0, ..due })));
-        let mut returns: Vec<usize> =
-            std::mem::take(&mut self.returns).into_iter().map(|at| at.0.1).collect();
+        let returns = std::mem::take(&mut self.returns).into_iter();
+        let mut returns: VecDeque<usize> = returns.map(|at| at.0.1).collect();
         while clock::now() < deadline {
             self.act(fleet)?;
-            while fleet.opening() < RETURNING_MAX
-                && let Some(index) = returns.pop()
-            {
-                self.come_back(fleet, index)?;
+            for _ in 0..returns.len() {
+                let Some(index) = returns.pop_front() else { break };
+                if fleet.opening() < RETURNING_MAX && fleet.is_closed(index) {
+                    self.come_back(fleet, index)?;
+                } else {
+                    // The broker has not closed yet what it left a moment ago, or it is not its turn.
+                    returns.push_back(index);
+                }
             }
             if returns.is_empty() && fleet.opening() == 0 && self.ledgers().all(|one| one.outstanding() == 0)
             {

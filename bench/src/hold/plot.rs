@@ -167,7 +167,9 @@ fn draw_line(
     );
     if let Some((hold_ms, (median, ..))) = points.last() {
         let label = format!("{} {name}", mixture.name());
-        text(svg, x(*hold_ms, cells) + 20.0, panel.y(*median) - 9.0, "end", colour, &label);
+        // One mixture's labels above its lines and the other's below, or they would meet where the lines come close.
+        let beside = if mixture == Mixture::Lan { 18.0 } else { -9.0 };
+        text(svg, x(*hold_ms, cells) + 20.0, panel.y(*median) + beside, "end", colour, &label);
     }
 }
 

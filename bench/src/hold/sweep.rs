@@ -217,7 +217,11 @@ fn table(cells: &[Cell<'_>]) -> String {
         for (_, name) in COLUMNS {
             let shown = match cell.figure(name) {
                 None => "–".to_owned(),
-                Some((median, min, max)) if (max - min).abs() <= 0.05 * median.abs() => readable(median),
+                Some((median, min, max))
+                    if (max - min).abs() <= 0.05 * median.abs() || readable(min) == readable(max) =>
+                {
+                    readable(median)
+                }
                 Some((_, min, max)) => format!("{}..{}", readable(min), readable(max)),
             };
             let _ = write!(text, " {shown} |");
