@@ -64,7 +64,7 @@ pub fn serve(listen: SocketAddr) -> Result<()> {
     };
     let mut scratch = vec![0; SCRATCH_BYTES];
     loop {
-        let count = relay.poller.wait(-1)?;
+        let count = relay.poller.wait(None)?;
         for event in 0..count {
             let ready = relay.poller.ready(event);
             if ready.token == LISTENER {

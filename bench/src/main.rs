@@ -1,7 +1,7 @@
 //! `ironpost-bench`: drives any MQTT broker and reports what it costs, beside a peer and the floor.
 //!
 //! Reading order: this file names the commands; `compare` runs scenarios over brokers in turn; each scenario is a file
-//! (`flow`, `connections`, `store_drain`); `client` is the load's own MQTT client; `floor` is the limit that everything is compared with.
+//! (`flow`, `connections`, `store_drain`, `hold`); `client` is the load's own MQTT client; `floor` is the limit that everything is compared with.
 //! Results go to standard output, as one JSON document or with `--text` as a table; progress goes to standard error.
 
 mod client;
@@ -10,6 +10,7 @@ mod compare;
 mod connections;
 mod floor;
 mod flow;
+mod hold;
 mod ledger;
 mod meter;
 mod poll;
@@ -31,6 +32,7 @@ use serde_json::{Value, json};
 
 use crate::connections::ConnectionSettings;
 use crate::flow::FlowSettings;
+use crate::hold::HoldSettings;
 use crate::report::Outcome;
 use crate::server::{Broker, Placement, Server};
 use crate::store_drain::StoreDrainSettings;
@@ -52,6 +54,10 @@ enum Action {
     Connections(Single<ConnectionSettings>),
     /// Messages for durable sessions that are away, and their return
     StoreDrain(Single<StoreDrainSettings>),
+    /// Messages for recipients who take their time to acknowledge: what the sender waits, and what is written
+    Hold(Single<HoldSettings>),
+    /// `hold` over several values of that setting and both kinds of recipients: table, document and plot
+    HoldCurve(hold::sweep::SweepSettings),
     /// The same scenarios on several brokers in turn, with ratios
     Compare(compare::CompareSettings),
     /// The floor relay: the least an MQTT-shaped relay can do (keeps nothing; only for comparison)
@@ -165,6 +171,8 @@ fn main() -> ExitCode {
         }
         Action::Connections(single) => measure(&single, "connections", connections::run),
         Action::StoreDrain(single) => measure(&single, "store-drain", store_drain::run),
+        Action::Hold(single) => measure(&single, "hold", hold::run),
+        Action::HoldCurve(settings) => hold::sweep::run(&settings),
         Action::Compare(settings) => compare::run(&settings),
         Action::Floor { listen } => floor::serve(listen).map(|()| true),
     };

@@ -5,6 +5,8 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr;
+use std::time::Duration;
 
 /// What a registered socket is waited for. Reading is always on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,12 +66,20 @@ impl Poller {
         if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
-    /// Waits up to `timeout_ms` (-1: without end) and returns how many sockets are ready; [`Poller::ready`] names them.
-    pub fn wait(&mut self, timeout_ms: i32) -> io::Result<usize> {
-        // SAFETY: the pointer and the count describe `self.events`, which is exclusively borrowed for the call.
+    /// Waits up to `timeout` (`None`: without end) and returns how many sockets are ready; [`Poller::ready`] names them.
+    /// Not rounded to milliseconds: an open loop has something to send in between.
+    pub fn wait(&mut self, timeout: Option<Duration>) -> io::Result<usize> {
+        let timeout = timeout.map(|timeout| libc::timespec {
+            tv_sec: timeout.as_secs() as libc::time_t,
+            tv_nsec: timeout.subsec_nanos().into(),
+        });
+        let timeout = timeout.as_ref().map_or(ptr::null(), ptr::from_ref);
+        // SAFETY: the pointer and the count describe `self.events`, which is exclusively borrowed for the call; the
+        // timeout is null or lives across it; no signal mask is given.
         let count = unsafe {
             let capacity = self.events.len() as i32;
-            libc::epoll_wait(self.epoll.as_raw_fd(), self.events.as_mut_ptr(), capacity, timeout_ms)
+            let (epoll, events) = (self.epoll.as_raw_fd(), self.events.as_mut_ptr());
+            libc::epoll_pwait2(epoll, events, capacity, timeout, ptr::null())
         };
         if count >= 0 {
             return Ok(count as usize);

@@ -60,11 +60,12 @@ const TURN_ENTRIES: u32 = 16;
 impl Broker {
     /// Put a message into a session's queue.
     pub(super) fn enqueue(&mut self, slot: u32, message: u32, copy: Copy) -> Taken {
-        let online = self.online(slot).map(|(_, connection)| connection.window);
+        // How many it can be sent at once: none while its socket is full.
+        let room = self.online(slot).map(|(_, to)| if to.blocked { 0 } else { usize::from(to.window) });
         let (messages_max, bytes_max) = (self.settings.queue_messages_max, self.settings.queue_bytes_max);
         let (memory_full, told) = (self.messages.is_full(), self.sender_can_be_told(message));
         let session = self.sessions.get_mut(slot);
-        if session.ended || (copy.qos == QoS::AtMostOnce && online.is_none()) {
+        if session.ended || (copy.qos == QoS::AtMostOnce && room.is_none()) {
             self.subscription_ids.release(copy.subscription_id);
             return Taken::Nobody;
         }
@@ -89,9 +90,8 @@ impl Broker {
             Entry { message, owed: NO_SLOT, subscription_id: copy.subscription_id, retain: copy.retain };
         let mut urgent = false;
         if copy.qos != QoS::AtMostOnce {
-            let at_once = online.is_some_and(|window| {
-                delivery.queue.is_empty() && delivery.in_flight.len() < usize::from(window)
-            });
+            // What is queued before it goes out first: messages that came in the same turn, most of the time.
+            let at_once = room.is_some_and(|room| count < room);
             urgent = durable && (!at_once || copy.qos == QoS::ExactlyOnce);
             entry.owed = u32::try_from(stored.owed.len()).expect("bounded by SESSIONS_PER_SHARD_MAX");
             stored.owed.push(Owed {

@@ -75,6 +75,17 @@ pub enum Input<'a> {
         /// Whether to pause.
         behind: bool,
     },
+    /// What the shard's journal has done since start; told now and then, for `$SYS`.
+    Journal {
+        /// Bytes submitted to be written. By those appended: the write amplification.
+        bytes_written: u64,
+        /// Bytes of records appended.
+        bytes_appended: u64,
+        /// Bytes written to copy records out of segments that were given up.
+        bytes_copied: u64,
+        /// Syncs submitted.
+        syncs: u64,
+    },
     /// From another shard.
     Mesh {
         /// Who.

@@ -138,7 +138,7 @@ impl Broker {
             }
             MeshMessage::Retained { token, parcels, next } => self.retained_arrived(token, parcels, next),
             MeshMessage::OriginReleased { mark } => self.origins.forget(mark, &mut self.live),
-            MeshMessage::Counters { deltas } => self.statistics.add_remote(deltas),
+            MeshMessage::Counters { deltas } => self.statistics.add_remote(&deltas),
             MeshMessage::InterestComplete => self.announcement.heard(),
         }
     }

@@ -213,6 +213,9 @@ impl Broker {
             Input::Fetched { lsn, body } => self.body_fetched(lsn, &body),
             Input::DiskReserve { reached } => self.disk_reserve_reached = reached,
             Input::DiskBehind { behind } => self.pace.disk_is_behind = behind,
+            Input::Journal { bytes_written, bytes_appended, bytes_copied, syncs } => {
+                self.statistics.journal = [bytes_written, bytes_appended, bytes_copied, syncs];
+            }
             Input::Mesh { from, message } => self.mesh_message(from, message, effects),
             Input::MeshRoom { to } => self.outbox.has_room(to),
             Input::Replay { lsn, record, facts } => self.replay_record(lsn, &record, &facts),

@@ -11,6 +11,7 @@
 
 use std::sync::Arc;
 
+use super::statistics::Deltas;
 use crate::ids::{OriginKey, PublisherKey};
 use crate::time::UnixMs;
 use crate::wire::QoS;
@@ -149,8 +150,8 @@ pub enum MeshMessage {
     },
     /// Counters for `$SYS`, as deltas since the last.
     Counters {
-        /// See `broker::statistics` for the order.
-        deltas: [u64; 8],
+        /// See `broker::statistics` for the order. Boxed: rare, and every message of a ring has the size of the largest.
+        deltas: Box<Deltas>,
     },
     /// Recovery: the sender has sent all its interest.
     InterestComplete,

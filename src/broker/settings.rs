@@ -9,7 +9,8 @@ use crate::placement::Placement;
 pub struct Settings {
     /// Where accounts and topics live.
     pub placement: Placement,
-    /// How long a message whose recipients are all online may wait for their acknowledgements before it is written.
+    /// How long a message whose recipients are all online may wait for their acknowledgements before it is written. The
+    /// default, and what it trades: `limits::HOLD_MS_DEFAULT`.
     pub hold_ms: u32,
     /// Unacknowledged deliveries to one client, at most.
     pub send_window: u16,
@@ -44,7 +45,7 @@ impl Settings {
     pub fn with_placement(placement: Placement) -> Settings {
         Settings {
             placement,
-            hold_ms: 100,
+            hold_ms: limits::HOLD_MS_DEFAULT,
             send_window: limits::SEND_WINDOW_DEFAULT,
             packet_bytes_max: limits::PACKET_BYTES_DEFAULT,
             session_expiry_max_s: u32::MAX,

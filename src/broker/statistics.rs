@@ -31,14 +31,20 @@ pub(super) struct Statistics {
     pub(super) refused: u64,
     pub(super) expired: u64,
     pub(super) too_large: u64,
-    told: [u64; 8],
-    total: [u64; 8],
+    /// Bytes written, appended and copied, and syncs, of the shard's journal; as `Input::Journal` told them.
+    pub(super) journal: [u64; 4],
+    told: Deltas,
+    total: Deltas,
     due: Nanos,
     started: Option<Nanos>,
 }
 
-/// Topic below `$SYS/broker/` of each number that shards add up.
-const TOPICS: [&str; 8] = [
+/// What one shard counted since the last time, in the order of `TOPICS`.
+pub(crate) type Deltas = [u64; TOPICS.len()];
+
+/// Topic below `$SYS/broker/` of each number that shards add up. Of the messages acknowledged to their senders at QoS 1,
+/// those that were not recorded never touched the disk: `hold_ms` was long enough for their recipients.
+const TOPICS: [&str; 14] = [
     "clients/connected",
     "messages/received",
     "bytes/received",
@@ -47,6 +53,12 @@ const TOPICS: [&str; 8] = [
     "messages/queued",
     "messages/refused",
     "messages/expired",
+    "messages/acknowledged",
+    "messages/recorded",
+    "journal/bytes",
+    "journal/bytes/appended",
+    "journal/bytes/copied",
+    "journal/syncs",
 ];
 
 impl Statistics {
@@ -59,9 +71,9 @@ impl Statistics {
     }
 
     /// What another shard counted.
-    pub(super) fn add_remote(&mut self, deltas: [u64; 8]) {
+    pub(super) fn add_remote(&mut self, deltas: &Deltas) {
         // Levels go down too: a delta is a wrapping difference.
-        self.total.iter_mut().zip(deltas).for_each(|(total, delta)| *total = total.wrapping_add(delta));
+        self.total.iter_mut().zip(deltas).for_each(|(total, delta)| *total = total.wrapping_add(*delta));
     }
 
     /// When to publish next.
@@ -69,7 +81,7 @@ impl Statistics {
         if settings.sys_interval_s == 0 { Nanos::NEVER } else { self.due }
     }
 
-    fn deltas(&mut self) -> [u64; 8] {
+    fn deltas(&mut self) -> Deltas {
         let now = [
             self.connected - self.disconnected,
             self.received,
@@ -79,6 +91,12 @@ impl Statistics {
             self.queued,
             self.refused,
             self.expired,
+            self.answered,
+            self.recorded,
+            self.journal[0],
+            self.journal[1],
+            self.journal[2],
+            self.journal[3],
         ];
         let deltas = std::array::from_fn(|index| now[index].wrapping_sub(self.told[index]));
         self.told = now;
@@ -97,10 +115,11 @@ impl Broker {
         self.statistics.due = self.now.mono.plus_s(u64::from(interval_s));
         let deltas = self.statistics.deltas();
         if self.shard != ShardId(0) {
-            effects.perform(Effect::Mesh { to: ShardId(0), message: MeshMessage::Counters { deltas } });
+            let message = MeshMessage::Counters { deltas: Box::new(deltas) };
+            effects.perform(Effect::Mesh { to: ShardId(0), message });
             return;
         }
-        self.statistics.add_remote(deltas);
+        self.statistics.add_remote(&deltas);
         let total = self.statistics.total;
         for (topic, value) in TOPICS.into_iter().zip(total) {
             self.publish_value(topic, &value.to_string());

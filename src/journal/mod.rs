@@ -251,13 +251,6 @@ pub struct Statistics {
     pub checkpoint_bytes: u64,
 }
 
-impl Statistics {
-    /// Bytes written for each byte that was appended.
-    pub fn write_amplification(&self) -> f64 {
-        self.bytes_written as f64 / self.record_bytes.max(1) as f64
-    }
-}
-
 /// Whose operation is in flight.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Lane {

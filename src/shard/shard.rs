@@ -431,6 +431,13 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
         }
         self.sweep_at = self.now.mono.plus_ms(SWEEP_MS);
         self.out.journal.observe(self.broker.live(), self.now);
+        let journal = self.out.journal.statistics();
+        self.input(Input::Journal {
+            bytes_written: journal.bytes_written,
+            bytes_appended: journal.record_bytes,
+            bytes_copied: journal.bytes_copied,
+            syncs: journal.syncs,
+        });
         let mut stalled = std::mem::take(&mut self.stalled);
         self.out.sweep(&mut stalled);
         for id in stalled.drain(..) {

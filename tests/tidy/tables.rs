@@ -47,6 +47,7 @@ pub const LIMITS_UNTESTED: &[(&str, &str)] = &[
     ("RECEIVE_BYTES", "fairness within a turn, not an outcome"),
     ("RECEIVES_PER_TURN_MAX", "fairness within a turn, not an outcome"),
     ("SEND_WINDOW_DEFAULT", "default of a setting; the test sets another"),
+    ("HOLD_MS_DEFAULT", "default of a setting; tests read it from the settings"),
     ("HOLD_MS_MAX", "ceiling of a setting"),
     ("ADVANCE_BUDGET", "fairness within a turn, not an outcome"),
     ("SWEEP_MS", "how late a limit of time may be, and named where that matters"),

@@ -140,7 +140,35 @@ impl Fleet {
 
     /// Dials one more client and queues its CONNECT.
     fn start(&mut self, session: Session) -> Result<()> {
-        let index = self.len();
+        let client = self.dial(self.len(), session)?;
+        self.links.clients.push(Some(client));
+        Ok(())
+    }
+
+    /// Dials client `index`, whose connection has ended, once more. It is open after some turns of `turn_opening`.
+    pub fn reopen(&mut self, index: usize, session: Session) -> Result<()> {
+        ensure!(self.is_closed(index), "client {index} is still connected");
+        let client = self.dial(index, session)?;
+        self.links.clients[index] = Some(client);
+        Ok(())
+    }
+
+    /// Whether the connection of client `index` has ended.
+    pub fn is_closed(&self, index: usize) -> bool {
+        self.links.client(index).is_none()
+    }
+
+    /// Whether client `index` is connected and neither in its handshake nor leaving.
+    pub fn is_open(&self, index: usize) -> bool {
+        self.links.client(index).is_some_and(|client| client.stage == Stage::Open)
+    }
+
+    /// How many handshakes are under way.
+    pub fn opening(&self) -> usize {
+        self.opening
+    }
+
+    fn dial(&mut self, index: usize, session: Session) -> Result<Client> {
         let Dialect { target, version, keep_alive_s } = self.dialect;
         let stream = dial::dial(target, index).with_context(|| format!("connecting client {index}"))?;
         let mut link = Link::register(stream, &self.poller, index as u64, Interest::ReadWrite)
@@ -150,11 +178,9 @@ impl Fleet {
         let connect = Connect { version, client_id, clean: session.clean, keep_alive_s, session_expiry_s };
         codec::encode_connect(&mut link.outbound, &connect);
         let stage = Stage::AwaitsConnack;
-        let client = Client { link, stage, dirty: false, session_present: false, receive_maximum: u16::MAX };
-        self.links.clients.push(Some(client));
         self.opening += 1;
         self.alive += 1;
-        Ok(())
+        Ok(Client { link, stage, dirty: false, session_present: false, receive_maximum: u16::MAX })
     }
 
     /// Handles one batch of ready connections, waiting for it up to `wait`, then writes what it caused.
@@ -167,6 +193,16 @@ impl Fleet {
         self.turn_with(wait, &no_session, on_frame)
     }
 
+    /// The same while clients come back: they have the subscriptions that their sessions kept.
+    pub fn turn_opening(
+        &mut self,
+        wait: Duration,
+        on_frame: &mut impl FnMut(&mut Links, usize, &Frame<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let returning = |_| Session { client_id: String::new(), clean: false, subscription: None };
+        self.turn_with(wait, &returning, on_frame)
+    }
+
     fn turn_with(
         &mut self,
         wait: Duration,
@@ -174,7 +210,7 @@ impl Fleet {
         on_frame: &mut impl FnMut(&mut Links, usize, &Frame<'_>) -> Result<()>,
     ) -> Result<()> {
         self.flush_dirty()?;
-        let count = self.poller.wait(wait.as_millis() as i32)?;
+        let count = self.poller.wait(Some(wait))?;
         for event in 0..count {
             let ready = self.poller.ready(event);
             let index = ready.token as usize;
@@ -303,18 +339,22 @@ impl Fleet {
         Ok(())
     }
 
+    /// Sends DISCONNECT to client `index`, unless it has left; whatever it is sent from now on it does not see.
+    pub fn leave_one(&mut self, index: usize) {
+        if self.links.client(index).is_none_or(|client| client.stage == Stage::Leaving) {
+            return;
+        }
+        codec::encode_empty(self.links.outbound(index), kind::DISCONNECT);
+        if let Some(client) = &mut self.links.clients[index] {
+            client.stage = Stage::Leaving;
+        }
+    }
+
     /// Sends DISCONNECT on every connection and waits until the server has closed them all.
     ///
     /// Waiting for the server leaves TIME_WAIT with it and proves that it has handled the DISCONNECT.
     pub fn leave(mut self, deadline: Instant) -> Result<()> {
-        for index in 0..self.len() {
-            if self.links.client(index).is_some() {
-                codec::encode_empty(self.links.outbound(index), kind::DISCONNECT);
-            }
-            if let Some(client) = &mut self.links.clients[index] {
-                client.stage = Stage::Leaving;
-            }
-        }
+        (0..self.len()).for_each(|index| self.leave_one(index));
         while self.alive > 0 {
             ensure!(clock::now() < deadline, "{} clients were not closed after DISCONNECT", self.alive);
             self.turn(Duration::from_millis(100), &mut |_, _, _| Ok(()))?;

@@ -39,6 +39,30 @@ fn a_message_acknowledged_within_hold_is_never_written() {
 }
 
 #[test]
+fn messages_that_come_in_one_turn_are_all_waited_for_as_far_as_the_window_goes() {
+    let mut bench = Bench::with(Settings { send_window: 3, ..settings() });
+    bench.connect(1, "subscriber", true, 1_000);
+    bench.subscribe(1, "a/b", 1);
+    bench.connect(2, "publisher", true, 0);
+    bench.seen(2);
+    let mut publish_in_one_turn = |count: u16| {
+        let records = bench.world.journal.len();
+        for packet_id in 1..=count {
+            let packet = Packet::Publish(publish("a/b", QoS::AtLeastOnce, packet_id, "m"));
+            bench.handle(Input::Packet { connection: id(2), packet: &packet });
+        }
+        bench.advance();
+        let written = bench.world.journal.len() - records;
+        let sent = bench.seen(1).iter().filter(|packet| packet.starts_with("PUBLISH")).count();
+        assert_eq!(sent, 3);
+        (1..=3).for_each(|packet_id| bench.ack(1, PUBACK, packet_id));
+        written
+    };
+    assert_eq!(publish_in_one_turn(3), 0, "each was sent at once and can be acknowledged in time");
+    assert_eq!(publish_in_one_turn(4), 4, "the last one found no room, and takes those before it along");
+}
+
+#[test]
 fn a_message_not_acknowledged_within_hold_is_written_and_then_acknowledged_to_its_sender() {
     let mut bench = pair();
     bench.publish(2, "a/b", QoS::AtLeastOnce, 7, "m");

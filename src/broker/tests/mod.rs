@@ -8,6 +8,7 @@ mod overload;
 mod recovery;
 mod shards;
 mod shared;
+mod statistics;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
