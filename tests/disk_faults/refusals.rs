@@ -75,7 +75,7 @@ impl Left {
     }
 
     /// It starts and has everything.
-    fn is_whole(mut self) {
+    fn has_everything(mut self) {
         let process = Process::start(self.start());
         self.books.settle(process.address);
     }
@@ -113,7 +113,7 @@ fn data_of_another_version_is_refused_with_both_versions_and_nothing_is_changed(
     left.refuses_while(&left.data().join("meta"), |path| patch(path, 8, 64), &words);
     let segment = left.data().join("shard-001/segment-000001");
     left.refuses_while(&segment, |path| patch(path, 8, 4_096), &words);
-    left.is_whole();
+    left.has_everything();
 }
 
 #[test]
@@ -142,7 +142,7 @@ fn files_that_are_not_the_journals_are_left_alone_and_unused_segments_may_go() {
     std::fs::remove_file(left.segment(4)).expect("it can be removed");
     std::fs::write(shard.join("segment-000099.new"), [0; 5_000]).expect("a file can be written");
     std::fs::write(left.segment(98), [0; 20_000]).expect("a file can be written");
-    left.is_whole();
+    left.has_everything();
     // `left` is gone with its directory; what was asked is asked again below, where it lives on.
     let left = Left::new(1, 0);
     let shard = left.data().join("shard-000");
@@ -187,7 +187,7 @@ fn a_pool_of_segments_in_disorder_is_refused_with_the_file_and_what_is_wrong() {
     std::fs::copy(&newest, &foreign).expect("a file can be copied");
     left.is_refused(&["segment-000050", "the sequence is 2, expected one that no other segment has"]);
     std::fs::remove_file(&foreign).expect("it can be removed");
-    left.is_whole();
+    left.has_everything();
 }
 
 #[test]
@@ -204,7 +204,7 @@ fn segments_of_another_shard_or_data_directory_are_refused() {
     );
     let words = ["it belongs to another data directory", "they were made in"];
     left.refuses_while(&mine, copy(other.segment(1)), &words);
-    left.is_whole();
+    left.has_everything();
 }
 
 #[test]
@@ -218,7 +218,7 @@ fn a_journal_that_is_gone_is_not_begun_anew() {
     assert!(made.iter().all(|path| path.ends_with("lock")), "{made:?}");
     std::fs::remove_dir_all(&shard).expect("it can be removed");
     std::fs::rename(&away, &shard).expect("it can be moved");
-    left.is_whole();
+    left.has_everything();
 }
 
 /// The first start that was interrupted before anyone was served is no loss.
