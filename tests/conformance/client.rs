@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use crate::broker::{Broker, clock};
@@ -30,7 +30,12 @@ impl Client {
     /// A connection on which nothing was said yet. All tests run over TCP, the ordered, lossless stream that
     /// [MQTT-4.2-1] asks for.
     pub fn open(broker: &Broker, level: u8) -> Client {
-        let stream = TcpStream::connect(broker.address()).expect("the broker takes connections");
+        Client::at(broker.address(), level)
+    }
+
+    /// The same, whoever listens there.
+    pub fn at(address: SocketAddr, level: u8) -> Client {
+        let stream = TcpStream::connect(address).expect("the broker takes connections");
         stream.set_nodelay(true).expect("a socket option");
         stream.set_read_timeout(Some(PATIENCE)).expect("a socket option");
         let (early, connack) = (VecDeque::new(), Properties::new());
@@ -39,7 +44,12 @@ impl Client {
 
     /// A connection whose CONNECT was accepted.
     pub fn connect(broker: &Broker, connect: &Connect) -> Client {
-        let mut client = Client::open(broker, connect.level);
+        Client::connect_at(broker.address(), connect)
+    }
+
+    /// The same, whoever listens there.
+    pub fn connect_at(address: SocketAddr, connect: &Connect) -> Client {
+        let mut client = Client::at(address, connect.level);
         if let Some(Value::Four(maximum)) = bytes::find(&connect.properties, property::PACKET_SIZE) {
             client.packet_bytes_max = *maximum as usize;
         }

@@ -21,6 +21,7 @@ const EXT4_IOC_SHUTDOWN: libc::Ioctl = 0x8004_587D_u32 as libc::Ioctl;
 /// Do not write the log first: what it holds is lost.
 const EXT4_GOING_FLAGS_NOLOGFLUSH: u32 = 2;
 
+/// Of the campaign's.
 const IMAGE_BYTES: u64 = 768 << 20;
 
 /// Names of the directories that hold an image and its mount point; the process that made it follows.
@@ -32,28 +33,53 @@ const UNMOUNT_TIME: Duration = Duration::from_secs(10);
 /// A mounted image. Dropping it leaves nothing behind.
 pub struct Disk {
     directory: TempDir,
-    device: Option<String>,
+    mount_options: &'static str,
+    pub device: Option<String>,
     mounted: bool,
+}
+
+/// What an image is like.
+pub struct Make<'a> {
+    pub bytes: u64,
+    /// Where the image lies.
+    pub parent: &'a Path,
+    pub features: &'static str,
+    pub mount_options: &'static str,
 }
 
 impl Disk {
     /// Makes, formats and mounts one. The error says why that is not possible here.
     pub fn new() -> Result<Disk, String> {
+        let parent = std::env::temp_dir();
+        Disk::make(&Make {
+            bytes: IMAGE_BYTES,
+            parent: &parent,
+            features: "has_journal",
+            mount_options: "defaults",
+        })
+    }
+
+    /// The same of another kind. All of its room is root's too.
+    pub fn make(make: &Make) -> Result<Disk, String> {
         remove_leftovers();
         let name = format!("{PREFIX}{}-", std::process::id());
-        let directory =
-            tempfile::Builder::new().prefix(&name).tempdir().map_err(|error| error.to_string())?;
-        let mut disk = Disk { directory, device: None, mounted: false };
-        let image = disk.directory.path().join("image");
+        let directory = tempfile::Builder::new().prefix(&name).tempdir_in(make.parent);
+        let directory = directory.map_err(|error| error.to_string())?;
+        let mut disk = Disk { directory, mount_options: make.mount_options, device: None, mounted: false };
+        let image = disk.image();
         File::create(&image)
-            .and_then(|file| file.set_len(IMAGE_BYTES))
+            .and_then(|file| file.set_len(make.bytes))
             .and_then(|()| std::fs::create_dir(disk.mount_point()))
             .map_err(|error| format!("no image: {error}"))?;
         let image = image.display().to_string();
-        run("mkfs.ext4", &["-q", "-F", &image])?;
+        run("mkfs.ext4", &["-q", "-F", "-m", "0", "-b", "4096", "-O", make.features, &image])?;
         disk.device = Some(run("losetup", &["--find", "--show", &image])?.trim().to_owned());
         disk.mount()?;
         Ok(disk)
+    }
+
+    pub fn image(&self) -> PathBuf {
+        self.directory.path().join("image")
     }
 
     pub fn mount_point(&self) -> PathBuf {
@@ -84,14 +110,15 @@ impl Disk {
         self.mount()
     }
 
-    fn mount(&mut self) -> Result<(), String> {
+    pub fn mount(&mut self) -> Result<(), String> {
         let device = self.device.clone().expect("attached since it was made");
-        run("mount", &["-t", "ext4", &device, &self.mount_point().display().to_string()])?;
+        let mount_point = self.mount_point().display().to_string();
+        run("mount", &["-t", "ext4", "-o", self.mount_options, &device, &mount_point])?;
         self.mounted = true;
         Ok(())
     }
 
-    fn unmount(&mut self) -> Result<(), String> {
+    pub fn unmount(&mut self) -> Result<(), String> {
         let begun = clock();
         let mount_point = self.mount_point().display().to_string();
         loop {
@@ -140,7 +167,7 @@ fn remove_leftovers() {
 }
 
 /// Runs a command to its end; its output, or what it complained about.
-fn run(program: &str, arguments: &[&str]) -> Result<String, String> {
+pub fn run(program: &str, arguments: &[&str]) -> Result<String, String> {
     // Debian keeps these where only root looks.
     let search = "/usr/sbin:/usr/bin:/sbin:/bin";
     let output = Command::new(program).args(arguments).env("PATH", search).output();

@@ -33,6 +33,9 @@ fn sizes() -> Options {
 
 type Image = BTreeMap<String, Vec<u8>>;
 
+/// Everything that each piece held before, by file and number of the piece.
+type Past = BTreeMap<(String, usize), Vec<Vec<u8>>>;
+
 /// A journal on disk, and what is known of it.
 struct Subject {
     image: Image,
@@ -41,8 +44,8 @@ struct Subject {
     durable: u64,
     /// Everything below was released.
     released: u64,
-    /// Everything that a place held before, by file and number of the piece.
-    past: [BTreeMap<(String, usize), Vec<Vec<u8>>>; 2],
+    /// By sector, and by page.
+    past: [Past; 2],
     /// Where the last block with records is.
     last: (String, Range<usize>),
     /// Something was written behind it that tells.
@@ -53,7 +56,7 @@ struct Subject {
 struct Author {
     disk: Disk,
     journal: Journal<Handle>,
-    past: [BTreeMap<(String, usize), Vec<Vec<u8>>>; 2],
+    past: [Past; 2],
     last: (String, Range<usize>),
     released: u64,
     model: Model,
