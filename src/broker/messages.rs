@@ -273,10 +273,12 @@ impl Messages {
         id
     }
 
-    /// Another message with the same body and record, with one reference and nothing owed.
+    /// Another message with the same body, with one reference and nothing owed. It has the same record, unless that has
+    /// a key: a `Deliver` of that record says that what came under the key was placed, and this one is something else.
     pub(super) fn copy(&mut self, slot: u32, sender: Sender) -> MessageId {
         let message = self.get(slot);
-        let (bytes, payload_len, lsn) = (message.bytes.clone(), message.payload_len as usize, message.lsn);
+        let (bytes, payload_len) = (message.bytes.clone(), message.payload_len as usize);
+        let lsn = if message.origin.is_some() { Lsn::NONE } else { message.lsn };
         let head = Head {
             topic_len: message.topic_len,
             forward_len: message.forward_len,

@@ -262,7 +262,7 @@ impl Broker {
         if by != Some(slot) {
             self.messages.pin(slot, false);
             let message = self.messages.get(slot);
-            if message.lsn.is_some() && message.lsn <= self.durable {
+            if message.lsn.is_some() && message.lsn <= self.durable && message.placed {
                 self.messages.make_evictable(slot);
             }
         }

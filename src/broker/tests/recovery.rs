@@ -253,3 +253,22 @@ fn what_is_routed_again_stays_in_memory_until_it_is_placed() {
     let seen = bench.seen(3);
     assert_eq!(seen.iter().filter(|packet| packet.starts_with("PUBLISH")).count(), 5, "{seen:?}");
 }
+
+/// A list of recipients of a record with a key says that the message was placed; after a crash it is not placed again. So
+/// who gets it because it is retained is not in such a list.
+#[test]
+fn a_copy_for_a_new_subscription_does_not_count_as_the_message_having_been_placed() {
+    let mut bench = Bench::new();
+    bench.connect(1, "publisher", true, 1_000);
+    bench.publish_with(1, "a/b", QoS::ExactlyOnce, 7, "value", true);
+    bench.settle();
+    bench.connect(2, "new", true, 1_000);
+    bench.subscribe(2, "a/b", 2);
+    assert!(bench.seen(2).contains(&"PUBLISH 2 1 value".to_owned()));
+    let delivers = bench
+        .world
+        .journal
+        .iter()
+        .filter(|(_, bytes)| matches!(journal::decoded(bytes), crate::record::Record::Deliver { .. }));
+    assert_eq!(delivers.count(), 0);
+}

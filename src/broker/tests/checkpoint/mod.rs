@@ -38,9 +38,10 @@ fn each_of_several_brokers_is_the_same_whether_it_replays_the_live_records_or_al
     runs(3, 0..60, 250);
 }
 
-/// The same for longer: `cargo test --release --lib checkpoint -- --ignored`.
+/// The same for longer: `SEED=1 SEEDS=1000 cargo test --lib checkpoint -- --ignored`.
 #[test]
 #[ignore = "minutes"]
+#[expect(clippy::disallowed_methods, reason = "a seed is not a setting")]
 fn brokers_are_the_same_in_many_runs() {
     let number = |name: &str, otherwise| {
         std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok()).unwrap_or(otherwise)

@@ -70,7 +70,10 @@ impl Run {
         let Some(slot) = client.connection else { return self.connect(number) };
         if !client.accepted {
             // It may be gone before it is let in.
-            return if self.random.one_in(8) { self.leave(number, slot) } else { () };
+            if self.random.one_in(8) {
+                self.leave(number, slot);
+            }
+            return;
         }
         match self.random.below(20) {
             0..3 => self.subscribe(number, slot),
