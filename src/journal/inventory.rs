@@ -48,9 +48,9 @@ pub(super) fn inventory<S: Storage>(storage: &S, options: &Options) -> Result<In
         let found = examine(storage, segment::name(number))?;
         match found.first_page {
             FirstPage::Header(_) | FirstPage::Foreign { .. } => inventory.files.push(found),
-            FirstPage::Zero | FirstPage::Invalid if usual.contains(&found.bytes) => {
-                inventory.files.push(found)
-            }
+            // Sizes may have been others once, and the header of a segment that was used again may be torn.
+            FirstPage::Zero if usual.contains(&found.bytes) => inventory.files.push(found),
+            FirstPage::Invalid if is_size(found.bytes) => inventory.files.push(found),
             // The first page of what was in use is not zero, however much was cut off behind it.
             FirstPage::Zero if found.bytes > 0 && is_zero(storage, &found)? => {
                 inventory.unfinished.push(found.name.into());
@@ -77,6 +77,12 @@ fn examine<S: Storage>(storage: &S, name: String) -> Result<Found, JournalError>
     let count = usize::try_from(bytes).map_or(PAGE_BYTES, |bytes| bytes.min(PAGE_BYTES));
     storage.read_at(file, 0, &mut page[..count]).map_err(failed("read"))?;
     Ok(Found { name: name.into(), file, bytes, first_page: SegmentHeader::decode(&page) })
+}
+
+/// Whether a segment can be of that size.
+pub(super) fn is_size(bytes: u64) -> bool {
+    let page = PAGE_BYTES as u64;
+    bytes.is_multiple_of(page) && (4 * page..=1 << 30).contains(&bytes)
 }
 
 /// Whether there is nothing in the whole of a file.

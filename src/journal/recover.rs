@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use super::checkpoint::{Image, Listed, Step};
 use super::error::{JournalError, Problem};
 use super::format::{BlockHeader, FirstPage, Kind, PAGE_BYTES, SegmentHeader};
-use super::inventory::{Found, Inventory, check_unused, headers, inventory, remove};
+use super::inventory::{Found, Inventory, check_unused, headers, inventory, is_size, remove};
 use super::kept::Kept;
 use super::pool::{Checkpoints, Pool};
 use super::reader::Reader;
@@ -120,10 +120,8 @@ fn slots(files: &[Found], headers: &[(usize, SegmentHeader)], first: u64) -> Vec
 }
 
 fn validate<S: Storage>(storage: &S, options: &Options) -> Result<(), JournalError> {
-    let page = PAGE_BYTES as u64;
-    let size = |bytes: u64| bytes.is_multiple_of(page) && (4 * page..=1 << 30).contains(&bytes);
-    let valid = size(options.segment_bytes)
-        && size(options.segment_bytes_first)
+    let valid = is_size(options.segment_bytes)
+        && is_size(options.segment_bytes_first)
         && options.segment_bytes_first <= options.segment_bytes
         && (1..=options.segments_max).contains(&options.segments_first)
         && options.segments_max <= limits::SEGMENTS_MAX;
