@@ -12,6 +12,7 @@ use siphasher::sip::SipHasher13;
 use slab::Slab;
 
 use super::few::Few;
+use super::messages::MessageId;
 use super::needs::Heads;
 use super::subscriptions::FilterId;
 use crate::ids::{Lsn, PublisherKey, SessionKey};
@@ -211,8 +212,8 @@ pub(super) struct PendingWill {
     pub(super) due: UnixMs,
     /// It is written down.
     pub(super) durable: bool,
-    /// It is on its way.
-    pub(super) publishing: bool,
+    /// It is on its way, as that message.
+    pub(super) publishing: Option<MessageId>,
     /// The `Session` record that holds it.
     pub(super) record: Lsn,
     /// The `SessionEnded` record, once there is one: with the other, it must not bring the session back.

@@ -187,7 +187,7 @@ impl Broker {
             }
             Sender::Shard { .. } | Sender::Owner { .. } => {}
             Sender::Inbound => self.inbound_settled(lsn, effects),
-            Sender::Will { key } => self.will_gone(key, effects),
+            Sender::Will { key } => self.will_settled(key, slot, effects),
             Sender::Again { token } => self.remote_settled(token, effects),
             Sender::Departed { key } => self.departed_settled(key, effects),
         }

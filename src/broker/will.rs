@@ -66,7 +66,7 @@ impl Broker {
             self.live.add(record, 0);
         }
         let durable = record.is_some();
-        let pending = PendingWill { will, due, durable, publishing: false, record, ended: Lsn::NONE };
+        let pending = PendingWill { will, due, durable, publishing: None, record, ended: Lsn::NONE };
         let replaced = self.wills.insert(key, pending);
         assert!(replaced.is_none(), "a session has one connection and so one will at a time");
         self.timers.set(self.mono_at(due), Due::Will { key });
@@ -75,7 +75,7 @@ impl Broker {
     /// The client is back before its will was due.
     pub(super) fn withdraw_will(&mut self, slot: u32, effects: &mut impl Effects) {
         let key = self.sessions.get(slot).key;
-        if self.wills.get(&key).is_some_and(|pending| !pending.publishing) {
+        if self.wills.get(&key).is_some_and(|pending| pending.publishing.is_none()) {
             self.will_gone(key, effects);
         } else if let Some(pending) = self.wills.remove(&key) {
             // It is being published; from here on it is only a message. The new connection may bring a new will.
@@ -83,8 +83,16 @@ impl Broker {
         }
     }
 
+    /// Everyone owed has the message of a will. If its client came back meanwhile, the pending one is another.
+    pub(super) fn will_settled(&mut self, key: SessionKey, slot: u32, effects: &mut impl Effects) {
+        let message = Some(self.messages.id(slot));
+        if self.wills.get(&key).is_some_and(|pending| pending.publishing == message) {
+            self.will_gone(key, effects);
+        }
+    }
+
     /// Forget a pending will.
-    pub(super) fn will_gone(&mut self, key: SessionKey, effects: &mut impl Effects) {
+    fn will_gone(&mut self, key: SessionKey, effects: &mut impl Effects) {
         let Some(pending) = self.wills.remove(&key) else { return };
         if pending.durable {
             if self.is_written(key) {
@@ -107,7 +115,9 @@ impl Broker {
     /// Publish it, if it is still there and its time has come.
     pub(super) fn will_is_due(&mut self, key: SessionKey) {
         let now = self.now.wall;
-        let Some(pending) = self.wills.get_mut(&key).filter(|pending| !pending.publishing) else { return };
+        let Some(pending) = self.wills.get_mut(&key).filter(|pending| pending.publishing.is_none()) else {
+            return;
+        };
         if pending.due > now {
             // The wall clock went back; ask again when it should be there.
             let due = pending.due;
@@ -115,7 +125,6 @@ impl Broker {
             self.timers.set(at, Due::Will { key });
             return;
         }
-        pending.publishing = true;
         let will = &pending.will;
         let expires_at = match will.message_expiry_s {
             u32::MAX => UnixMs::NEVER,
@@ -134,6 +143,7 @@ impl Broker {
             origin: None,
         };
         let message = self.messages.insert(parcel, Sender::Will { key });
+        pending.publishing = Some(message);
         self.route(message.slot);
     }
 }

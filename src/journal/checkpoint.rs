@@ -9,15 +9,16 @@
 //! |---|---|
 //! | 64 head | block that follows u64, CRC before it u32, zeros u32, sequence and offset of that block's place u64 each, highest session key u64 |
 //! | 65 segments | of each: kind u32, CRC of its last block u32, sequence u64, epoch u64, end u64, highest LSN u64 |
-//! | 66 live | of each: chunk u64, bits u64 × 4 (`live::CHUNK_LSNS` records) |
 //! | 67 gone | of each: LSN u64, words u64, that many words of bits: recipients of a live record that need it no more |
+//! | 66 live | of each: chunk u64, bits u64 × 4 (`live::CHUNK_LSNS` records) |
 //! | 68 unrouted | LSN u64 of each `Inbound` record that is still to be routed |
 //! | 69 taken | LSN u64 of each `Inbound` record whose packet id is taken |
 //! | 70 end | last record whose effect may be in it u64 |
 //!
 //! It is taken while the shard goes on, block by block, so a record that died meanwhile may be missing in it. That is no
 //! loss: what killed it is a later record, which replay applies to nothing. The end is written only when all those are
-//! durable, so a checkpoint that has its end is never ahead of the log.
+//! durable, so a checkpoint that has its end is never ahead of the log. Who is gone is written before what is live: the
+//! other way round, a record that dies in between would be live with nobody gone.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -85,8 +86,8 @@ pub(super) struct Encoder {
 enum Cursor {
     Head,
     Listed(usize),
-    Live(u64),
     Gone(Lsn),
+    Live(u64),
     Unrouted(Lsn),
     Taken(Lsn),
     End,
@@ -145,7 +146,7 @@ impl Encoder {
             Cursor::Listed(from) => {
                 let some = &self.listed[from..self.listed.len().min(from + ENTRIES_MAX)];
                 if some.is_empty() {
-                    Cursor::Live(0)
+                    Cursor::Gone(Lsn::NONE)
                 } else {
                     self.frame(kind::SEGMENTS, out, |out| some.iter().for_each(|one| one.encode(out)));
                     Cursor::Listed(from + some.len())
@@ -156,7 +157,7 @@ impl Encoder {
                 let some = live.chunks_from(from).take_while(|(number, _)| *number <= number_last);
                 let some: Vec<(u64, &Bits)> = some.take(ENTRIES_MAX).collect();
                 match some.last() {
-                    None => Cursor::Gone(Lsn::NONE),
+                    None => Cursor::Unrouted(Lsn::NONE),
                     Some((number, _)) => {
                         self.frame(kind::LIVE, out, |out| {
                             for (number, bits) in &some {
@@ -169,7 +170,7 @@ impl Encoder {
                 }
             }
             Cursor::Gone(from) => match live.gone_from(from).next().filter(|(lsn, _)| *lsn <= last) {
-                None => Cursor::Unrouted(Lsn::NONE),
+                None => Cursor::Live(0),
                 Some((first, _)) => Cursor::Gone(self.gone(first, live, out).next()),
             },
             Cursor::Unrouted(from) => match self.numbers(kind::UNROUTED, live.unrouted_from(from), out) {

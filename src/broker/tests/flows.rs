@@ -281,3 +281,33 @@ fn a_client_that_comes_back_with_a_smaller_receive_maximum_gets_no_more_at_once(
     bench.settle();
     assert_eq!(bench.seen(3), ["PUBLISH 1 3 m dup"]);
 }
+
+/// Its client comes back while the subscriber has not acknowledged the will, and is lost again.
+#[test]
+fn a_will_is_not_forgotten_because_an_earlier_one_has_arrived() {
+    let mut bench = Bench::new();
+    bench.connect(1, "subscriber", true, 0);
+    bench.subscribe(1, "a/#", 1);
+    let will = |payload, delay| crate::wire::Will {
+        qos: QoS::AtLeastOnce,
+        retain: false,
+        delay,
+        message_expiry: None,
+        topic: "a/will",
+        forward: Properties::EMPTY,
+        payload,
+    };
+    for (slot, payload, delay) in [(2, b"first".as_slice(), None), (3, b"second", Some(30))] {
+        let will = Some(will(payload, delay));
+        bench.connect_as(
+            slot,
+            &Connect { session_expiry: Some(100), clean_start: false, will, ..connect("mortal") },
+        );
+        bench.handle(Input::Closed { connection: id(slot) });
+        bench.advance();
+    }
+    let _ = bench.seen(1);
+    bench.ack(1, 0x40, 1);
+    bench.wait_ms(30_000);
+    assert_eq!(bench.seen(1), ["PUBLISH 1 1 second"]);
+}
