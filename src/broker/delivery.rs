@@ -7,6 +7,7 @@
 use super::effect::Effects;
 use super::messages::Owed;
 use super::session::{Entry, InFlight, NO_SLOT, Phase};
+use super::stored::Queued;
 use super::transmit::Attempted;
 use super::{Broker, Budget};
 use crate::ids::{ConnectionId, Lsn};
@@ -107,7 +108,7 @@ impl Broker {
             });
             *(if durable { &mut stored.owing_durable } else { &mut stored.owing_volatile }) += 1;
         }
-        delivery.queue.push_back(entry);
+        delivery.queue.push_back(Queued::Here(entry));
         self.messages.retain(message);
         self.statistics.queued += 1;
         self.make_ready(slot);
@@ -173,12 +174,17 @@ impl Broker {
             None | Some(InFlight { phase: Phase::Reserved, .. }) => {}
             Some(in_flight) => return self.send_in_flight(id, slot, in_flight, effects),
         }
-        let Some(entry) = delivery.queue.front().copied() else {
+        let Some(front) = delivery.queue.front() else {
             if delivery.is_empty() && delivery.skip_noted <= self.durable {
                 self.forget_left(slot, |_| true);
                 self.sessions.get_mut(slot).delivery = None;
             }
             return Attempt::Wait;
+        };
+        let entry = match front {
+            Queued::Here(entry) => entry,
+            Queued::Stored(_) if delivery_is_full(delivery, window) => return Attempt::Wait,
+            Queued::Stored(stored) => self.bring_in_front(slot, stored),
         };
         let qos = self.entry_qos(entry);
         if qos == QoS::AtMostOnce && unsent.is_some() {
@@ -344,12 +350,12 @@ impl Broker {
     pub(super) fn drop_unacknowledgeable(&mut self, slot: u32) {
         let Some(delivery) = self.sessions.get_mut(slot).delivery.as_deref_mut() else { return };
         let mut dropped: Vec<Entry> = Vec::new();
-        delivery.queue.retain(|entry| {
-            let keep = entry.owed != NO_SLOT;
-            if !keep {
+        delivery.queue.retain(|queued| match queued {
+            Queued::Here(entry) if entry.owed == NO_SLOT => {
                 dropped.push(*entry);
+                false
             }
-            keep
+            Queued::Here(_) | Queued::Stored(_) => true,
         });
         for entry in dropped {
             self.statistics.queued -= 1;

@@ -75,6 +75,8 @@ impl Broker {
         self.drop_unacknowledgeable(slot);
         let session = self.sessions.get_mut(slot);
         session.connection = NO_SLOT;
+        self.may_be_stored(slot);
+        let session = self.sessions.get_mut(slot);
         if session.expiry_s == 0 {
             self.end_session(slot, effects);
             return;

@@ -12,6 +12,7 @@ use slab::Slab;
 
 use super::few::Few;
 use super::route::Parcel;
+use super::stored::Stored;
 use crate::ids::{ConnectionId, Lsn, OriginKey, PublisherKey, SessionKey, ShardId};
 use crate::record::Body;
 use crate::time::UnixMs;
@@ -118,6 +119,8 @@ pub(super) struct Message {
     pub(super) expires_at: UnixMs,
     pub(super) publisher: PublisherKey,
     pub(super) origin: Option<OriginKey>,
+    /// It has come back from disk, and its record has a key.
+    keyed: bool,
     pub(super) sender: Sender,
     pub(super) owed: Few<Owed>,
     /// Durable recipients that have neither acknowledged nor are covered.
@@ -177,6 +180,11 @@ impl Message {
     /// owner of its topic is not that record, and has to name it.)
     pub(super) fn key_to_note(&self, here: ShardId) -> Option<OriginKey> {
         self.origin.filter(|origin| (origin.shard, origin.lsn) != (here, self.lsn))
+    }
+
+    /// Its record has the key of a QoS 2 message.
+    pub(super) fn is_keyed(&self) -> bool {
+        self.keyed || self.origin.is_some()
     }
 
     /// As it travels to another shard.
@@ -273,12 +281,33 @@ impl Messages {
         id
     }
 
+    /// The message of a stored entry, with the reference of that. What it does not know is in its body.
+    pub(super) fn insert_stored(&mut self, stored: &Stored, owed: Owed) -> u32 {
+        let head = Head {
+            topic_len: 0,
+            forward_len: 0,
+            qos: stored.qos,
+            retain: false,
+            accepted_at: UnixMs(0),
+            expires_at: stored.expires_at(),
+            publisher: PublisherKey::NOBODY,
+            origin: None,
+        };
+        let MessageId { slot, .. } = self.insert_parts(None, stored.bytes as usize, Sender::Nobody, &head);
+        let message = self.get_mut(slot);
+        message.lsn = stored.body;
+        message.keyed = stored.keyed();
+        (message.placed, message.covered, message.settled) = (true, true, true);
+        message.owed.push(owed);
+        slot
+    }
+
     /// Another message with the same body, with one reference and nothing owed. It has the same record, unless that has
     /// a key: a `Deliver` of that record says that what came under the key was placed, and this one is something else.
     pub(super) fn copy(&mut self, slot: u32, sender: Sender) -> MessageId {
         let message = self.get(slot);
         let (bytes, payload_len) = (message.bytes.clone(), message.payload_len as usize);
-        let lsn = if message.origin.is_some() { Lsn::NONE } else { message.lsn };
+        let lsn = if message.is_keyed() { Lsn::NONE } else { message.lsn };
         let head = Head {
             topic_len: message.topic_len,
             forward_len: message.forward_len,
@@ -327,6 +356,7 @@ impl Messages {
             expires_at: head.expires_at,
             publisher: head.publisher,
             origin: head.origin,
+            keyed: false,
             sender,
             owed: Few::None,
             owing_durable: 0,
@@ -406,6 +436,14 @@ impl Messages {
         self.resident_bytes += bytes.len() as u64;
         let message = &mut self.slots[slot as usize];
         assert!(message.bytes.is_none(), "only a body that is not in memory is fetched");
+        let length = message.length();
+        message.topic_len =
+            u16::try_from(body.topic.len()).expect("a topic's length was checked when it was decoded");
+        message.forward_len = u32::try_from(body.forward.len()).expect("a packet's length fits 32 bits");
+        message.payload_len = u32::try_from(body.payload.len()).expect("a packet's length fits 32 bits");
+        assert!(message.length() == length, "the body is the one that was written");
+        (message.qos, message.retain) = (body.qos, body.retain);
+        (message.accepted_at, message.expires_at) = (body.accepted_at, body.expires_at);
         message.bytes = Some(bytes);
         self.held_bytes += message.held_bytes();
     }

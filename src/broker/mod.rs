@@ -51,6 +51,7 @@ mod session;
 mod session_end;
 mod settle;
 mod statistics;
+mod stored;
 mod subscribe;
 mod subscription_ids;
 mod timers;
@@ -130,6 +131,8 @@ pub struct Broker {
     held: VecDeque<Held>,
     unwritten: Unwritten,
     awaiting: AwaitDurable,
+    /// Slots of sessions whose queue may have entries to be stored.
+    storing: VecDeque<u32>,
     /// Slots of sessions that may have something to send.
     ready: VecDeque<u32>,
     /// Sessions that wait for a body to be read back, by its record.
@@ -177,6 +180,7 @@ impl Broker {
             held: VecDeque::new(),
             unwritten: Unwritten::default(),
             awaiting: AwaitDurable::default(),
+            storing: VecDeque::new(),
             ready: VecDeque::new(),
             fetching: BTreeMap::new(),
             outbox: Outbox::new(settings.placement.shards()),
@@ -253,6 +257,7 @@ impl Broker {
         more |= self.place_missed(&mut budget, effects);
         more |= self.place_messages(&mut budget, effects);
         more |= self.resume_publishers(&mut budget, effects);
+        more |= self.store_entries(&mut budget);
         delivery.0 += budget.0;
         more |= self.deliver_ready(&mut delivery, effects);
         more

@@ -17,10 +17,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::effect::Effects;
 use super::needs::Need;
 use super::session;
+use super::stored::{Queued, StoredBody};
 use super::subscriptions::{Grant, group_tag};
 use super::timers::Due;
 use super::{Broker, Budget};
-use crate::ids::{Lsn, SessionKey};
+use crate::ids::{Lsn, OriginKey, SessionKey};
 use crate::live::Facts;
 use crate::record::{Record, WillRecord};
 use crate::time::UnixMs;
@@ -29,10 +30,17 @@ use crate::wire::{QoS, Version, topic};
 /// What only replay needs to know.
 #[derive(Debug, Default)]
 pub(super) struct Replay {
-    /// Message slot by the record that holds its body. Each holds one reference until replay ends.
+    /// Every body, by its record.
+    pub(super) bodies: Vec<StoredBody>,
+    /// Keys of QoS 2 messages, by the record with the body.
+    pub(super) origins: BTreeMap<Lsn, OriginKey>,
+    /// Messages that may be retained or are to be routed again: slot by record. Each holds one reference until replay
+    /// ends.
     pub(super) by_record: BTreeMap<Lsn, u32>,
-    /// Message slot by the record that lists recipients, where that is not the one with the body.
-    pub(super) by_list: BTreeMap<Lsn, u32>,
+    /// Records that list someone who is gone: each is needed once until replay ends.
+    pub(super) held: BTreeSet<Lsn>,
+    /// Every recipient, by the record that lists it and its place there, and the slot of its session.
+    pub(super) listed: Vec<(Lsn, u32, u32)>,
     /// `Inbound` records without `Routed`.
     pub(super) unrouted: BTreeMap<Lsn, SessionKey>,
     /// Sessions that a clean start has replaced, and whose own end was on the way to the disk.
@@ -213,8 +221,12 @@ impl Broker {
                 .flat_map(Broker::flight_records)
                 .for_each(|need| self.need_is_gone(need));
             let in_flight = delivery.in_flight.iter().map(|in_flight| in_flight.entry);
-            for entry in in_flight.chain(delivery.queue.iter().copied()) {
-                self.replay_entry_gone(entry);
+            in_flight.for_each(|entry| self.replay_entry_gone(entry));
+            for queued in delivery.queue.iter() {
+                match queued {
+                    Queued::Stored(stored) => self.stored_done_at_replay(stored),
+                    Queued::Here(entry) => self.replay_entry_gone(entry),
+                }
             }
         }
     }
@@ -252,6 +264,7 @@ impl Broker {
                 self.release_message(slot);
             }
         }
+        replay.held.iter().for_each(|list| self.live.remove(*list));
         for (lsn, key) in &replay.unrouted {
             let Some(slot) = replay.by_record.get(lsn).copied() else { continue };
             self.restored.push_back(slot);
@@ -280,11 +293,14 @@ impl Broker {
     /// Of the shared subscriptions that it has left, those matter through which it still has something.
     fn forget_left_at_replay(&mut self, slot: u32) {
         let Some(delivery) = self.sessions.get(slot).delivery.as_deref() else { return };
-        let in_flight = delivery.in_flight.iter().map(|in_flight| in_flight.entry);
-        let entries = in_flight.chain(delivery.queue.iter().copied());
-        let owed =
-            |entry: session::Entry| &self.messages.get(entry.message).owed.as_slice()[entry.owed as usize];
-        let groups: BTreeSet<u16> = entries.filter_map(|entry| owed(entry).group).collect();
+        let in_flight = delivery.in_flight.iter().map(|in_flight| Queued::Here(in_flight.entry));
+        let group = |queued| match queued {
+            Queued::Stored(stored) => stored.group(),
+            Queued::Here(entry) => {
+                self.messages.get(entry.message).owed.as_slice()[entry.owed as usize].group
+            }
+        };
+        let groups: BTreeSet<u16> = in_flight.chain(delivery.queue.iter()).filter_map(group).collect();
         // 0: one that was written before its group was.
         let matters = |group: &str| groups.contains(&0) || groups.contains(&group_tag(group));
         self.forget_left(slot, |left| !matters(&left.group));

@@ -7,6 +7,7 @@ use super::messages::Owed;
 use super::needs::Need;
 use super::retained::Held;
 use super::session::{Delivery, Entry, InFlight, Phase};
+use super::stored::{Queued, Stored, StoredBody};
 use crate::ids::{Lsn, OriginKey, SessionKey};
 use crate::live::Facts;
 use crate::record::{Body, Recipient, Recipients};
@@ -21,16 +22,30 @@ impl Broker {
         recipients: Recipients<'_>,
         facts: &Facts<'_>,
     ) {
-        let slot = self.replay_body(lsn, body, origin);
+        let stored = self.replay_body(lsn, body, origin);
+        if body.retain {
+            self.replay_head(lsn, body, origin);
+        }
         // Without recipients it is the body of a retained message, which is placed when its `Deliver` is on record.
         if !recipients.is_empty() {
             self.origins.recorded(origin, lsn, lsn, &mut self.live);
         }
-        self.replay_recipients(slot, lsn, recipients, facts);
+        self.replay_recipients(&stored, lsn, recipients, facts);
     }
 
-    /// A body on disk, with the reference that replay holds.
-    fn replay_body(&mut self, lsn: Lsn, body: &Body<'_>, origin: Option<OriginKey>) -> u32 {
+    /// A body on disk, for those who get it.
+    fn replay_body(&mut self, lsn: Lsn, body: &Body<'_>, origin: Option<OriginKey>) -> StoredBody {
+        let length = body.topic.len() + body.forward.len() + body.payload.len();
+        let bytes = u32::try_from(length).expect("a packet's length fits 32 bits");
+        let stored = StoredBody { lsn, bytes, expires_at: body.expires_at, keyed: origin.is_some() };
+        let replay = self.replaying();
+        replay.bodies.push(stored);
+        replay.origins.extend(origin.map(|origin| (lsn, origin)));
+        stored
+    }
+
+    /// A message that may be retained or is to be routed again, with the reference that replay holds.
+    fn replay_head(&mut self, lsn: Lsn, body: &Body<'_>, origin: Option<OriginKey>) {
         let slot = self.messages.insert_on_disk(body, lsn, origin).slot;
         if body.retain {
             // Perhaps the retained message of its topic, whose body is kept in memory; if not, the end of replay lets
@@ -43,7 +58,6 @@ impl Broker {
         message.settled = true;
         self.live.add(lsn, message.length());
         self.replaying().by_record.insert(lsn, slot);
-        slot
     }
 
     pub(super) fn replay_deliver(
@@ -53,23 +67,40 @@ impl Broker {
         recipients: Recipients<'_>,
         facts: &Facts<'_>,
     ) {
-        if let Some(slot) = self.replaying().by_record.get(&message).copied() {
-            self.replaying().by_list.insert(lsn, slot);
-            let origin = self.messages.get(slot).origin;
+        let replay = self.replaying();
+        if let Ok(index) = replay.bodies.binary_search_by_key(&message, |body| body.lsn) {
+            let (stored, origin) = (replay.bodies[index], replay.origins.get(&message).copied());
             self.origins.recorded(origin, message, lsn, &mut self.live);
-            self.replay_recipients(slot, lsn, recipients, facts);
+            self.replay_recipients(&stored, lsn, recipients, facts);
         }
     }
 
-    /// The recipients that a record lists. Those that are gone are counted first: while the record is live, it has to
-    /// be known that they are.
-    fn replay_recipients(&mut self, message: u32, list: Lsn, recipients: Recipients<'_>, facts: &Facts<'_>) {
+    /// A recipient that a record lists is gone. Something may yet turn out to need the record's body, and then it has to
+    /// be known that he is, so the record stays live until the end of replay.
+    pub(super) fn recipient_gone_at_replay(&mut self, list: Lsn, place: u32) {
+        if let Some(replay) = self.replay.as_deref_mut()
+            && replay.held.insert(list)
+        {
+            self.live.add(list, 0);
+        }
+        self.live.recipient_gone(list, place);
+    }
+
+    /// The recipients that a record lists.
+    fn replay_recipients(
+        &mut self,
+        body: &StoredBody,
+        list: Lsn,
+        recipients: Recipients<'_>,
+        facts: &Facts<'_>,
+    ) {
         let listed = recipients.iter().filter(|recipient| !recipient.more).count();
         if listed == 0 {
             return;
         }
         let listed = u32::try_from(listed).expect("bounded by SESSIONS_PER_SHARD_MAX");
-        self.live.add_listed(list, 0, listed);
+        let bytes = if list == body.lsn { body.bytes as usize } else { 0 };
+        self.live.add_listed(list, bytes, listed);
         let mut all = recipients.iter().peekable();
         let mut place = 0;
         while let Some(first) = all.next() {
@@ -78,11 +109,11 @@ impl Broker {
                 ids.push(more.subscription_id);
             }
             if facts.gone.is_some_and(|gone| gone.contains(place)) {
-                self.live.recipient_gone(list, place);
+                self.recipient_gone_at_replay(list, place);
             } else {
                 let slot = self.replay_slot(first.session);
                 let handle = self.subscription_ids.intern(&ids);
-                self.replay_entry(slot, message, &first, handle, (list, place));
+                self.replay_entry(slot, body, &first, handle, (list, place));
             }
             place += 1;
         }
@@ -91,14 +122,12 @@ impl Broker {
     fn replay_entry(
         &mut self,
         slot: u32,
-        message: u32,
+        body: &StoredBody,
         recipient: &Recipient,
         subscription_id: u32,
         (list, place): (Lsn, u32),
     ) {
-        let stored = self.messages.get_mut(message);
-        let owed = u32::try_from(stored.owed.len()).expect("bounded by SESSIONS_PER_SHARD_MAX");
-        stored.owed.push(Owed {
+        let owed = Owed {
             session: slot,
             subscription_id,
             qos: recipient.qos,
@@ -108,16 +137,19 @@ impl Broker {
             list,
             place,
             done: false,
-        });
-        let bytes = stored.length() as u64;
-        self.messages.retain(message);
+        };
+        let stored = Stored::new(body, &owed).expect("a body that far back would have been written anew");
+        if list != body.lsn {
+            self.live.add(body.lsn, body.bytes as usize);
+        }
         let delivery = self.sessions.get_mut(slot).delivery();
-        delivery.bytes += bytes;
-        delivery.queue.push_back(Entry { message, owed, subscription_id, retain: recipient.retain });
+        delivery.bytes += u64::from(body.bytes);
+        delivery.queue.push_back(Queued::Stored(stored));
+        self.replaying().listed.push((list, place, slot));
         self.statistics.queued += 1;
     }
 
-    /// An entry that is in no queue any more.
+    /// An entry that was in flight is not any more.
     pub(super) fn replay_entry_gone(&mut self, entry: Entry) {
         self.statistics.queued -= 1;
         self.subscription_ids.release(entry.subscription_id);
@@ -125,31 +157,31 @@ impl Broker {
         owed.done = true;
         owed.subscription_id = 0;
         let Owed { list, place, .. } = *owed;
-        self.live.recipient_gone(list, place);
+        self.recipient_gone_at_replay(list, place);
         self.release_message(entry.message);
     }
 
-    /// The entry that a list has in that place, and the session that has it; none if it is gone.
-    fn replay_listed(&mut self, list: Lsn, place: u32) -> Option<(u32, Listed)> {
-        let replay = self.replaying();
-        let message = replay.by_list.get(&list).or_else(|| replay.by_record.get(&list)).copied()?;
-        let all = self.messages.get(message).owed.as_slice();
-        let index = all.binary_search_by_key(&(list, place), |owed| (owed.list, owed.place)).ok()?;
-        let owed = all.get(index).filter(|owed| !owed.done)?;
-        let index = u32::try_from(index).expect("bounded by SESSIONS_PER_SHARD_MAX");
-        Some((owed.session, Listed { message, owed: index }))
+    /// The session that a list has in that place, if it is still there.
+    fn replay_listed(&mut self, list: Lsn, place: u32) -> Option<u32> {
+        let listed = &self.replaying().listed;
+        let key = |(list, place, _): &(Lsn, u32, u32)| (*list, *place);
+        let index = listed.binary_search_by_key(&(list, place), key).ok()?;
+        let slot = listed[index].2;
+        self.sessions.exists(slot).then_some(slot)
     }
 
     /// The entry leaves its queue, wherever it is there.
     pub(super) fn replay_done(&mut self, list: Lsn, place: u32) {
-        let Some((slot, listed)) = self.replay_listed(list, place) else { return };
-        let delivery = self.sessions.get_mut(slot).delivery();
-        let flying = delivery.in_flight.iter().position(|in_flight| listed.is(in_flight.entry));
-        let queued = || delivery.queue.iter().position(|entry| listed.is(*entry));
-        match flying.or_else(queued) {
-            Some(index) if flying.is_some() => self.replay_flight_done(slot, index),
-            Some(index) => self.replay_queued_done(slot, index),
-            None => {}
+        let Some(slot) = self.replay_listed(list, place) else { return };
+        let Some(delivery) = self.sessions.get(slot).delivery.as_deref() else { return };
+        let is_it = |in_flight: &InFlight| {
+            let owed = &self.messages.get(in_flight.entry.message).owed.as_slice()[0];
+            (owed.list, owed.place) == (list, place)
+        };
+        if let Some(index) = delivery.in_flight.iter().position(is_it) {
+            self.replay_flight_done(slot, index);
+        } else if let Some(index) = delivery.queue.find_stored(list, place) {
+            self.replay_queued_done(slot, index);
         }
     }
 
@@ -157,27 +189,30 @@ impl Broker {
         let in_flight = self.sessions.get_mut(slot).delivery().in_flight.remove(index);
         let in_flight = in_flight.expect("just found there");
         Broker::flight_records(&in_flight).for_each(|need| self.need_is_gone(need));
-        self.replay_taken_out(slot, in_flight.entry);
+        let bytes = self.messages.get(in_flight.entry.message).length() as u64;
+        self.replay_taken_out(slot, bytes);
+        self.replay_entry_gone(in_flight.entry);
     }
 
     fn replay_queued_done(&mut self, slot: u32, index: usize) {
-        let entry = self.sessions.get_mut(slot).delivery().queue.remove(index);
-        self.replay_taken_out(slot, entry.expect("just found there"));
+        let Some(Queued::Stored(stored)) = self.sessions.get_mut(slot).delivery().queue.remove(index) else {
+            unreachable!("replay stores every entry")
+        };
+        self.replay_taken_out(slot, u64::from(stored.bytes));
+        self.stored_done_at_replay(stored);
     }
 
-    fn replay_taken_out(&mut self, slot: u32, entry: Entry) {
-        let bytes = self.messages.get(entry.message).length() as u64;
+    fn replay_taken_out(&mut self, slot: u32, bytes: u64) {
         let session = self.sessions.get_mut(slot);
         session.delivery().bytes -= bytes;
         session.delivery.take_if(|delivery| delivery.is_empty() && delivery.left.is_empty());
-        self.replay_entry_gone(entry);
     }
 
     /// The first entry of that message in a session's queue, of those at QoS 2 or of the others.
-    fn replay_find(&self, delivery: &Delivery, message: Lsn, exactly_once: bool) -> Option<usize> {
-        delivery.queue.iter().position(|entry| {
-            self.messages.get(entry.message).lsn == message
-                && (self.entry_qos(*entry) == QoS::ExactlyOnce) == exactly_once
+    fn replay_find(delivery: &Delivery, message: Lsn, exactly_once: bool) -> Option<usize> {
+        delivery.queue.iter().position(|queued| {
+            matches!(queued, Queued::Stored(stored) if stored.body == message
+                && (stored.qos == QoS::ExactlyOnce) == exactly_once)
         })
     }
 
@@ -186,8 +221,8 @@ impl Broker {
         let Some(delivery) = self.sessions.get(slot).delivery.as_deref() else { return };
         let flying = packet_id.and_then(|packet_id| delivery.find(packet_id));
         // Without a packet id it was acknowledged at QoS 1, or expired before it had one.
-        let expired = || self.replay_find(delivery, message, true);
-        let queued = self.replay_find(delivery, message, false).or_else(expired);
+        let expired = || Broker::replay_find(delivery, message, true);
+        let queued = Broker::replay_find(delivery, message, false).or_else(expired);
         match (flying, queued) {
             (Some(index), _) => self.replay_flight_done(slot, index),
             (None, Some(index)) if packet_id.is_none() => self.replay_queued_done(slot, index),
@@ -204,9 +239,12 @@ impl Broker {
         facts: &Facts<'_>,
     ) {
         let origin = OriginKey { shard: self.shard, lsn };
-        let _ = self.replay_body(lsn, body, Some(origin));
+        let bytes = self.replay_body(lsn, body, Some(origin)).bytes as usize;
+        if !facts.routed || body.retain {
+            self.replay_head(lsn, body, Some(origin));
+        }
         if !facts.routed {
-            self.live.add(lsn, 0);
+            self.live.add(lsn, bytes);
             self.live.set_unrouted(lsn, true);
             self.replaying().unrouted.insert(lsn, key);
             self.origins.routing(lsn);
@@ -214,7 +252,7 @@ impl Broker {
         // Key 0: the publisher's session does not outlive its connection.
         if key != SessionKey(0) && !facts.released {
             let slot = self.replay_slot(key);
-            self.live.add(lsn, 0);
+            self.live.add(lsn, bytes);
             self.live.set_taken(lsn, true);
             self.sessions.get_mut(slot).inbound.get_or_insert_default().insert(packet_id, lsn);
         }
@@ -242,9 +280,9 @@ impl Broker {
     }
 
     pub(super) fn replay_begun(&mut self, lsn: Lsn, list: Lsn, place: u32, packet_id: PacketId) {
-        let Some((slot, listed)) = self.replay_listed(list, place) else { return };
-        let delivery = self.sessions.get_mut(slot).delivery();
-        if let Some(index) = delivery.queue.iter().position(|entry| listed.is(*entry)) {
+        let Some(slot) = self.replay_listed(list, place) else { return };
+        let Some(delivery) = self.sessions.get(slot).delivery.as_deref() else { return };
+        if let Some(index) = delivery.queue.find_stored(list, place) {
             self.replay_flight(lsn, slot, index, packet_id);
         }
     }
@@ -252,15 +290,17 @@ impl Broker {
     pub(super) fn replay_sent(&mut self, lsn: Lsn, key: SessionKey, message: Lsn, packet_id: PacketId) {
         let Some(slot) = self.sessions.find_key(key) else { return };
         let Some(delivery) = self.sessions.get(slot).delivery.as_deref() else { return };
-        if let Some(index) = self.replay_find(delivery, message, true) {
+        if let Some(index) = Broker::replay_find(delivery, message, true) {
             self.replay_flight(lsn, slot, index, packet_id);
         }
     }
 
     /// It may have been sent: it is sent again with DUP.
     fn replay_flight(&mut self, lsn: Lsn, slot: u32, index: usize, packet_id: PacketId) {
+        let removed = self.sessions.get_mut(slot).delivery().queue.remove(index);
+        let Some(Queued::Stored(stored)) = removed else { return };
+        let entry = self.bring_in(slot, stored);
         let delivery = self.sessions.get_mut(slot).delivery();
-        let Some(entry) = delivery.queue.remove(index) else { return };
         let (begun, received) = (lsn, Lsn::NONE);
         delivery.in_flight.push_back(InFlight { entry, packet_id, phase: Phase::Sent, begun, received });
         delivery.last_packet_id = packet_id.get();
@@ -306,18 +346,5 @@ impl Broker {
             }
         }
         self.release_message(held.message);
-    }
-}
-
-/// An entry by what it names.
-#[derive(Clone, Copy, Debug)]
-struct Listed {
-    message: u32,
-    owed: u32,
-}
-
-impl Listed {
-    fn is(self, entry: Entry) -> bool {
-        (entry.message, entry.owed) == (self.message, self.owed)
     }
 }

@@ -14,6 +14,7 @@ use slab::Slab;
 use super::few::Few;
 use super::messages::MessageId;
 use super::needs::Heads;
+use super::stored::Queue;
 use super::subscriptions::FilterId;
 use crate::ids::{Lsn, PublisherKey, SessionKey};
 use crate::time::{Nanos, UnixMs};
@@ -109,7 +110,7 @@ pub(super) struct Subscription {
 #[derive(Debug, Default)]
 pub(super) struct Delivery {
     /// Not yet sent.
-    pub(super) queue: VecDeque<Entry>,
+    pub(super) queue: Queue,
     /// With a packet id, in the order first sent `[MQTT-4.6.0-1]`.
     pub(super) in_flight: VecDeque<InFlight>,
     /// In-flight entries before this index have been dealt with on the present connection.

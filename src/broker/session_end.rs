@@ -16,6 +16,7 @@ use super::messages::Sender;
 use super::needs::{Heads, Need};
 use super::place::{Scope, Task};
 use super::session::{Entry, NO_SLOT, Phase};
+use super::stored::Queued;
 use super::subscriptions::group_tag;
 use super::timers::Due;
 use crate::ids::{Lsn, SessionKey};
@@ -196,9 +197,18 @@ impl Broker {
             if !budget.take() {
                 return true;
             }
-            let Some(entry) = self.last_entry(slot) else {
-                self.finish_ending(slot, effects);
-                continue;
+            let entry = match self.last_entry(slot) {
+                None => {
+                    self.finish_ending(slot, effects);
+                    continue;
+                }
+                Some(Queued::Stored(stored)) if stored.group().is_none() => {
+                    self.sessions.get_mut(slot).delivery().queue.pop_front();
+                    self.stored_done(slot, stored, Gone::WithSession, effects);
+                    continue;
+                }
+                Some(Queued::Stored(stored)) => self.bring_in_front(slot, stored),
+                Some(Queued::Here(entry)) => entry,
             };
             if !self.depart(slot, entry, effects) {
                 // Its body is being read back.
@@ -209,10 +219,10 @@ impl Broker {
     }
 
     /// The next entry to clear: the queue from its front, then what was in flight.
-    fn last_entry(&self, slot: u32) -> Option<Entry> {
+    fn last_entry(&self, slot: u32) -> Option<Queued> {
         let delivery = self.sessions.get(slot).delivery.as_deref()?;
-        let in_flight = delivery.in_flight.front().map(|in_flight| in_flight.entry);
-        in_flight.or_else(|| delivery.queue.front().copied())
+        let in_flight = delivery.in_flight.front().map(|in_flight| Queued::Here(in_flight.entry));
+        in_flight.or_else(|| delivery.queue.front())
     }
 
     /// Clear one entry, handing it on if it came through a shared subscription. False: come back later.

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::broker::session::{Entry, NO_SLOT, Session};
+use crate::broker::stored::Queued;
 
 pub(super) fn digest(bench: &mut Bench) -> Vec<String> {
     let Bench { broker, world, durable, .. } = bench;
@@ -77,11 +78,31 @@ fn session(broker: &Broker, slot: u32, lines: &mut Vec<String>) {
             entry(broker, &in_flight.entry)
         ));
     }
-    lines.extend(delivery.queue.iter().map(|queued| format!("{key:?} queue: {}", entry(broker, queued))));
+    lines.extend(
+        delivery.queue.iter().map(|queued| format!("{key:?} queue: {}", queued_entry(broker, queued))),
+    );
     let mut left: Vec<String> = delivery.left.iter().map(|left| format!("{key:?} left {left:?}")).collect();
     left.sort();
     lines.append(&mut left);
     lines.push(format!("{key:?} {} bytes", delivery.bytes));
+}
+
+fn queued_entry(broker: &Broker, queued: Queued) -> String {
+    let stored = match queued {
+        Queued::Here(here) => return entry(broker, &here),
+        Queued::Stored(stored) => stored,
+    };
+    let ids = broker.subscription_ids.resolve(&stored.subscription_id);
+    format!(
+        "{:?} as {:?}[{}] {:?} {} {ids:?} {:?} until {:?}",
+        stored.body,
+        stored.list(),
+        stored.place,
+        stored.qos,
+        stored.retain(),
+        stored.group(),
+        stored.expires_at()
+    )
 }
 
 fn entry(broker: &Broker, entry: &Entry) -> String {
