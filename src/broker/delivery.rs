@@ -109,8 +109,10 @@ impl Broker {
             *(if durable { &mut stored.owing_durable } else { &mut stored.owing_volatile }) += 1;
         }
         delivery.queue.push_back(Queued::Here(entry));
+        let expires_at = stored.expires_at;
         self.messages.retain(message);
         self.statistics.queued += 1;
+        self.queue_expires(slot, expires_at);
         self.make_ready(slot);
         Taken::Queued { urgent }
     }

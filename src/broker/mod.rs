@@ -32,6 +32,7 @@ mod connect;
 mod connection;
 mod delivery;
 mod disconnect;
+mod expiry;
 mod few;
 mod interest;
 mod keep_alive;

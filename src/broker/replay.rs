@@ -328,6 +328,7 @@ impl Broker {
         }
         let ends_at = self.mono_at(self.expires_at(expiry_s, at));
         self.sessions.get_mut(slot).ends_at = ends_at;
+        self.queue_expires_after_replay(slot);
         self.timers.set(ends_at, Due::SessionEnd { slot, key });
     }
 

@@ -122,6 +122,8 @@ pub(super) struct Delivery {
     /// The note that a message was skipped, which would be placed again after a crash; what comes later may not leave
     /// before that is durable.
     pub(super) skip_noted: Lsn,
+    /// When the queue is to be looked through for messages that have expired.
+    pub(super) look_through_at: Option<Nanos>,
     /// Shared subscriptions that the session has left with messages in its queue, which are still handed on if it ends.
     pub(super) left: Vec<Left>,
 }

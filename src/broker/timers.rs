@@ -1,4 +1,4 @@
-//! Deadlines of the broker that are minutes or days away: session expiry and wills. One ordered table; an entry that
+//! Deadlines of the broker that are minutes or days away: session and message expiry, and wills. One ordered table; an entry that
 //! no longer applies is recognised when it fires, never searched for.
 
 use std::collections::BTreeMap;
@@ -13,6 +13,8 @@ use crate::time::Nanos;
 pub(super) enum Due {
     /// The session in that slot, if it still has that key and its end has come.
     SessionEnd { slot: u32, key: SessionKey },
+    /// A message in the queue of the session in that slot expires, if it still has that key.
+    Expiry { slot: u32, key: SessionKey },
     /// The pending will of that session.
     Will { key: SessionKey },
 }
@@ -48,6 +50,7 @@ impl Broker {
         while self.timers.next() <= self.now.mono && budget.take() {
             match self.timers.pop(self.now.mono) {
                 Some(Due::SessionEnd { slot, key }) => self.session_end_is_due(slot, key, effects),
+                Some(Due::Expiry { slot, key }) => self.look_through(slot, key, effects),
                 Some(Due::Will { key }) => self.will_is_due(key),
                 None => return,
             }

@@ -9,6 +9,7 @@ mod recovery;
 mod shards;
 mod shared;
 mod statistics;
+mod stored;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};

@@ -1,0 +1,93 @@
+//! Messages that expire in a queue nobody reads: they leave it, and free what they hold, without being read.
+//!
+//! A queue is looked through when the first of its messages has expired, and then not again for a while, which is the
+//! longer the longer it is: so looking costs at most a hundredth of a millisecond per second and thousand entries. (A
+//! message whose turn comes is checked on its own.)
+
+use super::Broker;
+use super::delivery::Gone;
+use super::effect::Effects;
+use super::stored::Queued;
+use super::timers::Due;
+use crate::ids::SessionKey;
+use crate::time::{Nanos, UnixMs};
+
+/// How soon a queue is looked through again at the earliest, for each thousand entries or part of it.
+const AGAIN_MS: u64 = 1_000;
+
+/// Messages that leave at once. If there are more, it goes on in the next call.
+const EXPIRED_MAX: usize = 256;
+
+impl Broker {
+    /// A message in that session's queue expires then.
+    pub(super) fn queue_expires(&mut self, slot: u32, expires_at: UnixMs) {
+        if expires_at == UnixMs::NEVER {
+            return;
+        }
+        let at = self.mono_at(expires_at);
+        self.look_through_at(slot, at);
+    }
+
+    fn look_through_at(&mut self, slot: u32, at: Nanos) {
+        let session = self.sessions.get_mut(slot);
+        let key = session.key;
+        let delivery = session.delivery();
+        if delivery.look_through_at.is_none_or(|known| at < known) {
+            // An earlier timer that is set finds nothing to do then.
+            delivery.look_through_at = Some(at);
+            self.timers.set(at, Due::Expiry { slot, key });
+        }
+    }
+
+    /// After replay: when the first message of that session's queue expires.
+    pub(super) fn queue_expires_after_replay(&mut self, slot: u32) {
+        let Some(delivery) = self.sessions.get(slot).delivery.as_deref() else { return };
+        if let Some(first) = delivery.queue.iter().map(|queued| self.message_expires_at(queued)).min() {
+            self.queue_expires(slot, first);
+        }
+    }
+
+    fn message_expires_at(&self, queued: Queued) -> UnixMs {
+        match queued {
+            Queued::Stored(stored) => stored.expires_at(),
+            Queued::Here(entry) => self.messages.get(entry.message).expires_at,
+        }
+    }
+
+    /// The time has come to look through that session's queue.
+    pub(super) fn look_through(&mut self, slot: u32, key: SessionKey, effects: &mut impl Effects) {
+        let Some(session) = self.sessions.get_if(slot, key).filter(|session| !session.ended) else { return };
+        let Some(delivery) = session.delivery.as_deref_mut() else { return };
+        if delivery.look_through_at.is_none_or(|at| at > self.now.mono) {
+            return;
+        }
+        delivery.look_through_at = None;
+        let now = self.now.wall;
+        let (mut expired, mut next) = (Vec::new(), UnixMs::NEVER);
+        let mut queue = std::mem::take(&mut delivery.queue);
+        queue.retain(|queued| {
+            let expires_at = self.message_expires_at(*queued);
+            if expires_at <= now && expired.len() < EXPIRED_MAX {
+                expired.push(*queued);
+                return false;
+            }
+            next = next.min(expires_at);
+            true
+        });
+        let wait_ms = AGAIN_MS * (queue.len() as u64).div_ceil(1_000).max(1);
+        let again = if next > now { self.now.mono.plus_ms(wait_ms) } else { self.now.mono };
+        self.sessions.get_mut(slot).delivery().queue = queue;
+        for queued in expired {
+            self.statistics.expired += 1;
+            match queued {
+                Queued::Here(entry) => self.entry_done(slot, entry, Gone::Noted, effects),
+                Queued::Stored(stored) => self.stored_done(slot, stored, Gone::Noted, effects),
+            }
+        }
+        if next < UnixMs::NEVER {
+            let at = self.mono_at(next).max(again);
+            self.look_through_at(slot, at);
+        }
+        self.make_ready(slot);
+    }
+}

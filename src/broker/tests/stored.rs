@@ -1,0 +1,113 @@
+//! A backlog is kept on disk alone, and what expires in it is never read.
+
+use super::*;
+use crate::broker::stored::Queued;
+
+/// A subscriber that is away, and so many messages for it, one second apart in their numbers only.
+fn backlog(messages: u16, expiry_s: Option<u32>) -> Bench {
+    let mut bench = Bench::new();
+    bench.connect(1, "subscriber", true, 100_000);
+    bench.subscribe(1, "a/#", 1);
+    bench.handle(Input::Closed { connection: id(1) });
+    bench.connect(2, "publisher", true, 100_000);
+    bench.settle();
+    for number in 1..=messages {
+        let payload = number.to_string();
+        let packet =
+            Publish { message_expiry: expiry_s, ..publish("a/b", QoS::AtLeastOnce, number, &payload) };
+        bench.handle(Input::Packet { connection: id(2), packet: &Packet::Publish(packet) });
+        bench.settle();
+    }
+    let _ = bench.seen(2);
+    bench
+}
+
+fn queue_of(bench: &Bench, client: &str) -> Vec<Queued> {
+    let slot = bench.broker.sessions.find(client).expect("it is durable");
+    let delivery = bench.broker.sessions.get(slot).delivery.as_deref();
+    delivery.map_or(Vec::new(), |delivery| delivery.queue.iter().collect())
+}
+
+/// The subscriber comes back, and acknowledges what it gets.
+fn drain(bench: &mut Bench, messages: u16) {
+    bench.connect(3, "subscriber", false, 100_000);
+    let mut expected: Vec<String> = (1..=messages).map(|number| number.to_string()).collect();
+    let mut got = Vec::new();
+    while got.len() < expected.len() {
+        let seen = bench.seen(3);
+        let publishes: Vec<&String> = seen.iter().filter(|line| line.starts_with("PUBLISH")).collect();
+        assert!(!publishes.is_empty(), "{} of {}", got.len(), expected.len());
+        for line in publishes {
+            let words: Vec<&str> = line.split(' ').collect();
+            bench.ack(3, 0x40, words[2].parse().unwrap());
+            got.push(words[3].to_owned());
+        }
+        bench.settle();
+    }
+    expected.truncate(got.len());
+    assert_eq!(got, expected);
+}
+
+#[test]
+fn a_backlog_has_no_message_in_memory_and_comes_in_order() {
+    let mut bench = backlog(700, None);
+    assert!(queue_of(&bench, "subscriber").iter().all(|queued| matches!(queued, Queued::Stored(_))));
+    assert_eq!((queue_of(&bench, "subscriber").len(), bench.broker.messages.len()), (700, 0));
+    drain(&mut bench, 700);
+    bench.settle();
+    assert_eq!((bench.broker.held().1, bench.broker.messages.len()), (0, 0));
+}
+
+#[test]
+fn a_backlog_is_the_same_after_a_crash() {
+    let mut bench = backlog(300, None).crash();
+    bench.settle();
+    assert_eq!((queue_of(&bench, "subscriber").len(), bench.broker.messages.len()), (300, 0));
+    drain(&mut bench, 300);
+}
+
+/// Whoever is far behind keeps in memory what comes next, and no more.
+#[test]
+fn a_reader_that_is_far_behind_has_the_rest_of_its_backlog_on_disk() {
+    let mut bench = backlog(2_000, None);
+    bench.connect(3, "subscriber", false, 100_000);
+    for number in 2_001..=2_020 {
+        bench.publish(2, "a/b", QoS::AtLeastOnce, number, "more");
+        bench.settle();
+    }
+    let queue = queue_of(&bench, "subscriber");
+    let here = queue.iter().filter(|queued| matches!(queued, Queued::Here(_))).count();
+    assert!(queue.len() > 1_800 && here < 20, "{here} of {} are in memory", queue.len());
+}
+
+#[test]
+fn what_expires_in_a_queue_frees_what_it_holds_without_being_read() {
+    for crash in [false, true] {
+        let mut bench = backlog(600, Some(5));
+        if crash {
+            bench = bench.crash();
+            bench.settle();
+        }
+        let records = bench.broker.live().len();
+        assert_eq!(bench.broker.held().1, 600);
+        for _ in 0..20 {
+            bench.wait_ms(1_000);
+        }
+        bench.settle();
+        assert_eq!((bench.broker.held().1, bench.broker.messages.len()), (0, 0), "crash: {crash}");
+        assert_eq!(bench.broker.live().len(), records - 600);
+        assert_eq!(bench.world.fetched, 0, "nothing was read for it");
+    }
+}
+
+#[test]
+fn what_does_not_expire_stays_behind_what_does() {
+    let mut bench = backlog(10, Some(5));
+    bench.publish(2, "a/b", QoS::AtLeastOnce, 11, "stays");
+    bench.settle();
+    for _ in 0..10 {
+        bench.wait_ms(1_000);
+    }
+    bench.connect(3, "subscriber", false, 100_000);
+    assert_eq!(bench.seen(3), ["CONNACK true Success", "PUBLISH 1 1 stays"]);
+}
