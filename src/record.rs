@@ -401,3 +401,14 @@ pub enum Record<'a> {
         packet_id: PacketId,
     },
 }
+
+impl Record<'_> {
+    /// What the clock said when what it records happened, if it says so.
+    pub fn happened_at(&self) -> Option<UnixMs> {
+        match self {
+            Record::Message { body, .. } | Record::Inbound { body, .. } => Some(body.accepted_at),
+            Record::Disconnected { at, .. } => Some(*at),
+            _ => None,
+        }
+    }
+}

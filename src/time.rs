@@ -57,3 +57,63 @@ pub struct Now {
     /// For what outlives the process.
     pub wall: UnixMs,
 }
+
+/// A wall clock that goes on as the other one does, whatever is done to the system's.
+///
+/// Somebody who sets the system's clock forward must not make every message expire, nor one who sets it back keep them
+/// for ever. So it is read once, at start, and never counts from before what was already written down: a clock that
+/// stands too early then is taken to stand where it stood last. (That it stands too late at start cannot be told from
+/// having been off for long.)
+#[derive(Clone, Copy, Debug)]
+pub struct SteadyClock {
+    /// What the wall clock says when the other one says 0, in milliseconds.
+    wall_at_zero: i128,
+}
+
+impl SteadyClock {
+    /// Goes on from that reading.
+    pub fn from(now: Now) -> SteadyClock {
+        SteadyClock { wall_at_zero: i128::from(now.wall.0) - i128::from(now.mono.0 / 1_000_000) }
+    }
+
+    /// It is not earlier than that at that moment. Returns by how many milliseconds it was.
+    pub fn is_not_before(&mut self, latest: UnixMs, now: Now) -> u64 {
+        let behind = self.read(now).wall.ms_until(latest);
+        self.wall_at_zero += i128::from(behind);
+        behind
+    }
+
+    /// The reading, with the steady time in place of the system's.
+    #[must_use]
+    pub fn read(&self, now: Now) -> Now {
+        let wall = self.wall_at_zero + i128::from(now.mono.0 / 1_000_000);
+        Now { mono: now.mono, wall: UnixMs(u64::try_from(wall.max(0)).unwrap_or(u64::MAX)) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn now(mono_ms: u64, wall: u64) -> Now {
+        Now { mono: Nanos(mono_ms * 1_000_000), wall: UnixMs(wall) }
+    }
+
+    #[test]
+    fn a_clock_that_is_set_changes_nothing() {
+        let clock = SteadyClock::from(now(500, 10_000));
+        for wall in [0, 11_000, u64::MAX] {
+            assert_eq!(clock.read(now(1_500, wall)), now(1_500, 11_000));
+        }
+    }
+
+    #[test]
+    fn a_clock_that_starts_too_early_goes_on_from_what_was_written_last() {
+        let start = now(u64::from(u32::MAX), 1_000);
+        let mut clock = SteadyClock::from(start);
+        assert_eq!(clock.is_not_before(UnixMs(90_000), start), 89_000);
+        assert_eq!(clock.read(start).wall, UnixMs(90_000));
+        assert_eq!(clock.is_not_before(UnixMs(50_000), start), 0);
+        assert_eq!(clock.read(start).wall, UnixMs(90_000));
+    }
+}

@@ -26,7 +26,7 @@ use crate::limits::{ADVANCE_BUDGET, JOURNAL_BACKLOG_BYTES_MAX, MESH_RETRY_MS, SW
 use crate::live::Facts;
 use crate::reactor::{Completion, Op, Reactor, Socket};
 use crate::record::{Body, Record};
-use crate::time::{Nanos, Now, UnixMs};
+use crate::time::{Nanos, Now, SteadyClock, UnixMs};
 use crate::wire::QoS;
 
 use super::connection::{Phase, Target};
@@ -101,6 +101,7 @@ pub struct Shard<R, S> {
     pub(super) broker: Broker,
     pub(super) out: Outbound<S>,
     pub(super) now: Now,
+    clock: SteadyClock,
     pub(super) handshakes: Handshakes,
     pub(super) identities: Identities,
     /// Connections between `Detach` and `Detached`.
@@ -131,6 +132,7 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
         let identities = Identities::new(settings.placement.clone(), account, id, name_key);
         let mut shard = Shard {
             now: reactor.now(),
+            clock: SteadyClock::from(reactor.now()),
             reactor,
             packet_bytes_max: settings.packet_bytes_max,
             broker: Broker::new(settings, id),
@@ -160,8 +162,10 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
     fn replay(&mut self) -> Result<Replayed, Fatal> {
         let Shard { broker, out, now, .. } = self;
         // A journal without a record has nothing to replay.
+        let mut latest = UnixMs(0);
         let replayed = if out.journal.last_lsn().is_some() {
             let mut apply = |lsn: Lsn, record: Record<'_>, facts: Facts<'_>| {
+                latest = latest.max(record.happened_at().unwrap_or_default());
                 broker.handle(*now, Input::Replay { lsn, record, facts }, &mut ReplayEffects);
             };
             out.journal.replay(&mut apply)
@@ -171,6 +175,16 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
         let replayed = replayed.map_err(|error| self.fatal(error))?;
         let lsn = self.out.journal.last_lsn();
         assert!(lsn == self.out.journal.durable(), "what was recovered is on disk (I5)");
+        let behind_ms = self.clock.is_not_before(latest, self.now);
+        if behind_ms > 0 {
+            tracing::warn!(
+                event = "clock_is_behind",
+                shard = self.id().0,
+                behind_ms,
+                "the system's clock is earlier than when this data directory was last written; time goes on from then"
+            );
+        }
+        self.now = self.clock.read(self.reactor.now());
         self.input(Input::Replayed { lsn, session_key_max: replayed.session_key_max });
         Ok(replayed)
     }
@@ -288,7 +302,7 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
             if self.has_work() || !self.out.mesh.fall_asleep() { Nanos(0) } else { self.deadline() };
         self.reactor.turn(deadline, &mut self.completions);
         self.out.mesh.wake_up();
-        self.now = self.reactor.now();
+        self.now = self.clock.read(self.reactor.now());
         self.out.now = self.now.mono;
     }
 

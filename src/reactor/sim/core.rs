@@ -33,6 +33,8 @@ pub(super) struct Core {
     pub(super) settings: Settings,
     pub(super) random: Random,
     now: Nanos,
+    /// By how much somebody has set the wall clock.
+    pub(super) wall_set_by_ms: i64,
     agenda: BTreeMap<(Nanos, u64), Event>,
     sequence: u64,
     trace: u64,
@@ -45,6 +47,7 @@ impl Core {
             settings,
             random: Random::new(seed),
             now: Nanos(MONO_AT_START_NS),
+            wall_set_by_ms: 0,
             agenda: BTreeMap::new(),
             sequence: 0,
             trace: 0xCBF2_9CE4_8422_2325,
@@ -58,7 +61,10 @@ impl Core {
 
     pub(super) fn clocks(&self) -> Now {
         let since = (self.now.0 - MONO_AT_START_NS) / 1_000_000;
-        Now { mono: self.now, wall: UnixMs(WALL_AT_START_MS + since) }
+        Now {
+            mono: self.now,
+            wall: UnixMs((WALL_AT_START_MS + since).saturating_add_signed(self.wall_set_by_ms)),
+        }
     }
 
     pub(super) fn draw(&mut self, range: (u64, u64)) -> u64 {

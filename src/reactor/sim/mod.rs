@@ -198,6 +198,11 @@ impl World {
         self.state.borrow_mut().core.settings.disk_bytes_max = disk_bytes_max;
     }
 
+    /// Somebody sets the wall clock by so many milliseconds.
+    pub fn set_wall_by_ms(&self, ms: i64) {
+        self.state.borrow_mut().core.wall_set_by_ms += ms;
+    }
+
     /// The next operation of that kind, on any file, fails so.
     pub fn fail_next(&self, fault: DiskFault) {
         self.state.borrow_mut().disk.inject(fault);

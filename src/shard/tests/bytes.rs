@@ -84,6 +84,17 @@ pub(super) fn publish_v3(packet_id: u16, topic: &str, payload: &[u8]) -> Vec<u8>
     packet(if packet_id == 0 { 0x30 } else { 0x32 }, &body)
 }
 
+/// PUBLISH of version 5 at QoS 1 that expires after so many seconds.
+pub(super) fn publish_expiring(packet_id: u16, topic: &str, expiry_s: u32, payload: &[u8]) -> Vec<u8> {
+    let mut body = Vec::new();
+    push_string(&mut body, topic);
+    body.extend_from_slice(&packet_id.to_be_bytes());
+    body.extend_from_slice(&[5, 0x02]);
+    body.extend_from_slice(&expiry_s.to_be_bytes());
+    body.extend_from_slice(payload);
+    packet(0x32, &body)
+}
+
 /// PUBACK, as every version may send it and 3.1.1 does.
 pub(super) fn puback(packet_id: u16) -> Vec<u8> {
     let [high, low] = packet_id.to_be_bytes();

@@ -1,6 +1,8 @@
-//! Keep alive, as a silent client sees it on the virtual clock.
+//! Time as clients see it, on the virtual clock: keep alive, and a system clock that is set.
 
-use super::bytes::{PINGREQ, PINGRESP, Start, connect_v3, connect_v5};
+use super::bytes::{
+    DISCONNECT, PINGREQ, PINGRESP, Start, connect_v3, connect_v5, publish_expiring, suback_v3, subscribe_v3,
+};
 use super::rig::Rig;
 
 #[test]
@@ -58,4 +60,34 @@ fn a_client_without_keep_alive_is_never_closed() {
     let peer = rig.client_v3("for-ever");
     rig.run_ms(600_000);
     assert_eq!((rig.ended_at(peer), rig.connections()), (None, 1));
+}
+
+/// Set forward it expires nothing before its time, set back it keeps nothing beyond it.
+#[test]
+fn a_system_clock_that_is_set_loses_nothing_and_keeps_nothing_for_ever() {
+    const DAY_MS: i64 = 86_400_000;
+    for (set_by_ms, wait_ms, is_there) in
+        [(DAY_MS, 1_000, true), (-DAY_MS, 1_000, true), (-DAY_MS, 61_000, false)]
+    {
+        let mut rig = Rig::new();
+        let away = rig.peer();
+        rig.say(away, &connect_v3("away", Start::Kept, 0));
+        rig.packet(away);
+        rig.say(away, &subscribe_v3(1, "late/#", 1));
+        assert_eq!(rig.packet(away), suback_v3(1, 1));
+        rig.say(away, &DISCONNECT);
+        rig.end(away);
+        let publisher = rig.peer();
+        rig.say(publisher, &connect_v5("publisher", Start::Clean, 0));
+        rig.packet(publisher);
+        rig.say(publisher, &publish_expiring(7, "late/news", 60, b"news"));
+        assert_eq!(rig.packet(publisher)[0], 0x40, "it is taken");
+        rig.world.set_wall_by_ms(set_by_ms);
+        rig.run_ms(wait_ms);
+        let back = rig.peer();
+        rig.say(back, &connect_v3("away", Start::Kept, 0));
+        assert_eq!(rig.packet(back), [0x20, 2, 1, 0], "the session is there");
+        rig.run_ms(1_000);
+        assert_eq!(rig.packets(back).len(), usize::from(is_there), "set by {set_by_ms} ms");
+    }
 }
