@@ -370,7 +370,7 @@ impl Reclaim {
             bytes: vacant.bytes,
             first_block,
             first_lsn: world.writer.durable().next(),
-            oldest_live: world.writer.oldest_live(),
+            oldest_live: world.writer.released(),
             hash_key: *world.hash_key,
         };
         Some((vacant.file, vacant.name, header))
@@ -529,7 +529,7 @@ fn seal<S: Storage>(
         number,
         first_lsn,
         durable: world.writer.durable(),
-        oldest_live: world.writer.oldest_live(),
+        oldest_live: world.writer.released(),
         record_bytes,
         record_count,
         previous_crc,

@@ -7,7 +7,7 @@
 //! What an implementation promises:
 //!
 //! 1. `create` returns after `bytes` zeros, the length and the directory entry are durable, and gives the file its name
-//!    last: a file under a journal's name was whole once. What it did not finish has [`UNFINISHED`] behind that name. If
+//!    last: a file under a journal's name was whole once. What it did not finish has `.new` behind that name. If
 //!    it fails, nothing of either name is left, as far as the disk allows, and `ENOSPC` and `EDQUOT` are reported as such.
 //! 2. `write_at` and `read_at` transfer the whole buffer or fail. A write may be lost or torn, in units of at least
 //!    512 bytes, until a `sync` of that file that began after it returned.

@@ -453,8 +453,8 @@ impl Writer {
         }
     }
 
-    /// In a durable block or header.
-    pub fn oldest_live(&self) -> Lsn {
+    /// What is below is dead, by a durable block or header.
+    pub fn released(&self) -> Lsn {
         self.oldest_live_durable
     }
 
