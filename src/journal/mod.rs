@@ -459,6 +459,7 @@ impl<S: Storage> Journal<S> {
     pub fn observe(&mut self, live: &LiveSet, now: Now) {
         let oldest = live.oldest().unwrap_or(self.last_lsn().next());
         self.writer.release(oldest);
+        self.pool.keep_slot();
         self.reclaim.observe(&self.pool, live, now.mono);
     }
 

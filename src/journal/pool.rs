@@ -263,11 +263,15 @@ impl Pool {
         }
     }
 
-    /// Set a free segment aside for the next checkpoint, if none is.
+    /// Set a free segment aside for the next checkpoint, if none is and more than the reserve are free.
     pub fn keep_slot(&mut self) {
-        if self.slot.is_none() {
+        if self.wants_slot() && self.free.len() > self.reserve {
             self.slot = self.free.pop_front();
         }
+    }
+
+    fn wants_slot(&self) -> bool {
+        self.slot.is_none() && self.is_roomy()
     }
 
     /// Set one aside that had checkpoints before, if it is free.
@@ -303,7 +307,8 @@ impl Pool {
     }
 
     fn wants_growth(&self, block_bytes: u64) -> bool {
-        !self.is_full() && (self.free.len() <= self.reserve || !self.has_room(block_bytes))
+        let wanted = self.reserve + usize::from(self.wants_slot());
+        !self.is_full() && (self.free.len() <= wanted || !self.has_room(block_bytes))
     }
 
     /// Ask for one more segment, if that is due. `soon`: some are about to be freed, so only a lack is a reason.

@@ -229,7 +229,7 @@ impl Reclaim {
 
     fn wants_checkpoint(&self, pool: &Pool, live: &LiveSet) -> bool {
         // One slot has the last checkpoint, the other takes this one.
-        let slot = pool.has_slot() || self.checkpoints_open || pool.free_count() > self.reserve + 1;
+        let slot = pool.has_slot() || self.checkpoints_open;
         if self.blocked || !slot || !pool.is_roomy() {
             return false;
         }
@@ -503,9 +503,7 @@ impl Reclaim {
         world.pool.free_kept(|one| kept.contains(&one.header.sequence));
         let first = checkpoint.first_sequence.expect("it has a block");
         world.pool.free_checkpoints(first);
-        if world.pool.free_count() > self.reserve {
-            world.pool.keep_slot();
-        }
+        world.pool.keep_slot();
         self.copied.retain(|id| !checkpoint.give_up.contains(id));
         self.usage.forget(&checkpoint.give_up);
         self.work = Work::Idle;
