@@ -65,6 +65,8 @@ pub enum Problem {
     JournalMissing,
     /// There are journals, but not the file that says how many shards and which hash key they belong to.
     MetaMissing,
+    /// Something is there already.
+    NotEmpty,
     /// A setting is outside of its bounds.
     Setting {
         /// Which, and what its bounds are.
@@ -115,6 +117,11 @@ impl JournalError {
         self.problem == Problem::InUse
     }
 
+    /// Whether there is no such file or directory.
+    pub fn is_missing(&self) -> bool {
+        self.problem == Problem::Kernel(Errno(libc::ENOENT))
+    }
+
     /// Whether there was no room on the disk.
     pub fn is_out_of_space(&self) -> bool {
         matches!(self.problem, Problem::Kernel(Errno(libc::ENOSPC | libc::EDQUOT)))
@@ -148,6 +155,9 @@ impl JournalError {
             Problem::Kernel(Errno(libc::EMFILE | libc::ENFILE)) => {
                 "raise the limit of open files (LimitNOFILE= in the systemd unit, or `ulimit -n`)".to_owned()
             }
+            Problem::Kernel(Errno(libc::ENOENT)) => {
+                format!("{object} is not there: name the data directory with --data, or mount its file system")
+            }
             Problem::Kernel(_) => format!("see `dmesg` for the cause, repair {object}, and start again"),
             Problem::InUse => {
                 format!("another process uses {object} (see `fuser -v {object}`): stop it, or give this one another --data")
@@ -177,6 +187,7 @@ impl JournalError {
             Problem::MetaMissing => format!(
                 "restore {object} from a backup of the data directory; without it nobody knows which shard a session is in"
             ),
+            Problem::NotEmpty => format!("name a directory that does not exist yet or is empty, or empty {object}"),
             Problem::Setting { bounds } => format!("set it within its bounds: {bounds}"),
             Problem::TooManySegments { .. } => {
                 format!("restore the directory of {object}: this program never makes so many files")
@@ -221,6 +232,7 @@ impl fmt::Display for JournalError {
                 write!(formatter, ": the journal that was here is gone, with everything in it")
             }
             Problem::MetaMissing => write!(formatter, ": it is missing, but there are journals beside it"),
+            Problem::NotEmpty => write!(formatter, ": there is something in it already"),
             Problem::Setting { bounds } => write!(formatter, ": {bounds}"),
             Problem::TooManySegments { found } => {
                 write!(formatter, ": it has {found} segments, more than {}", crate::limits::SEGMENTS_MAX)
