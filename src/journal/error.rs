@@ -164,8 +164,8 @@ impl JournalError {
             }
             Problem::Corrupt { .. } => format!(
                 "acknowledged messages may be damaged, so nothing was changed: copy the directory of {object} away, see \
-                 `dmesg` and `smartctl -a` for the disk, then restore a backup (`ironpost journal salvage`, which keeps \
-                 what is intact, is not yet available)"
+                 `dmesg` and `smartctl -a` for the disk and `ironpost journal verify` for all that is damaged, then restore \
+                 a backup (`ironpost journal salvage`, which keeps what is intact, is not yet available)"
             ),
             Problem::Version { supported, found } if found > supported => {
                 "start the newer version of ironpost that wrote it".to_owned()

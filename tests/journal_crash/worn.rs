@@ -45,7 +45,7 @@ fn is_live(lsn: u64, last: u64) -> bool {
 
 /// Facts that a record has from the moment it is written.
 fn gone(lsn: u64) -> Option<u32> {
-    (lsn % 3 == 0).then_some(1)
+    lsn.is_multiple_of(3).then_some(1)
 }
 
 fn live(author: &Author) -> LiveSet {
