@@ -137,46 +137,6 @@ pub fn open_read_only(path: &Path) -> Result<DataDirectory, JournalError> {
     Ok(DataDirectory { shards, hash_key, is_new: false, was_begun, root })
 }
 
-/// A data directory that is being filled. It is one once it is `finished`, and refused before.
-#[derive(Debug)]
-pub struct Unfinished {
-    root: Directory,
-    shards: u16,
-    hash_key: [u8; 16],
-}
-
-/// Begin a data directory at `path`, where there must be nothing.
-pub fn begin(path: &Path, shards: u16, hash_key: [u8; 16]) -> Result<Unfinished, JournalError> {
-    let display = path.display().to_string();
-    let failed = |operation| {
-        let display = display.clone();
-        move |error: io::Error| JournalError::kernel(operation, display, &error)
-    };
-    make_directories(path).map_err(failed("make the directory"))?;
-    let root = Directory::open(path).map_err(failed("open"))?;
-    if !root.list().map_err(failed("list"))?.is_empty() {
-        return Err(JournalError::new("begin a data directory in", display, Problem::NotEmpty));
-    }
-    root.lock().map_err(failed("lock"))?;
-    Ok(Unfinished { root, shards, hash_key })
-}
-
-impl Unfinished {
-    /// The directory of one shard's journal.
-    pub fn shard(&self, shard: ShardId) -> Result<Directory, JournalError> {
-        assert!(shard.0 < self.shards, "shards are numbered from 0");
-        let name = shard_name(shard.0);
-        self.root
-            .subdirectory(&name)
-            .map_err(|error| JournalError::kernel("make the directory", self.root.describe(&name), &error))
-    }
-
-    /// Every shard's journal is there and durable.
-    pub fn finished(self) -> Result<(), JournalError> {
-        write(&self.root, &encode(self.shards, &self.hash_key, true))
-    }
-}
-
 /// With the entries of those that are new made durable.
 fn make_directories(path: &Path) -> io::Result<()> {
     if path.is_dir() {

@@ -65,8 +65,6 @@ pub enum Problem {
     JournalMissing,
     /// There are journals, but not the file that says how many shards and which hash key they belong to.
     MetaMissing,
-    /// Something is there already.
-    NotEmpty,
     /// A setting is outside of its bounds.
     Setting {
         /// Which, and what its bounds are.
@@ -187,7 +185,6 @@ impl JournalError {
             Problem::MetaMissing => format!(
                 "restore {object} from a backup of the data directory; without it nobody knows which shard a session is in"
             ),
-            Problem::NotEmpty => format!("name a directory that does not exist yet or is empty, or empty {object}"),
             Problem::Setting { bounds } => format!("set it within its bounds: {bounds}"),
             Problem::TooManySegments { .. } => {
                 format!("restore the directory of {object}: this program never makes so many files")
@@ -232,7 +229,6 @@ impl fmt::Display for JournalError {
                 write!(formatter, ": the journal that was here is gone, with everything in it")
             }
             Problem::MetaMissing => write!(formatter, ": it is missing, but there are journals beside it"),
-            Problem::NotEmpty => write!(formatter, ": there is something in it already"),
             Problem::Setting { bounds } => write!(formatter, ": {bounds}"),
             Problem::TooManySegments { found } => {
                 write!(formatter, ": it has {found} segments, more than {}", crate::limits::SEGMENTS_MAX)
