@@ -1,10 +1,11 @@
-//! The command line: from arguments to one of four subcommands, and from their outcome to an exit code.
+//! The command line: from arguments to one of five subcommands, and from their outcome to an exit code.
 //!
 //! Decides how to run, not what a broker does. Called by `main` only. Exit codes: 0 done, 1 failed at work,
-//! 2 wrong arguments or configuration.
+//! 2 wrong arguments or configuration; `journal verify` says what its own mean.
 
 mod arguments;
 mod check;
+mod journal;
 mod publish;
 mod serve;
 mod subscribe;
@@ -43,6 +44,9 @@ enum Command {
     Serve(serve::Arguments),
     /// Check a configuration and explain it, setting by setting.
     Check(check::Arguments),
+    /// Look into the data of a broker that is stopped: whether it is sound.
+    #[command(subcommand)]
+    Journal(journal::Command),
     /// Publish messages.
     #[command(name = "pub")]
     Publish(publish::Arguments),
@@ -56,6 +60,7 @@ pub fn run() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Serve(arguments) => serve::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
+        Command::Journal(command) => journal::run(&command),
         Command::Publish(arguments) => publish::run(&arguments),
         Command::Subscribe(arguments) => subscribe::run(&arguments),
     };
@@ -113,6 +118,7 @@ mod tests {
              --reactor uring --allow-anonymous",
             "ironpost check --config x --shards 2",
             "ironpost check --example",
+            "ironpost journal verify --config x --data d --json",
             "ironpost pub -H h -p 1 -t a/b -m x -q 2 -r -i me -V 3.1.1 -u me -P secret",
             "ironpost pub -t a/b -l",
             "ironpost pub -t a/b -f file",

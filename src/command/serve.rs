@@ -1,6 +1,6 @@
 //! `ironpost serve`: reads the configuration, starts the log, runs the shards until they are told to stop.
 //!
-//! Also defines the flags that override settings, which `check` shares.
+//! Also defines the flags that override settings, which `check` shares, and those that find the data, for `journal`.
 
 use std::path::PathBuf;
 
@@ -47,6 +47,33 @@ pub(super) struct Settings {
     /// Let clients without credentials connect from other hosts
     #[arg(long)]
     allow_anonymous: bool,
+}
+
+/// The flags that say where the data is, by the same settings.
+#[derive(clap::Args)]
+pub(super) struct DataArguments {
+    /// Configuration file (TOML), the one that the broker runs with
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// Directory of the journals [default: as `serve`]
+    #[arg(long, value_name = "DIR")]
+    data: Option<String>,
+}
+
+impl DataArguments {
+    /// Where the data is.
+    pub(super) fn data(&self) -> Result<PathBuf, Failure> {
+        let settings = Settings {
+            config: self.config.clone(),
+            listen: Vec::new(),
+            data: self.data.clone(),
+            shards: None,
+            reactor: None,
+            allow_anonymous: false,
+        };
+        Ok(settings.load()?.config.data)
+    }
 }
 
 impl Settings {

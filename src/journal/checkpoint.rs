@@ -275,6 +275,11 @@ pub(super) struct Image {
     pub first_sequence: u64,
 }
 
+/// Whether a frame of that kind ends a checkpoint.
+pub(super) fn is_end(kind: u8) -> bool {
+    kind == kind::END
+}
+
 /// What a frame is to a checkpoint that is being read.
 pub(super) enum Step {
     /// The first of one.
@@ -360,6 +365,11 @@ impl Image {
         let (word, bit) = live::place(lsn);
         lsn > self.head.last_lsn
             || self.live.get(&(lsn.0 / CHUNK_LSNS)).is_some_and(|bits| bits[word] & bit != 0)
+    }
+
+    /// Every record that was live, in order.
+    pub fn live(&self) -> impl Iterator<Item = Lsn> {
+        self.live.iter().flat_map(|(number, bits)| live::lsns(*number, bits))
     }
 
     /// Whether any of these records is wanted, roughly: what it denies is not there.

@@ -119,6 +119,24 @@ pub fn open_or_create(
     Ok(DataDirectory { shards, hash_key, is_new: true, was_begun: false, root })
 }
 
+/// Open the data directory at `path` to read it: nothing in it changes, and no process may be using it.
+pub fn open_read_only(path: &Path) -> Result<DataDirectory, JournalError> {
+    let display = path.display().to_string();
+    let failed = |operation| {
+        let display = display.clone();
+        move |error: io::Error| JournalError::kernel(operation, display, &error)
+    };
+    let root = Directory::open_read_only(path).map_err(failed("open"))?;
+    root.lock().map_err(failed("lock"))?;
+    let meta =
+        root.content(META).map_err(|error| JournalError::kernel("read", root.describe(META), &error))?;
+    let Some(content) = meta else {
+        return Err(JournalError::new("open", root.describe(META), Problem::MetaMissing));
+    };
+    let (shards, hash_key, was_begun) = decode(&root, &content)?;
+    Ok(DataDirectory { shards, hash_key, is_new: false, was_begun, root })
+}
+
 /// With the entries of those that are new made durable.
 fn make_directories(path: &Path) -> io::Result<()> {
     if path.is_dir() {

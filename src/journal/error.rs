@@ -115,6 +115,11 @@ impl JournalError {
         self.problem == Problem::InUse
     }
 
+    /// Whether there is no such file or directory.
+    pub fn is_missing(&self) -> bool {
+        self.problem == Problem::Kernel(Errno(libc::ENOENT))
+    }
+
     /// Whether there was no room on the disk.
     pub fn is_out_of_space(&self) -> bool {
         matches!(self.problem, Problem::Kernel(Errno(libc::ENOSPC | libc::EDQUOT)))
@@ -148,14 +153,17 @@ impl JournalError {
             Problem::Kernel(Errno(libc::EMFILE | libc::ENFILE)) => {
                 "raise the limit of open files (LimitNOFILE= in the systemd unit, or `ulimit -n`)".to_owned()
             }
+            Problem::Kernel(Errno(libc::ENOENT)) => {
+                format!("{object} is not there: name the data directory with --data, or mount its file system")
+            }
             Problem::Kernel(_) => format!("see `dmesg` for the cause, repair {object}, and start again"),
             Problem::InUse => {
                 format!("another process uses {object} (see `fuser -v {object}`): stop it, or give this one another --data")
             }
             Problem::Corrupt { .. } => format!(
                 "acknowledged messages may be damaged, so nothing was changed: copy the directory of {object} away, see \
-                 `dmesg` and `smartctl -a` for the disk, then restore a backup (`ironpost journal salvage`, which keeps \
-                 what is intact, is not yet available)"
+                 `dmesg` and `smartctl -a` for the disk and `ironpost journal verify` for all that is damaged, then restore \
+                 a backup (`ironpost journal salvage`, which keeps what is intact, is not yet available)"
             ),
             Problem::Version { supported, found } if found > supported => {
                 "start the newer version of ironpost that wrote it".to_owned()

@@ -13,6 +13,7 @@ use crate::limits;
 use crate::reactor::File;
 
 /// A file under a segment's name.
+#[derive(Clone, Debug)]
 pub(super) struct Found {
     pub name: Box<str>,
     pub file: File,

@@ -12,6 +12,7 @@
 //! - `reader`: single records back
 //! - `recover`, `inventory`, `scan`, `tail`: opening, torn tail versus corruption
 //! - `replay`: all that is needed, in order, at start
+//! - `verify`, `evidence`: whether everything is there, and what is if not
 //! - `directory`: the data directory above the shards, with its `meta` file
 //!
 //! # Shape
@@ -105,6 +106,7 @@ mod decode;
 pub mod directory;
 mod encode;
 mod error;
+mod evidence;
 mod flight;
 mod format;
 mod inventory;
@@ -119,13 +121,16 @@ mod segment;
 pub mod storage;
 mod tail;
 mod usage;
+mod verify;
 mod writer;
 
 pub use error::{JournalError, Problem};
+pub use evidence::{Evidence, Evident, Flaw, Lost};
 pub use pool::{GrowRequest, Grown};
 pub use recover::open;
 pub use replay::Replayed;
 pub use storage::Storage;
+pub use verify::{Verdict, verify};
 
 use crate::ids::{Lsn, ShardId};
 use crate::limits;

@@ -5,7 +5,8 @@
 //! file (I5), look at first pages, follow the chain of blocks, judge what comes behind its end, write the last block
 //! once more, zero what is behind it.
 //!
-//! Nothing is written before everything was judged, so that refusing changes nothing on disk.
+//! Nothing is written before everything was judged, so that refusing changes nothing on disk. `judge` is that part alone:
+//! `verify` asks no more.
 
 use std::collections::VecDeque;
 
@@ -41,22 +42,11 @@ pub fn open<S: Storage>(
 ) -> Result<Journal<S>, JournalError> {
     validate(&storage, &options)?;
     storage.lock().map_err(|error| JournalError::kernel("lock", storage.describe(""), &error))?;
-    let Inventory { files, unfinished, mut next_number } = inventory(&storage, &options)?;
-    let headers = headers(&storage, &options, &files)?;
-    let hash_key = options.hash_key;
-    let of_kind = |kind| -> Vec<(usize, SegmentHeader)> {
-        headers.iter().filter(|(_, header)| header.kind == kind).copied().collect()
-    };
-    let (log, kept, checkpoint) = (of_kind(Kind::Log), of_kind(Kind::Kept), of_kind(Kind::Checkpoint));
-    let newest = |headers: &[(usize, SegmentHeader)]| headers.last().map_or(0, |(_, header)| header.sequence);
-    check_unused(&storage, &files, &hash_key, newest(&log))?;
-    let whole = checkpoints(&storage, &files, &checkpoint, &hash_key)?;
-    let scene = Scene { storage: &storage, files: &files, log: &log, kept: &kept, hash_key: &hash_key };
-    let (recovered, used) = assemble_any(&scene, whole)?;
-    let Log { live, kept: kept_segments, image, end, torn_bytes } = recovered;
-    if live.is_empty() && options.was_begun {
-        return Err(JournalError::new("open", storage.describe(""), Problem::JournalMissing));
-    }
+    let Judged { inventory, headers, log, used } = judge(&storage, &options)?;
+    let Inventory { files, unfinished, mut next_number } = inventory;
+    let Log { live, kept: kept_segments, image, end, torn_bytes } = log;
+    let (hash_key, kept) = (options.hash_key, of_kind(&headers, Kind::Kept));
+    let checkpoint = of_kind(&headers, Kind::Checkpoint);
     remove(&storage, &unfinished)?;
     let tail_bytes_zeroed = match live.back() {
         Some(last) => {
@@ -102,6 +92,43 @@ pub fn open<S: Storage>(
     Ok(Journal::recovered(storage, hash_key, (pool, writer, reclaim, reader), tail_bytes_zeroed))
 }
 
+/// What is there, and what of it counts.
+pub(super) struct Judged {
+    pub inventory: Inventory,
+    /// Of every segment that is or was in use, by kind and sequence, with its index among the files.
+    headers: Vec<(usize, SegmentHeader)>,
+    pub log: Log,
+    /// The checkpoint that the log was assembled by.
+    pub used: Option<Checkpoint>,
+}
+
+/// Look at everything and change nothing. The storage is locked, or nobody else writes to it.
+pub(super) fn judge<S: Storage>(storage: &S, options: &Options) -> Result<Judged, JournalError> {
+    let inventory = inventory(storage, options)?;
+    let files = &inventory.files;
+    let headers = headers(storage, options, files)?;
+    let hash_key = &options.hash_key;
+    let (log, kept) = (of_kind(&headers, Kind::Log), of_kind(&headers, Kind::Kept));
+    check_unused(storage, files, hash_key, newest(&log))?;
+    let checkpoint = of_kind(&headers, Kind::Checkpoint);
+    let whole = checkpoints(storage, files, &checkpoint, hash_key)?;
+    let scene = Scene { storage, files, log: &log, kept: &kept, checkpoint: &checkpoint, hash_key };
+    let (recovered, used) = assemble_any(&scene, whole)?;
+    if recovered.live.is_empty() && options.was_begun {
+        return Err(JournalError::new("open", storage.describe(""), Problem::JournalMissing));
+    }
+    Ok(Judged { inventory, headers, log: recovered, used })
+}
+
+fn of_kind(headers: &[(usize, SegmentHeader)], kind: Kind) -> Vec<(usize, SegmentHeader)> {
+    headers.iter().filter(|(_, header)| header.kind == kind).copied().collect()
+}
+
+/// The highest sequence.
+fn newest(headers: &[(usize, SegmentHeader)]) -> u64 {
+    headers.last().map_or(0, |(_, header)| header.sequence)
+}
+
 /// The sync of a checkpoint's end may have failed in the life before, like that of the last block: see `tail`.
 fn confirm_end<S: Storage>(storage: &S, files: &[Found], used: &Checkpoint) -> Result<(), JournalError> {
     let found = &files[used.file];
@@ -132,14 +159,14 @@ fn validate<S: Storage>(storage: &S, options: &Options) -> Result<(), JournalErr
 }
 
 /// The log, and what is kept beside it.
-struct Log {
-    live: VecDeque<Segment>,
-    kept: Vec<Kept>,
+pub(super) struct Log {
+    pub live: VecDeque<Segment>,
+    pub kept: Vec<Kept>,
     /// What replay goes by, unless all that it covers is dead.
-    image: Option<Image>,
-    end: End,
+    pub image: Option<Image>,
+    pub end: End,
     /// Bytes behind the end of the last segment that the block in flight may have touched.
-    torn_bytes: u64,
+    pub torn_bytes: u64,
 }
 
 /// What everything here looks at.
@@ -150,6 +177,8 @@ struct Scene<'a, S> {
     log: &'a [(usize, SegmentHeader)],
     /// Of kept records, by sequence.
     kept: &'a [(usize, SegmentHeader)],
+    /// Of checkpoints, by sequence.
+    checkpoint: &'a [(usize, SegmentHeader)],
     hash_key: &'a [u8; 16],
 }
 
@@ -173,7 +202,8 @@ fn assemble_any<S: Storage>(
     }
     match (assemble(scene, None), first_error) {
         (Ok(log), _) => Ok((log, None)),
-        (Err(_), Some(error)) | (Err(error), None) => Err(error),
+        (Err(_), Some(error)) => Err(error),
+        (Err(error), None) => Err(scene.no_checkpoint()?.unwrap_or(error)),
     }
 }
 
@@ -251,7 +281,7 @@ impl<'a, S: Storage> Scene<'a, S> {
             let same =
                 |header: &SegmentHeader| (header.sequence, header.epoch) == (listed.sequence, listed.epoch);
             let Some((index, header)) = among.iter().find(|(_, header)| same(header)) else {
-                return Err(self.missing(listed));
+                return Err(self.missing(listed)?);
             };
             let (end, crc) = if listed.kind == Kind::Log {
                 let mut chain = Chain::new(Lsn::NONE);
@@ -288,28 +318,47 @@ impl<'a, S: Storage> Scene<'a, S> {
         Ok(())
     }
 
+    /// There must be a checkpoint, because the log does not do without. The newest is where the damage is; if there never
+    /// was one, the damage is elsewhere.
+    fn no_checkpoint(&self) -> Result<Option<JournalError>, JournalError> {
+        let Some((index, header)) = self.checkpoint.last() else { return Ok(None) };
+        let mut reached = PAGE_BYTES as u64;
+        self.window(*index).follow_checkpoints(header, self.hash_key, |_, _, _, place| reached = place.1)?;
+        let expected = "a checkpoint, because segments of the log were given up by it".to_owned();
+        let (name, found) = (&self.files[*index].name, "no valid block".to_owned());
+        Ok(Some(corruption(self.storage, name, reached, "what is here", expected, found)))
+    }
+
     /// A segment that a checkpoint names is not there: its header is damaged, or its file is gone.
-    fn missing(&self, listed: &Listed) -> JournalError {
-        let damaged = self.files.iter().find(|found| found.first_page == FirstPage::Invalid);
+    fn missing(&self, listed: &Listed) -> Result<JournalError, JournalError> {
+        let wanted = |block: &BlockHeader| {
+            (block.kind, block.sequence, block.epoch) == (listed.kind as u32, listed.sequence, listed.epoch)
+        };
+        let mut damaged = self.files.iter().find(|found| found.first_page == FirstPage::Invalid);
+        for (index, found) in self.files.iter().enumerate() {
+            if self.window(index).intact(PAGE_BYTES as u64, self.hash_key, wanted)?.is_some() {
+                damaged = Some(found);
+            }
+        }
         let name = damaged.map_or("", |found| &*found.name);
         let what = if listed.kind == Kind::Log { "log" } else { "kept records" };
         let expected =
             format!("segment {} ({what}) with records up to {}", listed.sequence, listed.last_lsn.0);
         let found = if damaged.is_some() { "damaged" } else { "missing" };
-        corruption(self.storage, name, 0, "the segment header", expected, found.to_owned())
+        Ok(corruption(self.storage, name, 0, "the segment header", expected, found.to_owned()))
     }
 }
 
 /// A checkpoint that is whole, and where its end is.
-struct Checkpoint {
-    image: Image,
+pub(super) struct Checkpoint {
+    pub image: Image,
     /// Index of the file with its last block, and where that block is.
     file: usize,
     last_block: (u64, u64),
 }
 
 /// Every whole checkpoint, oldest first.
-fn checkpoints<S: Storage>(
+pub(super) fn checkpoints<S: Storage>(
     storage: &S,
     files: &[Found],
     headers: &[(usize, SegmentHeader)],

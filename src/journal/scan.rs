@@ -56,6 +56,8 @@ pub(super) struct Window<'a, S> {
     name: &'a str,
     file: File,
     file_bytes: u64,
+    /// How much is read at once.
+    ahead: usize,
     /// Where `bytes` begins in the file.
     offset: u64,
     bytes: Vec<u8>,
@@ -63,7 +65,13 @@ pub(super) struct Window<'a, S> {
 
 impl<'a, S: Storage> Window<'a, S> {
     pub fn new(storage: &'a S, name: &'a str, file: File, file_bytes: u64) -> Window<'a, S> {
-        Window { storage, name, file, file_bytes, offset: 0, bytes: Vec::new() }
+        Window { storage, name, file, file_bytes, ahead: WINDOW_BYTES, offset: 0, bytes: Vec::new() }
+    }
+
+    /// One that reads only what is asked for: where what lies behind it may not be readable.
+    pub fn narrow(mut self) -> Window<'a, S> {
+        self.ahead = 0;
+        self
     }
 
     /// So many bytes from there; `None` if the file ends before.
@@ -74,11 +82,13 @@ impl<'a, S: Storage> Window<'a, S> {
         }
         if offset < self.offset || end > self.offset + self.bytes.len() as u64 {
             let rest = usize::try_from(self.file_bytes - offset).unwrap_or(usize::MAX);
-            self.bytes.resize(WINDOW_BYTES.max(count).min(rest), 0);
+            self.bytes.resize(self.ahead.max(count).min(rest), 0);
             self.offset = offset;
-            self.storage.read_at(self.file, offset, &mut self.bytes).map_err(|error| {
-                JournalError::kernel("read", self.storage.describe(self.name), &error).at(offset)
-            })?;
+            if let Err(error) = self.storage.read_at(self.file, offset, &mut self.bytes) {
+                // What is in it now is from nowhere.
+                self.bytes.clear();
+                return Err(JournalError::kernel("read", self.storage.describe(self.name), &error).at(offset));
+            }
         }
         let start = usize::try_from(offset - self.offset).expect("the window begins at or before it");
         Ok(Some(&self.bytes[start..start + count]))

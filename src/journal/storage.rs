@@ -84,6 +84,8 @@ pub struct Directory {
 #[derive(Debug)]
 struct Shared {
     path: PathBuf,
+    /// Nothing in it may change.
+    read_only: bool,
     /// For syncing entries.
     descriptor: fs::File,
     /// Every file handed out as a [`File`].
@@ -98,10 +100,24 @@ impl Directory {
 
     /// Open an existing directory. Takes no lock.
     pub fn open(path: impl AsRef<Path>) -> io::Result<Directory> {
-        let path = path.as_ref().to_owned();
+        Directory::open_as(path.as_ref(), false)
+    }
+
+    /// Open an existing directory in which nothing is to change, down to the lock, which is not made if it is not there:
+    /// then no process has it. What would change something fails with `EROFS`.
+    pub fn open_read_only(path: impl AsRef<Path>) -> io::Result<Directory> {
+        Directory::open_as(path.as_ref(), true)
+    }
+
+    fn open_as(path: &Path, read_only: bool) -> io::Result<Directory> {
+        let path = path.to_owned();
         let descriptor = fs::OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open(&path)?;
         let (files, lock) = (Mutex::default(), Mutex::default());
-        Ok(Directory { shared: Arc::new(Shared { path, descriptor, files, lock }) })
+        Ok(Directory { shared: Arc::new(Shared { path, read_only, descriptor, files, lock }) })
+    }
+
+    fn may_change(&self) -> io::Result<()> {
+        if self.shared.read_only { Err(io::Error::from_raw_os_error(libc::EROFS)) } else { Ok(()) }
     }
 
     /// Where it is.
@@ -112,6 +128,7 @@ impl Directory {
     /// Replace a small file as a whole: after a crash its content is the old or the new, never a mixture.
     pub fn replace(&self, name: &str, content: &[u8]) -> io::Result<()> {
         use std::io::Write;
+        self.may_change()?;
         let (temporary, target) = (self.shared.path.join(format!("{name}.new")), self.shared.path.join(name));
         let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).open(&temporary)?;
         file.write_all(content)?;
@@ -130,9 +147,12 @@ impl Directory {
         }
     }
 
-    /// Open a directory inside this one, made durable first if it is new.
+    /// Open a directory inside this one, made durable first if it is new; read only if this one is.
     pub fn subdirectory(&self, name: &str) -> io::Result<Directory> {
         let path = self.shared.path.join(name);
+        if self.shared.read_only {
+            return Directory::open_read_only(path);
+        }
         match fs::create_dir(&path) {
             Ok(()) => self.sync_directory()?,
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
@@ -175,10 +195,13 @@ impl Storage for Directory {
     }
 
     fn open(&self, name: &str) -> io::Result<File> {
-        Ok(self.keep(fs::OpenOptions::new().read(true).write(true).open(self.shared.path.join(name))?))
+        let mut options = fs::OpenOptions::new();
+        options.read(true).write(!self.shared.read_only);
+        Ok(self.keep(options.open(self.shared.path.join(name))?))
     }
 
     fn create(&self, name: &str, bytes: u64) -> io::Result<File> {
+        self.may_change()?;
         if self.room()?.is_some_and(|room| room < bytes) {
             return Err(io::Error::from_raw_os_error(libc::ENOSPC));
         }
@@ -233,6 +256,7 @@ impl Storage for Directory {
     }
 
     fn write_at(&self, file: File, offset: u64, buffer: &[u8]) -> io::Result<()> {
+        self.may_change()?;
         write_all_at(file.0, offset, buffer)
     }
 
@@ -246,12 +270,18 @@ impl Storage for Directory {
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
+        self.may_change()?;
         fs::remove_file(self.shared.path.join(name))
     }
 
     fn lock(&self) -> io::Result<()> {
         let path = self.shared.path.join(Directory::LOCK);
-        let file = fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        let mut options = fs::OpenOptions::new();
+        let change = !self.shared.read_only;
+        let file = match options.read(true).write(change).create(change).truncate(false).open(path) {
+            Err(error) if !change && error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            opened => opened?,
+        };
         // SAFETY: takes a descriptor by value and touches no memory of ours.
         check(unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) })?;
         *self.shared.lock.lock().expect("no code panics while it holds this lock") = Some(file);

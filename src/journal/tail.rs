@@ -74,3 +74,18 @@ pub(super) fn zero_tail<S: Storage>(storage: &S, segment: &Segment, bytes: u64) 
     }
     Ok(zeroed)
 }
+
+/// How much `zero_tail` would zero.
+pub(super) fn used_tail<S: Storage>(storage: &S, segment: &Segment, bytes: u64) -> Result<u64, JournalError> {
+    let mut used = 0;
+    let mut page = vec![0; PAGE_BYTES];
+    for offset in (segment.end..segment.end + bytes).step_by(PAGE_BYTES) {
+        storage.read_at(segment.file, offset, &mut page).map_err(|error| {
+            JournalError::kernel("read", storage.describe(&segment.name), &error).at(offset)
+        })?;
+        if page.iter().any(|byte| *byte != 0) {
+            used = offset + PAGE_BYTES as u64 - segment.end;
+        }
+    }
+    Ok(used)
+}

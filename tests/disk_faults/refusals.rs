@@ -19,9 +19,9 @@ struct Left {
 }
 
 /// Every file below, with its content.
-type Tree = BTreeMap<PathBuf, Vec<u8>>;
+pub type Tree = BTreeMap<PathBuf, Vec<u8>>;
 
-fn tree(path: &Path) -> Tree {
+pub fn tree(path: &Path) -> Tree {
     let mut found = Tree::new();
     for entry in std::fs::read_dir(path).expect("a directory").map(|entry| entry.expect("an entry").path()) {
         if entry.is_dir() {
@@ -99,7 +99,7 @@ fn patch(path: &Path, at: usize, bytes: usize) {
     std::fs::write(path, content).expect("a file can be written");
 }
 
-fn cut(bytes: u64) -> impl FnOnce(&Path) {
+pub fn cut(bytes: u64) -> impl FnOnce(&Path) {
     move |path| {
         let file = std::fs::OpenOptions::new().write(true).open(path).expect("a file can be opened");
         file.set_len(bytes).expect("a file can be cut");

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use ironpost::journal::{self, Io, IoDone, Journal, JournalError, Problem};
+use ironpost::live::LiveSet;
 use ironpost::reactor::File;
 use ironpost::record::Record;
 use ironpost::time::Now;
@@ -19,8 +20,8 @@ use ironpost::time::Now;
 use crate::disk::{Disk, Handle};
 use crate::{Model, Options, at, live_from, replay, tiny, with_record};
 
-const SECTOR: usize = 512;
-const PAGE: usize = 4_096;
+pub const SECTOR: usize = 512;
+pub const PAGE: usize = 4_096;
 
 /// Of the flipped bits, how many are left out for each that is tried, in the slice.
 const STRIDE: usize = 331;
@@ -31,10 +32,10 @@ fn sizes() -> Options {
     Options { segment_bytes: bytes, segment_bytes_first: bytes, segments_first: 5, segments_max: 5, ..tiny() }
 }
 
-type Image = BTreeMap<String, Vec<u8>>;
+pub type Image = BTreeMap<String, Vec<u8>>;
 
 /// Everything that each piece held before, by file and number of the piece.
-type Past = BTreeMap<(String, usize), Vec<Vec<u8>>>;
+pub type Past = BTreeMap<(String, usize), Vec<Vec<u8>>>;
 
 /// A journal on disk, and what is known of it.
 struct Subject {
@@ -53,21 +54,24 @@ struct Subject {
 }
 
 /// Writes a journal and remembers every state of every piece.
-struct Author {
-    disk: Disk,
-    journal: Journal<Handle>,
-    past: [Past; 2],
+pub struct Author {
+    pub disk: Disk,
+    pub journal: Journal<Handle>,
+    pub past: [Past; 2],
     last: (String, Range<usize>),
     released: u64,
-    model: Model,
+    pub model: Model,
+    /// What is live, if that is not everything from `released` on.
+    pub live: Option<fn(&Author) -> LiveSet>,
 }
 
 impl Author {
-    fn new() -> Author {
+    pub fn new(options: Options) -> Author {
         let disk = Disk::default();
-        let journal = journal::open(disk.handle(), sizes(), 3, at(0)).unwrap();
+        let journal = journal::open(disk.handle(), options, 3, at(0)).unwrap();
         let (past, last) = ([BTreeMap::new(), BTreeMap::new()], (String::new(), 0..0));
-        let mut author = Author { disk, journal, past, last, released: 0, model: Model::new() };
+        let (model, live) = (Model::new(), None);
+        let mut author = Author { disk, journal, past, last, released: 0, model, live };
         // What opening wrote is the second state of the first page; before it there were zeros.
         author.note("segment-000001", 0, &vec![0; PAGE]);
         author
@@ -100,9 +104,15 @@ impl Author {
     }
 
     /// Do at once what the journal wants; with `torn`, only so many sectors of the next write arrive, and nothing more.
-    fn settle(&mut self, now: Now, torn: Option<usize>) {
-        let live = live_from(&self.model, self.released);
-        while let Some(io) = self.journal.commit(&live, now).unwrap() {
+    pub fn settle(&mut self, now: Now, torn: Option<usize>) {
+        let live = self.live.map_or_else(|| live_from(&self.model, self.released), |live| live(self));
+        loop {
+            let Some(io) = self.journal.commit(&live, now).unwrap() else {
+                if self.live.is_some() && self.journal.wants_turn(&live) {
+                    continue;
+                }
+                return;
+            };
             let done = match io {
                 Io::Write { file, offset, buffer } => match torn {
                     Some(sectors) => {
@@ -125,7 +135,7 @@ impl Author {
         }
     }
 
-    fn append(&mut self, wanted: fn(&Record<'_>) -> bool) {
+    pub fn append(&mut self, wanted: fn(&Record<'_>) -> bool) {
         let lsn = self.journal.last_lsn().next();
         let number = (lsn.0 * 100..).find(|number| with_record(*number, wanted)).unwrap();
         self.model.insert(lsn.0, number);
@@ -152,12 +162,12 @@ impl Author {
     }
 
     fn subject(self, covered: bool) -> Subject {
-        let Author { disk, journal, past, last, released, model } = self;
+        let Author { disk, journal, past, last, released, model, .. } = self;
         Subject { image: disk.image(), durable: journal.durable().0, released, past, last, covered, model }
     }
 }
 
-fn is_small(record: &Record<'_>) -> bool {
+pub fn is_small(record: &Record<'_>) -> bool {
     match record {
         Record::Message { body, .. } | Record::Inbound { body, .. } => body.payload.len() < 1_000,
         Record::Session { will, .. } => will.is_none_or(|will| will.body.payload.len() < 1_000),
@@ -165,7 +175,7 @@ fn is_small(record: &Record<'_>) -> bool {
     }
 }
 
-fn is_large(record: &Record<'_>) -> bool {
+pub fn is_large(record: &Record<'_>) -> bool {
     matches!(record, Record::Message { body, .. } if (5_000..9_000).contains(&body.payload.len()))
 }
 
@@ -275,7 +285,7 @@ impl Subject {
     }
 }
 
-fn stride() -> usize {
+pub fn stride() -> usize {
     #[expect(clippy::disallowed_methods, reason = "a test's own switch")]
     let stride = std::env::var("IRONPOST_DAMAGE_STRIDE");
     stride.map_or(STRIDE, |stride| stride.parse().expect("a number"))
@@ -283,7 +293,7 @@ fn stride() -> usize {
 
 #[test]
 fn no_damage_of_a_journal_with_a_clean_end_is_silent() {
-    let mut author = Author::new();
+    let mut author = Author::new(sizes());
     author.fill();
     author.journal.witness();
     author.settle(at(0), None);
@@ -295,7 +305,7 @@ fn no_damage_of_a_journal_with_a_clean_end_is_silent() {
 #[test]
 fn no_damage_of_a_journal_with_a_torn_end_is_silent_if_the_torn_block_shows_itself() {
     for sectors in [1, 4] {
-        let mut author = Author::new();
+        let mut author = Author::new(sizes());
         author.fill();
         author.append(is_large);
         author.settle(at(0), Some(sectors));
@@ -307,7 +317,7 @@ fn no_damage_of_a_journal_with_a_torn_end_is_silent_if_the_torn_block_shows_itse
 /// The one case that cannot be told apart, and the only one.
 #[test]
 fn only_the_last_block_at_rest_can_go_unseen_and_only_until_something_covers_it() {
-    let mut author = Author::new();
+    let mut author = Author::new(sizes());
     author.fill();
     let all = author.subject(false).exhaust("uncovered end", stride());
     assert!(all.last_block > 0);

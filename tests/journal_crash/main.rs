@@ -3,6 +3,7 @@
 //! - `crashes`: random load and thousands of crashes, on a disk in memory and on a real directory
 //! - `damage`: flipped bits, lost pages, another past; the golden segment
 //! - `exhaustive`: every bit, sector and page of a small journal
+//! - `worn`: the same of one with a checkpoint, kept records and segments that were given up
 //! - `opening`: what is refused at start, and with which cure
 //! - `commit`: group commit, witness, fail-stop, full disk
 //! - `disk`: the disk in memory, which keeps, drops or tears every sector that was not synced
@@ -14,6 +15,7 @@ mod damage;
 mod disk;
 mod exhaustive;
 mod opening;
+mod worn;
 
 use std::collections::BTreeMap;
 

@@ -105,7 +105,7 @@ pub const MODULES: &[(&str, &[&str])] = &[
         ],
     ),
     ("client", &["limits", "wire"]),
-    ("command", &["client", "config", "limits", "log", "shard", "wire"]),
+    ("command", &["client", "config", "ids", "journal", "limits", "log", "shard", "wire"]),
     ("lib", &[]),
     ("main", &["command"]),
 ];

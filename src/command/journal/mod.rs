@@ -1,0 +1,39 @@
+//! `ironpost journal`: the data of a broker that is stopped, looked at from outside.
+//!
+//! Decides what is printed. What is in a journal, and what is wrong with it, is `journal`'s to say.
+
+mod verify;
+
+use std::path::Path;
+
+use super::Failure;
+use crate::ids::ShardId;
+use crate::journal::directory::{self, DataDirectory};
+use crate::journal::{JournalError, Options};
+
+#[derive(clap::Subcommand)]
+pub(super) enum Command {
+    /// Say whether every block and record is as it was written, and where not. Changes nothing.
+    Verify(verify::Arguments),
+}
+
+/// Runs one of them.
+pub(super) fn run(command: &Command) -> Result<(), Failure> {
+    match command {
+        Command::Verify(arguments) => verify::run(arguments),
+    }
+}
+
+/// The data directory, to read; no broker may be running on it.
+fn open(path: &Path) -> Result<DataDirectory, Failure> {
+    directory::open_read_only(path).map_err(refused)
+}
+
+/// What is wrong, and what to do about it.
+fn refused(error: JournalError) -> Failure {
+    Failure::usage(format!("{error}\n  what to do: {}", error.cure()))
+}
+
+fn options(data: &DataDirectory, shard: u16) -> Options {
+    Options { was_begun: data.was_begun, ..Options::new(ShardId(shard), data.shards, data.hash_key) }
+}
