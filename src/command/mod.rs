@@ -1,10 +1,11 @@
-//! The command line: from arguments to one of four subcommands, and from their outcome to an exit code.
+//! The command line: from arguments to one of five subcommands, and from their outcome to an exit code.
 //!
 //! Decides how to run, not what a broker does. Called by `main` only. Exit codes: 0 done, 1 failed at work,
 //! 2 wrong arguments or configuration.
 
 mod arguments;
 mod check;
+mod journal;
 mod publish;
 mod serve;
 mod subscribe;
@@ -43,6 +44,8 @@ enum Command {
     Serve(serve::Arguments),
     /// Check a configuration and explain it, setting by setting.
     Check(check::Arguments),
+    /// Work on the journals of a stopped broker.
+    Journal(journal::Arguments),
     /// Publish messages.
     #[command(name = "pub")]
     Publish(publish::Arguments),
@@ -56,6 +59,7 @@ pub fn run() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Serve(arguments) => serve::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
+        Command::Journal(arguments) => journal::run(&arguments),
         Command::Publish(arguments) => publish::run(&arguments),
         Command::Subscribe(arguments) => subscribe::run(&arguments),
     };
@@ -113,6 +117,7 @@ mod tests {
              --reactor uring --allow-anonymous",
             "ironpost check --config x --shards 2",
             "ironpost check --example",
+            "ironpost journal reshard 4 --data d --config x --dry-run",
             "ironpost pub -H h -p 1 -t a/b -m x -q 2 -r -i me -V 3.1.1 -u me -P secret",
             "ironpost pub -t a/b -l",
             "ironpost pub -t a/b -f file",
@@ -126,6 +131,9 @@ mod tests {
             "ironpost pub -t a",
             "ironpost sub -t a -q 3",
             "ironpost sub -c -t a",
+            "ironpost journal reshard 0",
+            "ironpost journal reshard 65",
+            "ironpost journal reshard",
         ] {
             assert!(Arguments::try_parse_from(line.split_whitespace()).is_err(), "{line}");
         }

@@ -12,6 +12,7 @@
 //! - `reader`: single records back
 //! - `recover`, `inventory`, `scan`, `tail`: opening, torn tail versus corruption
 //! - `replay`: all that is needed, in order, at start
+//! - `offline`: for commands that write one while no broker runs
 //! - `directory`: the data directory above the shards, with its `meta` file
 //!
 //! # Shape
@@ -109,6 +110,7 @@ mod flight;
 mod format;
 mod inventory;
 mod kept;
+mod offline;
 mod pool;
 mod reader;
 mod reclaim;
@@ -122,6 +124,7 @@ mod usage;
 mod writer;
 
 pub use error::{JournalError, Problem};
+pub use offline::record_bytes;
 pub use pool::{GrowRequest, Grown};
 pub use recover::open;
 pub use replay::Replayed;
