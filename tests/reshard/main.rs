@@ -46,6 +46,11 @@ fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
+#[expect(clippy::disallowed_methods, reason = "an observer from outside has no other clock")]
+fn pause() {
+    std::thread::sleep(Duration::from_millis(1));
+}
+
 /// Kills it after more and more time, until one was faster. Returns how often, and what the last one said.
 fn reshard_through_kills(data: &Path, shards: &str, step: Duration) -> (u32, String) {
     for kills in 0..=KILLS_MAX {
@@ -53,7 +58,7 @@ fn reshard_through_kills(data: &Path, shards: &str, step: Duration) -> (u32, Str
         let wait = if kills == KILLS_MAX { PATIENCE } else { step * kills };
         let begun = clock();
         while begun.elapsed() < wait && child.try_wait().expect("a child can be asked").is_none() {
-            std::thread::sleep(Duration::from_millis(1));
+            pause();
         }
         // It may have ended just now.
         let _ = child.kill();

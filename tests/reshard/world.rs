@@ -50,7 +50,7 @@ impl World {
         for number in 0..MESSAGES {
             for session in 0..SESSIONS {
                 let publish = Publish::new(&format!("in/{session}"), &payload(number));
-                if number % 2 == 0 {
+                if number.is_multiple_of(2) {
                     publisher.publish_exactly_once(publish);
                 } else {
                     assert_eq!(publisher.publish_acknowledged(publish), 0);
@@ -81,7 +81,7 @@ impl World {
         assert!(away.present);
         loop {
             let publish = away.receive_publish();
-            if publish.qos == 2 && session % 2 == 0 {
+            if publish.qos == 2 && session.is_multiple_of(2) {
                 away.send(&bytes::ack(5, publish.id));
                 assert_eq!(away.receive_other(), bytes::success(6, publish.id));
                 self.received.insert(session, publish.id);
@@ -182,7 +182,7 @@ impl World {
         for (session, got) in self.got.iter().enumerate() {
             let list = |topic: &str, qos| got.get(&(topic.to_owned(), qos)).cloned().unwrap_or_default();
             let own = format!("in/{session}");
-            let mut exactly_once: Vec<String> = numbers(|number| number % 2 == 0).collect();
+            let mut exactly_once: Vec<String> = numbers(|number| number.is_multiple_of(2)).collect();
             exactly_once.extend((session == 0).then(|| payload(MESSAGES)));
             assert_eq!(list(&own, 2), exactly_once, "session {session}");
             assert_eq!(list(&own, 1), numbers(|number| number % 2 == 1).collect::<Vec<_>>(), "{session}");
