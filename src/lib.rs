@@ -32,3 +32,4 @@ pub mod log;
 
 pub mod client;
 pub mod command;
+pub mod reshard;

@@ -296,13 +296,16 @@ impl Broker {
         self.replay.is_none() && self.announcement.complete()
     }
 
-    /// After `Input::Drain`: whether every client has been told and nothing is on its way to disk.
+    /// After `Input::Drain`: whether every client has been told, nothing is on its way to disk, and nothing of this shard
+    /// on its way to another: what it accepted at QoS 2 is routed, what ended sessions shared has been handed on.
     pub fn drained(&self) -> bool {
         self.draining.is_some()
             && self.connections.len() == 0
             && self.placing.is_empty()
             && self.held.is_empty()
             && self.ending.is_empty()
+            && self.departing.is_empty()
+            && self.origins.all_routed()
     }
 
     /// One packet of a connection, past CONNECT.

@@ -61,6 +61,11 @@ impl Origins {
         }
     }
 
+    /// Whether every inbound message of this shard is routed, durably.
+    pub(super) fn all_routed(&self) -> bool {
+        self.routing.is_empty()
+    }
+
     /// Replay: everyone has an inbound message of this shard.
     pub(super) fn routed_at_replay(&mut self, inbound: Lsn) {
         self.routing.remove(&inbound);

@@ -350,8 +350,8 @@ impl Broker {
             self.restored.pop_front();
             self.messages.keep(slot);
             let message = self.messages.get_mut(slot);
-            message.settled = false;
-            message.placed = false;
+            // Who gets it from here on is not on record yet.
+            (message.settled, message.placed, message.covered) = (false, false, false);
             message.sender = super::messages::Sender::Inbound;
             assert!(message.qos == QoS::ExactlyOnce, "only QoS 2 has inbound records");
             self.route(slot);

@@ -44,7 +44,7 @@ enum Command {
     Serve(serve::Arguments),
     /// Check a configuration and explain it, setting by setting.
     Check(check::Arguments),
-    /// Look into the data of a broker that is stopped: whether it is sound.
+    /// Work on the data of a broker that is stopped: is it sound, and in how many shards.
     #[command(subcommand)]
     Journal(journal::Command),
     /// Publish messages.
@@ -119,6 +119,7 @@ mod tests {
             "ironpost check --config x --shards 2",
             "ironpost check --example",
             "ironpost journal verify --config x --data d --json",
+            "ironpost journal reshard 4 --data d --config x --dry-run",
             "ironpost pub -H h -p 1 -t a/b -m x -q 2 -r -i me -V 3.1.1 -u me -P secret",
             "ironpost pub -t a/b -l",
             "ironpost pub -t a/b -f file",
@@ -132,6 +133,9 @@ mod tests {
             "ironpost pub -t a",
             "ironpost sub -t a -q 3",
             "ironpost sub -c -t a",
+            "ironpost journal reshard 0",
+            "ironpost journal reshard 65",
+            "ironpost journal reshard",
         ] {
             assert!(Arguments::try_parse_from(line.split_whitespace()).is_err(), "{line}");
         }

@@ -77,6 +77,12 @@ impl DataArguments {
 }
 
 impl Settings {
+    /// Of a command that works on a data directory: the file, and where that is.
+    pub(super) fn of_directory(config: Option<PathBuf>, data: Option<String>) -> Settings {
+        let (listen, shards, reactor) = (Vec::new(), None, None);
+        Settings { config, listen, data, shards, reactor, allow_anonymous: false }
+    }
+
     /// The configuration that these flags, their file and this host make.
     pub(super) fn load(&self) -> Result<Loaded, Failure> {
         config::load(self.config.as_deref(), &self.overrides(), &host()).map_err(Failure::usage)

@@ -11,11 +11,17 @@
 //! | shards | 12 | 2 | |
 //! | begun | 14 | 2 | 1 once every shard has begun its journal, and nobody was served before |
 //! | hash key | 16 | 16 | |
-//! | zeros | 32 | 28 | |
+//! | generation | 32 | 4 | how often another number of shards was made of it |
+//! | zeros | 36 | 24 | |
 //! | CRC | 60 | 4 | CRC32C of everything before it |
 //!
 //! The file is replaced as a whole (written beside, synced, renamed, directory synced) and before the first shard
 //! directory is made, so shard directories without it mean that it was lost.
+//!
+//! The generation is in the names of the shard directories: `shard-000` in generation 0, `shard-000.1` in the next. So
+//! replacing this one file puts other journals in the place of those that were there ([`Successor`]): a crash before
+//! leaves the old ones with unfinished new ones beside them, a crash after it the new ones with the old ones beside
+//! them. What stands beside those of the generation is removed when the directory is opened, if those are all there.
 
 use std::fs;
 use std::io;
@@ -44,7 +50,24 @@ pub struct DataDirectory {
     pub is_new: bool,
     /// Whether every shard has begun its journal: one that is not there is lost.
     pub was_begun: bool,
+    generation: u32,
     root: Directory,
+}
+
+/// Journals for another number of shards, which a data directory does not have yet.
+#[derive(Debug)]
+pub struct Successor {
+    meta: Meta,
+    root: Directory,
+}
+
+/// What the file says.
+#[derive(Clone, Copy, Debug)]
+struct Meta {
+    shards: u16,
+    hash_key: [u8; 16],
+    was_begun: bool,
+    generation: u32,
 }
 
 impl DataDirectory {
@@ -52,23 +75,105 @@ impl DataDirectory {
     pub fn begun(&mut self) -> Result<(), JournalError> {
         if !self.was_begun {
             self.was_begun = true;
-            write(&self.root, &encode(self.shards, &self.hash_key, true))?;
+            write(&self.root, &encode(&self.meta()))?;
         }
         Ok(())
     }
 
     /// The directory of one shard's journal, made if need be.
     pub fn shard(&self, shard: ShardId) -> Result<Directory, JournalError> {
-        assert!(shard.0 < self.shards, "shards are numbered from 0");
-        let name = shard_name(shard.0);
-        self.root
-            .subdirectory(&name)
-            .map_err(|error| JournalError::kernel("make the directory", self.root.describe(&name), &error))
+        shard_of(&self.root, &self.meta(), shard)
+    }
+
+    /// Begin journals for that many shards, with nothing of an earlier attempt.
+    pub fn successor(&self, shards: u16) -> Result<Successor, JournalError> {
+        check_bounds(&self.root.describe(""), shards)?;
+        let generation = self.generation.checked_add(1).expect("nobody does that four billion times");
+        remove_others(&self.root, &self.meta())?;
+        let meta = Meta { shards, generation, was_begun: true, ..self.meta() };
+        Ok(Successor { meta, root: self.root.clone() })
+    }
+
+    /// From here on its journals are those. They are whole and durable; the old ones are removed.
+    pub fn succeed(&mut self, successor: Successor) -> Result<(), JournalError> {
+        let Meta { shards, generation, was_begun, .. } = successor.meta;
+        assert!(generation == self.generation + 1, "a successor is of the directory that it was begun in");
+        write(&self.root, &encode(&successor.meta))?;
+        (self.shards, self.generation, self.was_begun) = (shards, generation, was_begun);
+        clear_away(&self.root, &self.meta());
+        Ok(())
+    }
+
+    /// Bytes that may still be written to its file system; `None` if that does not say.
+    pub fn room(&self) -> Result<Option<u64>, JournalError> {
+        let failed =
+            |error| JournalError::kernel("ask for the free space of", self.root.describe(""), &error);
+        self.root.room().map_err(failed)
+    }
+
+    fn meta(&self) -> Meta {
+        let DataDirectory { shards, hash_key, was_begun, generation, .. } = *self;
+        Meta { shards, hash_key, was_begun, generation }
+    }
+
+    fn of(meta: Meta, root: Directory, is_new: bool) -> DataDirectory {
+        let Meta { shards, hash_key, was_begun, generation } = meta;
+        DataDirectory { shards, hash_key, is_new, was_begun, generation, root }
     }
 }
 
-fn shard_name(shard: u16) -> String {
-    format!("shard-{shard:03}")
+impl Successor {
+    /// The directory of one shard's journal, made if need be.
+    pub fn shard(&self, shard: ShardId) -> Result<Directory, JournalError> {
+        shard_of(&self.root, &self.meta, shard)
+    }
+}
+
+fn shard_of(root: &Directory, meta: &Meta, shard: ShardId) -> Result<Directory, JournalError> {
+    assert!(shard.0 < meta.shards, "shards are numbered from 0");
+    let name = shard_name(shard.0, meta.generation);
+    root.subdirectory(&name)
+        .map_err(|error| JournalError::kernel("make the directory", root.describe(&name), &error))
+}
+
+fn shard_name(shard: u16, generation: u32) -> String {
+    match generation {
+        0 => format!("shard-{shard:03}"),
+        _ => format!("shard-{shard:03}.{generation}"),
+    }
+}
+
+/// The generation in the name of a shard directory, and only if it is exactly such a name.
+fn generation_of(name: &str) -> Option<u32> {
+    let rest = name.strip_prefix("shard-")?;
+    let (shard, generation) = match rest.split_once('.') {
+        Some((shard, generation)) => (shard, generation.parse().ok()?),
+        None => (rest, 0),
+    };
+    (shard_name(shard.parse().ok()?, generation) == name).then_some(generation)
+}
+
+/// Nobody reads what is left, and the next start tries again.
+fn clear_away(root: &Directory, meta: &Meta) {
+    if let Err(error) = remove_others(root, meta) {
+        tracing::warn!(event = "old_journals_left", %error, cure = error.cure());
+    }
+}
+
+/// Remove what is not of the generation: never finished, or succeeded. Not if something of the generation is missing:
+/// then the file that names it may not be the one that belongs here.
+fn remove_others(root: &Directory, meta: &Meta) -> Result<(), JournalError> {
+    let failed = |operation, name: &str, error| JournalError::kernel(operation, root.describe(name), &error);
+    let names = root.list().map_err(|error| failed("list", "", error))?;
+    let is_there = |shard| names.contains(&shard_name(shard, meta.generation));
+    if !(0..meta.shards).all(is_there) {
+        return Ok(());
+    }
+    let others = names.iter().filter(|name| generation_of(name).is_some_and(|of| of != meta.generation));
+    for name in others {
+        fs::remove_dir_all(root.path().join(name)).map_err(|error| failed("remove", name, error))?;
+    }
+    root.sync_directory().map_err(|error| failed("sync", "", error))
 }
 
 /// Open the data directory at `path`, or make one with `shards_wanted` shards (one per core if `None`).
@@ -84,24 +189,18 @@ pub fn open_or_create(
         let display = display.clone();
         move |error: io::Error| JournalError::kernel(operation, display, &error)
     };
-    let allowed = 1..=u16::try_from(limits::SHARDS_MAX).expect("SHARDS_MAX is a small number");
-    if shards_wanted.is_some_and(|shards| !allowed.contains(&shards)) {
-        let problem = Problem::Setting { bounds: "the number of shards is 1 to 64" };
-        return Err(JournalError::new("open", display, problem));
+    if let Some(shards) = shards_wanted {
+        check_bounds(&display, shards)?;
     }
     make_directories(path).map_err(failed("make the directory"))?;
     let root = Directory::open(path).map_err(failed("open"))?;
-    root.lock().map_err(failed("lock"))?;
-    let meta =
-        root.content(META).map_err(|error| JournalError::kernel("read", root.describe(META), &error))?;
-    if let Some(content) = meta {
-        let (shards, hash_key, was_begun) = decode(&root, &content)?;
+    if let Some(data) = open_locked(&root)? {
         return match shards_wanted {
-            Some(requested) if requested != shards => {
-                let problem = Problem::ShardCount { recorded: shards, requested };
+            Some(requested) if requested != data.shards => {
+                let problem = Problem::ShardCount { recorded: data.shards, requested };
                 Err(JournalError::new("open the data directory", display, problem))
             }
-            _ => Ok(DataDirectory { shards, hash_key, is_new: false, was_begun, root }),
+            _ => Ok(data),
         };
     }
     let names = root.list().map_err(failed("list"))?;
@@ -115,8 +214,44 @@ pub fn open_or_create(
     let mut hash_key = [0; 16];
     put(&mut hash_key, 0, mix(seed).to_le_bytes());
     put(&mut hash_key, 8, mix(mix(seed)).to_le_bytes());
-    write(&root, &encode(shards, &hash_key, false))?;
-    Ok(DataDirectory { shards, hash_key, is_new: true, was_begun: false, root })
+    let meta = Meta { shards, hash_key, was_begun: false, generation: 0 };
+    write(&root, &encode(&meta))?;
+    Ok(DataDirectory::of(meta, root, true))
+}
+
+/// Open the data directory at `path`, which must be there.
+pub fn open(path: &Path) -> Result<DataDirectory, JournalError> {
+    let display = path.display().to_string();
+    let missing = || JournalError::new("open", display.clone(), Problem::DataDirectoryMissing);
+    let root = Directory::open(path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => missing(),
+        _ => JournalError::kernel("open", display.clone(), &error),
+    })?;
+    // Not before it is known to be one: the lock is a file that would be made.
+    let content = |error| JournalError::kernel("read", root.describe(META), &error);
+    if root.content(META).map_err(content)?.is_none() {
+        return Err(missing());
+    }
+    open_locked(&root)?.ok_or_else(missing)
+}
+
+/// `None`: there is no such file. The directory is locked in any case.
+fn open_locked(root: &Directory) -> Result<Option<DataDirectory>, JournalError> {
+    root.lock().map_err(|error| JournalError::kernel("lock", root.path().display().to_string(), &error))?;
+    let content =
+        root.content(META).map_err(|error| JournalError::kernel("read", root.describe(META), &error))?;
+    let Some(content) = content else { return Ok(None) };
+    let meta = decode(root, &content)?;
+    clear_away(root, &meta);
+    Ok(Some(DataDirectory::of(meta, root.clone(), false)))
+}
+
+fn check_bounds(object: &str, shards: u16) -> Result<(), JournalError> {
+    if (1..=limits::SHARDS_MAX).contains(&usize::from(shards)) {
+        return Ok(());
+    }
+    let problem = Problem::Setting { bounds: "the number of shards is 1 to 64" };
+    Err(JournalError::new("open", object, problem))
 }
 
 /// Open the data directory at `path` to read it: nothing in it changes, and no process may be using it.
@@ -133,8 +268,8 @@ pub fn open_read_only(path: &Path) -> Result<DataDirectory, JournalError> {
     let Some(content) = meta else {
         return Err(JournalError::new("open", root.describe(META), Problem::MetaMissing));
     };
-    let (shards, hash_key, was_begun) = decode(&root, &content)?;
-    Ok(DataDirectory { shards, hash_key, is_new: false, was_begun, root })
+    let meta = decode(&root, &content)?;
+    Ok(DataDirectory::of(meta, root, false))
 }
 
 /// With the entries of those that are new made durable.
@@ -158,19 +293,20 @@ fn write(root: &Directory, meta: &[u8; META_BYTES]) -> Result<(), JournalError> 
     root.replace(META, meta).map_err(|error| JournalError::kernel("write", root.describe(META), &error))
 }
 
-fn encode(shards: u16, hash_key: &[u8; 16], was_begun: bool) -> [u8; META_BYTES] {
-    let mut meta = [0; META_BYTES];
-    put(&mut meta, 0, MAGIC);
-    put(&mut meta, 8, VERSION.to_le_bytes());
-    put(&mut meta, 12, shards.to_le_bytes());
-    put(&mut meta, 14, u16::from(was_begun).to_le_bytes());
-    put(&mut meta, 16, *hash_key);
-    let crc = crc32c::crc32c(&meta[..CRC_AT]);
-    put(&mut meta, CRC_AT, crc.to_le_bytes());
-    meta
+fn encode(meta: &Meta) -> [u8; META_BYTES] {
+    let mut bytes = [0; META_BYTES];
+    put(&mut bytes, 0, MAGIC);
+    put(&mut bytes, 8, VERSION.to_le_bytes());
+    put(&mut bytes, 12, meta.shards.to_le_bytes());
+    put(&mut bytes, 14, u16::from(meta.was_begun).to_le_bytes());
+    put(&mut bytes, 16, meta.hash_key);
+    put(&mut bytes, 32, meta.generation.to_le_bytes());
+    let crc = crc32c::crc32c(&bytes[..CRC_AT]);
+    put(&mut bytes, CRC_AT, crc.to_le_bytes());
+    bytes
 }
 
-fn decode(root: &Directory, content: &[u8]) -> Result<(u16, [u8; 16], bool), JournalError> {
+fn decode(root: &Directory, content: &[u8]) -> Result<Meta, JournalError> {
     let refuse = |problem| Err(JournalError::new("validate", root.describe(META), problem));
     let corrupt = |what, expected: String, found: String| {
         refuse(Problem::Corrupt { what, expected: expected.into(), found: found.into() })
@@ -186,8 +322,12 @@ fn decode(root: &Directory, content: &[u8]) -> Result<(u16, [u8; 16], bool), Jou
     if version != VERSION {
         return refuse(Problem::Version { supported: VERSION, found: version });
     }
-    let was_begun = u16::from_le_bytes(get(content, 14)) != 0;
-    Ok((u16::from_le_bytes(get(content, 12)), get(content, 16), was_begun))
+    Ok(Meta {
+        shards: u16::from_le_bytes(get(content, 12)),
+        hash_key: get(content, 16),
+        was_begun: u16::from_le_bytes(get(content, 14)) != 0,
+        generation: u32::from_le_bytes(get(content, 32)),
+    })
 }
 
 #[cfg(test)]
@@ -216,11 +356,94 @@ mod tests {
         let error = open_or_create(temporary.path(), Some(8), 7).unwrap_err();
         assert_eq!(error.problem, Problem::ShardCount { recorded: 4, requested: 8 });
         assert!(error.to_string().contains("made for 4 shards, 8 were requested"), "{error}");
-        assert!(error.cure().contains("--shards 4") && error.cure().contains("not yet available"));
+        assert!(error.cure().contains("--shards 4") && error.cure().contains("ironpost journal reshard 8"));
         for wanted in [0, 65] {
             let error = open_or_create(temporary.path(), Some(wanted), 7).unwrap_err();
             assert!(matches!(error.problem, Problem::Setting { .. }));
         }
+    }
+
+    fn shards_in(path: &Path) -> Vec<String> {
+        let names = Directory::open(path).unwrap().list().unwrap();
+        let mut shards: Vec<String> = names.into_iter().filter(|name| name.starts_with("shard-")).collect();
+        shards.sort();
+        shards
+    }
+
+    fn made_for_two(path: &Path) -> DataDirectory {
+        let mut data = open_or_create(path, Some(2), 7).unwrap();
+        (0..2).for_each(|shard| drop(data.shard(ShardId(shard)).unwrap()));
+        data.begun().unwrap();
+        data
+    }
+
+    /// A crash before the file is replaced.
+    #[test]
+    fn an_unfinished_successor_is_removed_when_the_directory_is_opened() {
+        let temporary = tempfile::tempdir().unwrap();
+        let data = made_for_two(temporary.path());
+        let successor = data.successor(3).unwrap();
+        (0..3).for_each(|shard| drop(successor.shard(ShardId(shard)).unwrap()));
+        fs::write(temporary.path().join("shard-002.1/segment"), "something").unwrap();
+        drop((successor, data));
+        assert_eq!(shards_in(temporary.path()).len(), 5);
+        let data = open(temporary.path()).unwrap();
+        assert_eq!(
+            (data.shards, shards_in(temporary.path())),
+            (2, vec!["shard-000".into(), "shard-001".into()])
+        );
+    }
+
+    /// A crash between replacing the file and removing the old journals, and none.
+    #[test]
+    fn a_successor_takes_the_place_of_the_journals_before_it() {
+        let temporary = tempfile::tempdir().unwrap();
+        let path = temporary.path();
+        let mut data = made_for_two(path);
+        let key = data.hash_key;
+        for (shards, left) in [(1, vec!["shard-000.1"]), (2, vec!["shard-000.2", "shard-001.2"])] {
+            let successor = data.successor(shards).unwrap();
+            (0..shards).for_each(|shard| drop(successor.shard(ShardId(shard)).unwrap()));
+            data.succeed(successor).unwrap();
+            assert_eq!(
+                (data.shards, shards_in(path)),
+                (shards, left.iter().map(|name| (*name).into()).collect())
+            );
+        }
+        drop(data);
+        // Their removal had not come to all of them; and something that nobody here has made is left alone.
+        for name in ["shard-000", "shard-000.1", "shard-1", "shard-000.02", "shard-000.old"] {
+            fs::create_dir(path.join(name)).unwrap();
+        }
+        let data = open_or_create(path, Some(2), 8).unwrap();
+        assert_eq!((data.hash_key, data.was_begun), (key, true));
+        let left = ["shard-000.02", "shard-000.2", "shard-000.old", "shard-001.2", "shard-1"];
+        assert_eq!(shards_in(path), left);
+    }
+
+    #[test]
+    fn nothing_is_removed_where_journals_of_the_generation_are_missing() {
+        let temporary = tempfile::tempdir().unwrap();
+        let mut data = made_for_two(temporary.path());
+        let old_meta = fs::read(temporary.path().join(META)).unwrap();
+        let successor = data.successor(1).unwrap();
+        drop(successor.shard(ShardId(0)).unwrap());
+        data.succeed(successor).unwrap();
+        drop(data);
+        fs::write(temporary.path().join(META), old_meta).unwrap();
+        drop(open(temporary.path()).unwrap());
+        assert_eq!(shards_in(temporary.path()), ["shard-000.1"]);
+    }
+
+    #[test]
+    fn a_directory_that_is_not_there_is_not_made_by_opening_it() {
+        let temporary = tempfile::tempdir().unwrap();
+        for path in [temporary.path().join("nothing"), temporary.path().to_owned()] {
+            let error = open(&path).unwrap_err();
+            assert_eq!(error.problem, Problem::DataDirectoryMissing);
+            assert!(error.cure().contains("--data"));
+        }
+        assert_eq!(fs::read_dir(temporary.path()).unwrap().count(), 0);
     }
 
     #[test]

@@ -63,6 +63,8 @@ pub enum Problem {
     OtherDirectory,
     /// The journal was begun once, and there is nothing of it.
     JournalMissing,
+    /// There is no data directory.
+    DataDirectoryMissing,
     /// There are journals, but not the file that says how many shards and which hash key they belong to.
     MetaMissing,
     /// A setting is outside of its bounds.
@@ -169,8 +171,9 @@ impl JournalError {
                 "start the newer version of ironpost that wrote it".to_owned()
             }
             Problem::Version { .. } => "start the older version of ironpost that wrote it".to_owned(),
-            Problem::ShardCount { recorded, .. } => format!(
-                "start with --shards {recorded} (`ironpost journal reshard N`, which changes the number, is not yet available)"
+            Problem::ShardCount { recorded, requested } => format!(
+                "start with --shards {recorded}, or change the number first, while nothing runs on it: `ironpost journal \
+                 reshard {requested} --data {object}`"
             ),
             Problem::Shard { .. } => {
                 "put the shard directories back under their own names: `shard-NNN` belongs to shard NNN".to_owned()
@@ -182,6 +185,9 @@ impl JournalError {
                 "bring its segments back to {object} (is a file system not mounted?), or restore the data directory from a \
                  backup"
             ),
+            Problem::DataDirectoryMissing => {
+                "name the data directory of the broker with --data, or its configuration with --config".to_owned()
+            }
             Problem::MetaMissing => format!(
                 "restore {object} from a backup of the data directory; without it nobody knows which shard a session is in"
             ),
@@ -228,6 +234,7 @@ impl fmt::Display for JournalError {
             Problem::JournalMissing => {
                 write!(formatter, ": the journal that was here is gone, with everything in it")
             }
+            Problem::DataDirectoryMissing => write!(formatter, ": it is not the data directory of a broker"),
             Problem::MetaMissing => write!(formatter, ": it is missing, but there are journals beside it"),
             Problem::Setting { bounds } => write!(formatter, ": {bounds}"),
             Problem::TooManySegments { found } => {

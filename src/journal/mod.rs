@@ -13,6 +13,7 @@
 //! - `recover`, `inventory`, `scan`, `tail`: opening, torn tail versus corruption
 //! - `replay`: all that is needed, in order, at start
 //! - `verify`, `evidence`: whether everything is there, and what is if not
+//! - `offline`: for commands that write one while no broker runs
 //! - `directory`: the data directory above the shards, with its `meta` file
 //!
 //! # Shape
@@ -111,6 +112,7 @@ mod flight;
 mod format;
 mod inventory;
 mod kept;
+mod offline;
 mod pool;
 mod reader;
 mod reclaim;
@@ -126,6 +128,7 @@ mod writer;
 
 pub use error::{JournalError, Problem};
 pub use evidence::{Evidence, Evident, Flaw, Lost};
+pub use offline::record_bytes;
 pub use pool::{GrowRequest, Grown};
 pub use recover::open;
 pub use replay::Replayed;

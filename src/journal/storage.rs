@@ -165,7 +165,7 @@ impl Directory {
     ///
     /// Asked before a file is made, because a journal on a full disk tries that once a second: to find out by writing
     /// would cost the disk a segment's bytes each time, and take the last room from everybody else while it lasts.
-    fn room(&self) -> io::Result<Option<u64>> {
+    pub(super) fn room(&self) -> io::Result<Option<u64>> {
         // SAFETY: `statvfs` is plain old data for which all zeros is a value; `fstatvfs` writes to that one valid object.
         let (result, status) = unsafe {
             let mut status: libc::statvfs = std::mem::zeroed();

@@ -37,7 +37,8 @@ mod serve;
 pub mod shard;
 pub mod signal;
 
-pub use serve::{ServeError, serve};
+pub use serve::{ServeError, serve, settle};
+pub(crate) use serve::{once_unlocked, random};
 pub use shard::{Fatal, Parts, Recovered, Shard, State};
 
 #[cfg(test)]

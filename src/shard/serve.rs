@@ -30,6 +30,7 @@ use super::pin;
 use super::shard::{Parts, Recovered, Shard, State};
 use crate::config::{Config, ReactorChoice};
 use crate::ids::ShardId;
+use crate::journal::directory::DataDirectory;
 use crate::journal::storage::Directory;
 use crate::journal::{self, GrowRequest, Grown, JournalError};
 use crate::limits::{LOCK_RETRY_MS, LOCK_WAIT_MS};
@@ -37,6 +38,9 @@ use crate::reactor::{self, Backend, Doorbell, Probe, Reactor, Socket};
 
 /// Of the time for draining, the part that is left for the last sync.
 const STOP_SHARE: u32 = 10;
+
+/// How long a broker without clients may take to stop: what is left is routed and synced, however slow the disk is.
+const SETTLE_MS: u32 = 300_000;
 
 /// Why the broker does not run (any more). Its text says what to do.
 #[derive(Debug)]
@@ -135,10 +139,9 @@ struct Seat {
 
 /// Runs the broker until it is told to stop. Blocks.
 pub fn serve(config: &Config) -> Result<(), ServeError> {
-    let system = |what| move |error| ServeError::System { what, error };
     let descriptors = reactor::prepare_process().map_err(system("raise the limit of open files"))?;
     let open = || journal::directory::open_or_create(&config.data, config.shards, random());
-    let mut data = once_unlocked(open, sleep)?;
+    let mut data = once_unlocked(open)?;
     let backend = choose_backend(config.reactor);
     tracing::info!(
         event = "starting",
@@ -151,6 +154,39 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
     );
     let (reports, received) = mpsc::channel();
     watch_signals(reports.clone()).map_err(system("watch for signals"))?;
+    let mut watch = launch(config, &data, backend.backend, reports, received)?;
+    if watch.until(State::Serving, None)? == Waited::Reached {
+        data.begun()?;
+        open_listeners(&config.listen, &watch.controls)?;
+        watch.until_signal()?;
+    }
+    watch.stop(config.drain_ms)
+}
+
+/// Runs the broker without clients, until everything that it had accepted is where it belongs. Blocks; a signal ends the
+/// process.
+pub fn settle(config: &Config, data: &mut DataDirectory) -> Result<(), ServeError> {
+    reactor::prepare_process().map_err(system("raise the limit of open files"))?;
+    let backend = choose_backend(config.reactor);
+    let (reports, received) = mpsc::channel();
+    let mut watch = launch(config, data, backend.backend, reports, received)?;
+    watch.until(State::Serving, None)?;
+    data.begun()?;
+    watch.stop(SETTLE_MS)
+}
+
+fn system(what: &'static str) -> impl Fn(io::Error) -> ServeError {
+    move |error| ServeError::System { what, error }
+}
+
+/// Starts a thread for each shard.
+fn launch(
+    config: &Config,
+    data: &DataDirectory,
+    backend: Backend,
+    reports: Sender<Report>,
+    received: Receiver<Report>,
+) -> Result<Watch, ServeError> {
     let controls: Vec<Arc<Control>> = (0..data.shards).map(|_| Arc::default()).collect();
     let growth = start_growth(controls.clone()).map_err(system("start a thread"))?;
     let processors = pin::allowed().unwrap_or_default();
@@ -161,7 +197,7 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
             mesh,
             hash_key: data.hash_key,
             was_begun: data.was_begun,
-            backend: backend.backend,
+            backend,
             processor: processors.get(index % processors.len().max(1)).copied(),
             config: config.clone(),
             control: control.clone(),
@@ -171,18 +207,16 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
         let name = format!("shard-{index}");
         thread::Builder::new().name(name).spawn(|| sit(seat)).map_err(system("start a thread"))?;
     }
-    let mut watch = Watch { received, controls, states: vec![State::Starting; data.shards.into()] };
-    if watch.until(State::Serving, None)? == Waited::Reached {
-        data.begun()?;
-        open_listeners(&config.listen, &watch.controls)?;
-        watch.until_signal()?;
-    }
-    watch.stop(config.drain_ms)
+    Ok(Watch { received, _reports: reports, controls, states: vec![State::Starting; data.shards.into()] })
 }
 
 /// Opens something that is locked. The kernel releases the locks of a process that was killed one after the other,
 /// while it takes it apart, and whoever starts it again may be faster than that.
-fn once_unlocked<T>(
+pub(crate) fn once_unlocked<T>(open: impl FnMut() -> Result<T, JournalError>) -> Result<T, JournalError> {
+    once_unlocked_waiting(open, sleep)
+}
+
+fn once_unlocked_waiting<T>(
     mut open: impl FnMut() -> Result<T, JournalError>,
     mut wait: impl FnMut(Duration),
 ) -> Result<T, JournalError> {
@@ -208,6 +242,8 @@ fn choose_backend(choice: ReactorChoice) -> Probe {
 /// What the shards have reported.
 struct Watch {
     received: Receiver<Report>,
+    /// So that there is always somebody who could report.
+    _reports: Sender<Report>,
     controls: Vec<Arc<Control>>,
     states: Vec<State>,
 }
@@ -247,7 +283,7 @@ impl Watch {
         let report = match report {
             Ok(report) => report,
             Err(RecvTimeoutError::Timeout) => return Ok(None),
-            Err(RecvTimeoutError::Disconnected) => unreachable!("the thread for signals never ends"),
+            Err(RecvTimeoutError::Disconnected) => unreachable!("one sender is kept here"),
         };
         match &report {
             Report::Recovered(shard, recovered, time) => {
@@ -309,13 +345,12 @@ fn open_listeners(addresses: &[SocketAddr], controls: &[Arc<Control>]) -> Result
     let mut sockets = vec![Vec::new(); controls.len()];
     let mut bound = Vec::new();
     for address in addresses {
-        let first =
-            reactor::listen(*address).map_err(|error| ServeError::System { what: "listen", error })?;
-        let failed = |error| ServeError::System { what: "share a listening socket", error };
-        bound.push(reactor::local_address(first).map_err(failed)?);
+        let first = reactor::listen(*address).map_err(system("listen"))?;
+        let failed = system("share a listening socket");
+        bound.push(reactor::local_address(first).map_err(&failed)?);
         sockets[0].push(first);
         for others in &mut sockets[1..] {
-            others.push(reactor::duplicate(first).map_err(failed)?);
+            others.push(reactor::duplicate(first).map_err(&failed)?);
         }
     }
     for (control, sockets) in controls.iter().zip(sockets) {
@@ -362,8 +397,8 @@ fn run(seat: Seat) -> Result<(), ServeError> {
     } = seat;
     let id = mesh.me();
     // Before the thread is pinned: a reactor may start a companion thread, which inherits the affinity.
-    let reactor = reactor::open(backend, reactor::Settings::default())
-        .map_err(|error| ServeError::System { what: "set up the reactor", error })?;
+    let reactor =
+        reactor::open(backend, reactor::Settings::default()).map_err(system("set up the reactor"))?;
     let first = control.doorbell.set(reactor.doorbell());
     assert!(first.is_ok(), "a shard has one reactor");
     if let Some(Err(error)) = processor.map(pin::pin) {
@@ -372,7 +407,7 @@ fn run(seat: Seat) -> Result<(), ServeError> {
     let options = journal::Options { was_begun, ..journal::Options::new(id, shards, hash_key) };
     let begun = clock();
     let open = || journal::open(storage.clone(), options.clone(), random(), reactor.now());
-    let journal = once_unlocked(open, sleep)?;
+    let journal = once_unlocked(open)?;
     let placement = config.placement(shards, hash_key);
     let settings = config.broker_settings(placement, hash_key);
     let mut name_key = [0; 16];
@@ -445,7 +480,7 @@ fn sleep(time: Duration) {
 }
 
 /// Sixty-four bits that nobody can foresee.
-fn random() -> u64 {
+pub(crate) fn random() -> u64 {
     use std::hash::{BuildHasher, RandomState};
     // Its keys come from the operating system, and the hash of nothing is a function of them.
     RandomState::new().hash_one(())
@@ -465,7 +500,7 @@ mod tests {
         let next = world.directory("data");
         let open = || next.lock().map_err(|error| JournalError::kernel("lock", "data", &error));
         let mut waits = 0;
-        let opened = once_unlocked(open, |_| {
+        let opened = once_unlocked_waiting(open, |_| {
             waits += 1;
             if waits == 3 {
                 killed = None;
@@ -482,7 +517,7 @@ mod tests {
         let next = world.directory("data");
         let open = || next.lock().map_err(|error| JournalError::kernel("lock", "data", &error));
         let mut waited = Duration::ZERO;
-        let opened = once_unlocked(open, |time| {
+        let opened = once_unlocked_waiting(open, |time| {
             assert_eq!(time, Duration::from_millis(LOCK_RETRY_MS));
             waited += time;
         });

@@ -100,6 +100,26 @@ fn exactly_once_holds_wherever_publisher_owner_and_subscriber_are() {
     }
 }
 
+/// Else a process that stops in an orderly way leaves messages that only a start with the same shards can place.
+#[test]
+fn a_shard_has_drained_only_when_what_it_accepted_is_routed() {
+    let mut shards = Shards::new(2);
+    let topic = shards.topic_of(1);
+    shards.0[1].connect(1, "subscriber", true, 1_000);
+    shards.0[1].subscribe(1, "a/#", 2);
+    shards.settle();
+    shards.0[0].connect(2, "publisher", true, 1_000);
+    shards.settle();
+    shards.0[0].publish(2, &topic, QoS::ExactlyOnce, 7, "accepted");
+    shards.0[0].handle(Input::Drain);
+    shards.0[0].settle();
+    let broker = &shards.0[0].broker;
+    assert_eq!(broker.connections.len(), 0);
+    assert!(!broker.drained(), "the owner of the topic does not have it yet");
+    shards.settle();
+    assert!(shards.0[0].broker.drained());
+}
+
 /// The publisher's home is ready, and routes again, before the topic's owner has heard from the subscriber's home.
 #[test]
 fn a_message_routed_again_waits_until_its_owner_knows_every_recipient() {

@@ -1,7 +1,8 @@
-//! `ironpost journal`: the data of a broker that is stopped, looked at from outside.
+//! `ironpost journal`: the data of a broker that is stopped.
 //!
 //! Decides what is printed. What is in a journal, and what is wrong with it, is `journal`'s to say.
 
+mod reshard;
 mod verify;
 
 use std::path::Path;
@@ -15,12 +16,18 @@ use crate::journal::{JournalError, Options};
 pub(super) enum Command {
     /// Say whether every block and record is as it was written, and where not. Changes nothing.
     Verify(verify::Arguments),
+    /// Give a stopped data directory another number of shards.
+    ///
+    /// Everything that it holds goes into new journals. It can be interrupted at any point, and done again: the data
+    /// directory has the old number of shards until the new journals are on disk as a whole.
+    Reshard(reshard::Arguments),
 }
 
 /// Runs one of them.
 pub(super) fn run(command: &Command) -> Result<(), Failure> {
     match command {
         Command::Verify(arguments) => verify::run(arguments),
+        Command::Reshard(arguments) => reshard::run(arguments),
     }
 }
 

@@ -13,6 +13,7 @@ mod client;
 mod digest;
 mod look;
 mod random;
+mod reshard;
 mod run;
 
 use super::*;

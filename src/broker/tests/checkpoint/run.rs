@@ -39,11 +39,52 @@ impl Run {
         let bench = |shard| Bench::of_shard(settings.clone(), ShardId(shard));
         let shards: Vec<Bench> = (0..count).map(bench).collect();
         let clients = (0..6).map(|number| Client::new(number, number % shards.len())).collect();
+        Run::of(shards, clients, random, seed)
+    }
+
+    fn of(shards: Vec<Bench>, clients: Vec<Client>, random: Random, seed: u64) -> Run {
         let looks = shards.iter().map(|_| None).collect();
         let marks = BTreeMap::new();
         let mut run = Run { seed, random, shards, clients, looks, marks, published: 0, compared: 0 };
         run.become_ready();
         run
+    }
+
+    /// With these shards, where each client is at home as the placement says.
+    pub(super) fn go_on(shards: Vec<Bench>, seed: u64) -> Run {
+        let placement = shards[0].broker.settings.placement.clone();
+        let client = |number| {
+            let mut client = Client::new(number, 0);
+            client.home = placement.home(&client.name).index();
+            client
+        };
+        Run::of(shards, (0..6).map(client).collect(), Random(seed), seed)
+    }
+
+    /// The process dies once more, and comes back without clients until all that it has accepted is routed.
+    pub(super) fn settled(mut self) -> Vec<Bench> {
+        self.crash();
+        for _ in 0..1_000 {
+            self.shards.iter_mut().for_each(Bench::settle);
+            let mut said = false;
+            for from in 0..self.shards.len() {
+                let origin = ShardId(u16::try_from(from).expect("few"));
+                for (to, message) in std::mem::take(&mut self.shards[from].world.mesh) {
+                    said = true;
+                    self.shards[to.index()].handle(Input::Mesh { from: origin, message });
+                }
+            }
+            let is_settled =
+                |bench: &Bench| bench.broker.origins.all_routed() && bench.broker.departing.is_empty();
+            if !said && self.shards.iter().all(is_settled) {
+                return self.shards;
+            }
+            if !said {
+                // Something waits for `hold`.
+                self.shards.iter_mut().for_each(|shard| shard.wait_ms(50));
+            }
+        }
+        panic!("seed {}: something is never routed", self.seed);
     }
 
     pub(super) fn go(&mut self, steps: u32) {

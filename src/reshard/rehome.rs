@@ -1,0 +1,388 @@
+//! What one old shard holds, record by record, into the shards where it is at home from now on.
+//!
+//! The broker itself says what is live: its replay of the old journal ends with the exact set of records that matter
+//! and their facts (`live`), the same that a checkpoint would write down. Each of them is read back in order and becomes
+//! what says the same of the new shards:
+//!
+//! - a session, its subscriptions, will, gap and packet ids go to the home of its account, under a new key;
+//! - a message becomes one record per shard where somebody still has to get it, with those recipients. All entries of a
+//!   session come from one old shard, in the order of its records, so its queue keeps its order;
+//! - a retained message goes to the owner of its topic;
+//! - a QoS 2 message that is routed, and whose packet id is not free, leaves that packet id, noted as routed.
+//!
+//! Not carried: what is dead, what belongs to sessions that are over, and keys of QoS 2 messages. A key says that *this
+//! shard* has its copies. Where two shards become one, of which only one had them, or one becomes two, there is no such
+//! answer; so every message has to be routed to its end before (`Totals::unrouted` is 0), and then no key matters.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::broker::Broker;
+use crate::broker::effect::{Effect, Effects};
+use crate::broker::input::Input;
+use crate::broker::settings::Settings;
+use crate::ids::{ConnectionId, Lsn, SessionKey, ShardId};
+use crate::journal::{Journal, JournalError, Storage};
+use crate::live::{self, Facts};
+use crate::placement::Placement;
+use crate::record::{Body, Recipient, Recipients, Record};
+use crate::time::Now;
+use crate::wire::QoS;
+
+/// An old journal.
+pub trait Source {
+    /// Every record that is needed, in order. Once.
+    fn replay(&mut self, apply: &mut dyn FnMut(Lsn, Record<'_>, Facts<'_>)) -> Result<(), JournalError>;
+
+    /// One of them again.
+    fn read(&mut self, lsn: Lsn, apply: &mut dyn FnMut(Record<'_>)) -> Result<(), JournalError>;
+}
+
+impl<S: Storage> Source for Journal<S> {
+    fn replay(&mut self, apply: &mut dyn FnMut(Lsn, Record<'_>, Facts<'_>)) -> Result<(), JournalError> {
+        if self.last_lsn().is_some() {
+            Journal::replay(self, apply)?;
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, lsn: Lsn, apply: &mut dyn FnMut(Record<'_>)) -> Result<(), JournalError> {
+        Journal::read(self, lsn, apply)
+    }
+}
+
+/// The new journals.
+pub trait Sink {
+    /// Append to the journal of that shard; the record's number there.
+    fn append(&mut self, shard: ShardId, record: &Record<'_>) -> Result<Lsn, JournalError>;
+}
+
+/// What a new shard has got.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Totals {
+    /// Sessions that are not over.
+    pub sessions: u64,
+    /// Entries in all their queues.
+    pub queued: u64,
+    /// Retained messages.
+    pub retained: u64,
+}
+
+/// Re-homes old shards, one after the other.
+#[derive(Debug)]
+pub struct Rehoming {
+    to: Placement,
+    /// By new shard.
+    keys: Vec<SessionKey>,
+    totals: Vec<Totals>,
+    unrouted: u64,
+}
+
+impl Rehoming {
+    /// To shards with nothing in them yet.
+    pub fn new(to: Placement) -> Rehoming {
+        let shards = usize::from(to.shards());
+        Rehoming {
+            to,
+            keys: vec![SessionKey(0); shards],
+            totals: vec![Totals::default(); shards],
+            unrouted: 0,
+        }
+    }
+
+    /// What each new shard has got so far.
+    pub fn totals(&self) -> &[Totals] {
+        &self.totals
+    }
+
+    /// Messages that were still to be routed. Nothing else is lost, but these are: what was made must not be used.
+    pub fn unrouted(&self) -> u64 {
+        self.unrouted
+    }
+
+    /// One old shard: `settings` are those of its broker.
+    pub fn shard(
+        &mut self,
+        settings: Settings,
+        shard: ShardId,
+        source: &mut impl Source,
+        sink: &mut impl Sink,
+    ) -> Result<(), JournalError> {
+        let mut broker = Broker::new(settings, shard);
+        let mut homes = BTreeMap::new();
+        let mut ended = BTreeSet::new();
+        // Records that speak of the body of another.
+        let mut users = Vec::new();
+        source.replay(&mut |lsn, record, facts| {
+            match record {
+                Record::Session { key, account, client_id, .. } => {
+                    let name = if account.is_empty() { client_id } else { account };
+                    homes.insert(key, self.to.home(name));
+                }
+                Record::SessionEnded { key, .. } => {
+                    ended.insert(key);
+                }
+                Record::Deliver { .. } | Record::Retained { .. } | Record::Sent { .. } => users.push(lsn),
+                _ => {}
+            }
+            broker.handle(Now::default(), Input::Replay { lsn, record, facts }, &mut NoEffects);
+        })?;
+        let live = broker.live();
+        let mut old = Old { homes, ended, ..Old::default() };
+        for lsn in users.into_iter().filter(|lsn| live.contains(*lsn)) {
+            old.note_user(lsn, source, &self.to)?;
+        }
+        for (number, bits) in live.chunks_from(0) {
+            for lsn in live::lsns(number, bits) {
+                let mut result = Ok(());
+                source.read(lsn, &mut |record| {
+                    result = self.record(&mut old, (lsn, &record, live.facts(lsn)), sink);
+                })?;
+                result?;
+            }
+        }
+        Ok(())
+    }
+
+    fn record(
+        &mut self,
+        old: &mut Old,
+        (lsn, record, facts): (Lsn, &Record<'_>, Facts<'_>),
+        sink: &mut impl Sink,
+    ) -> Result<(), JournalError> {
+        match *record {
+            Record::Message { ref body, recipients, .. } => {
+                self.message(old, lsn, body, recipients, facts, sink)
+            }
+            Record::Inbound { key, packet_id, ref body } => {
+                self.unrouted += u64::from(!facts.routed);
+                if !facts.released
+                    && let Some((home, key)) = self.session(old, key)
+                {
+                    let inbound = sink.append(home, &Record::Inbound { key, packet_id, body: *body })?;
+                    sink.append(home, &Record::Routed { inbound })?;
+                }
+                self.message(old, lsn, body, Recipients::EMPTY, facts, sink)
+            }
+            Record::Deliver { message, recipients } => {
+                for (home, list) in self.list(old, recipients, facts) {
+                    let body = old.body(message, home);
+                    let record = Record::Deliver { message: body, recipients: (&*list.recipients).into() };
+                    let new = sink.append(home, &record)?;
+                    old.note_list(lsn, &list, home, new);
+                }
+                Ok(())
+            }
+            Record::DeliveryBegun { list, place, packet_id } => {
+                if let Some((home, list, place)) = old.lists.get(&(list, place)).copied() {
+                    sink.append(home, &Record::DeliveryBegun { list, place, packet_id })?;
+                }
+                Ok(())
+            }
+            Record::Retained { message } => {
+                let home = old.owners[&lsn];
+                self.totals[home.index()].retained += 1;
+                sink.append(home, &Record::Retained { message: old.body(message, home) })?;
+                Ok(())
+            }
+            _ => self.of_session(old, record, sink),
+        }
+    }
+
+    /// A record of nothing but a session.
+    fn of_session(
+        &mut self,
+        old: &mut Old,
+        record: &Record<'_>,
+        sink: &mut impl Sink,
+    ) -> Result<(), JournalError> {
+        let mut mapped = *record;
+        let key = match &mut mapped {
+            Record::Session { key, .. }
+            | Record::Disconnected { key, .. }
+            | Record::WillGone { key }
+            | Record::SessionEnded { key, .. }
+            | Record::Subscribed { key, .. }
+            | Record::Unsubscribed { key, .. }
+            | Record::Sent { key, .. }
+            | Record::Received { key, .. }
+            | Record::Gap { key, .. } => key,
+            other => unreachable!("{other:?} is never live"),
+        };
+        let Some((home, new)) = self.session(old, *key) else { return Ok(()) };
+        let old_key = std::mem::replace(key, new);
+        match &mut mapped {
+            Record::Session { .. } => {
+                self.totals[home.index()].sessions += u64::from(old.named.insert(old_key));
+            }
+            Record::SessionEnded { .. } => {
+                self.totals[home.index()].sessions -= u64::from(old.named.remove(&old_key));
+            }
+            Record::Sent { message, .. } => *message = old.body(*message, home),
+            _ => {}
+        }
+        sink.append(home, &mapped)?;
+        Ok(())
+    }
+
+    /// A body, where somebody has to get it, and where something speaks of it later.
+    fn message(
+        &mut self,
+        old: &mut Old,
+        lsn: Lsn,
+        body: &Body<'_>,
+        recipients: Recipients<'_>,
+        facts: Facts<'_>,
+        sink: &mut impl Sink,
+    ) -> Result<(), JournalError> {
+        let mut lists = self.list(old, recipients, facts);
+        let needed: Vec<ShardId> = old.needed_of(lsn).collect();
+        for home in needed {
+            let _ = lists.entry(home).or_default();
+        }
+        for (home, list) in lists {
+            let recipients = (&*list.recipients).into();
+            let new = sink.append(home, &Record::Message { body: *body, origin: None, recipients })?;
+            old.note_list(lsn, &list, home, new);
+            if old.needed.contains(&(lsn, home)) {
+                old.bodies.insert((lsn, home), new);
+            }
+        }
+        Ok(())
+    }
+
+    /// Those who still have to get something, by their new home.
+    fn list(
+        &mut self,
+        old: &mut Old,
+        recipients: Recipients<'_>,
+        facts: Facts<'_>,
+    ) -> BTreeMap<ShardId, List> {
+        let mut lists: BTreeMap<ShardId, List> = BTreeMap::new();
+        let mut all = recipients.iter().peekable();
+        let mut place = 0;
+        while let Some(first) = all.next() {
+            let is_gone =
+                facts.gone.is_some_and(|gone| gone.contains(place)) || old.ended.contains(&first.session);
+            let session = if is_gone { None } else { self.session(old, first.session) };
+            let list = session.map(|(home, key)| (home, lists.entry(home).or_default(), key));
+            let more = std::iter::from_fn(|| all.next_if(|next| next.more));
+            match list {
+                Some((home, list, session)) => {
+                    if first.qos == QoS::ExactlyOnce {
+                        list.exactly_once.push((place, list.entries));
+                    }
+                    list.entries += 1;
+                    list.recipients.push(Recipient { session, ..first });
+                    list.recipients.extend(more.map(|more| Recipient { session, ..more }));
+                    self.totals[home.index()].queued += 1;
+                }
+                None => more.for_each(drop),
+            }
+            place += 1;
+        }
+        lists
+    }
+
+    /// Where a session is at home, and its key there; none if it was over before the records that speak of it.
+    fn session(&mut self, old: &mut Old, key: SessionKey) -> Option<(ShardId, SessionKey)> {
+        let home = *old.homes.get(&key)?;
+        let next = &mut self.keys[home.index()];
+        let new = old.keys.entry(key).or_insert_with(|| {
+            next.0 += 1;
+            *next
+        });
+        Some((home, *new))
+    }
+}
+
+/// The recipients of a message in one new shard.
+#[derive(Debug, Default)]
+struct List {
+    recipients: Vec<Recipient>,
+    /// Those without `more`.
+    entries: u32,
+    /// At QoS 2: the old place and the new one.
+    exactly_once: Vec<(u32, u32)>,
+}
+
+/// What is known of the old shard. All of it goes with it.
+#[derive(Debug, Default)]
+struct Old {
+    homes: BTreeMap<SessionKey, ShardId>,
+    /// Sessions that are over: what was listed for them behind their end is for nobody.
+    ended: BTreeSet<SessionKey>,
+    /// The new ones.
+    keys: BTreeMap<SessionKey, SessionKey>,
+    /// Sessions whose own record was carried, and that are not over.
+    named: BTreeSet<SessionKey>,
+    /// Where something other than its own list needs the body of a record.
+    needed: BTreeSet<(Lsn, ShardId)>,
+    /// Which record has it there.
+    bodies: BTreeMap<(Lsn, ShardId), Lsn>,
+    /// Who owns the topic that a `Retained` record speaks of.
+    owners: BTreeMap<Lsn, ShardId>,
+    /// Entries at QoS 2 by the old list and place: the new ones.
+    lists: BTreeMap<(Lsn, u32), (ShardId, Lsn, u32)>,
+}
+
+impl Old {
+    /// A record speaks of the body of another: where that will be needed.
+    fn note_user(&mut self, lsn: Lsn, source: &mut impl Source, to: &Placement) -> Result<(), JournalError> {
+        let mut retained = None;
+        source.read(lsn, &mut |record| match record {
+            Record::Deliver { message, recipients } => {
+                let homes = recipients.iter().filter_map(|recipient| self.homes.get(&recipient.session));
+                self.needed.extend(homes.map(|home| (message, *home)));
+            }
+            Record::Sent { key, message, .. } => {
+                self.needed.extend(self.homes.get(&key).map(|home| (message, *home)));
+            }
+            Record::Retained { message } => retained = Some(message),
+            other => unreachable!("{other:?} has a body of its own, or none"),
+        })?;
+        let Some(message) = retained else { return Ok(()) };
+        source.read(message, &mut |record| {
+            let (Record::Message { body, .. } | Record::Inbound { body, .. }) = record else {
+                unreachable!("a live `Retained` was replayed, and so names a body")
+            };
+            let owner = to.owner(body.topic);
+            self.needed.insert((message, owner));
+            self.owners.insert(lsn, owner);
+        })
+    }
+
+    fn needed_of(&self, lsn: Lsn) -> impl Iterator<Item = ShardId> {
+        self.needed.range((lsn, ShardId(0))..=(lsn, ShardId(u16::MAX))).map(|(_, shard)| *shard)
+    }
+
+    fn body(&self, message: Lsn, home: ShardId) -> Lsn {
+        *self.bodies.get(&(message, home)).expect("what a live record speaks of is live, and comes before it")
+    }
+
+    fn note_list(&mut self, old: Lsn, list: &List, home: ShardId, new: Lsn) {
+        for (place, new_place) in &list.exactly_once {
+            self.lists.insert((old, *place), (home, new, *new_place));
+        }
+    }
+}
+
+/// Replay may say that something does not fit; nothing else is there to be done.
+pub(super) struct NoEffects;
+
+impl Effects for NoEffects {
+    fn perform(&mut self, effect: Effect<'_>) {
+        assert!(matches!(effect, Effect::Log(_)), "replay acts on nothing: {effect:?}");
+    }
+
+    fn room(&self, _: ConnectionId) -> usize {
+        0
+    }
+
+    fn mesh_room(&self, _: ShardId) -> bool {
+        false
+    }
+
+    fn mesh_deliver_room(&self, _: ShardId) -> bool {
+        false
+    }
+}
