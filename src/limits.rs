@@ -110,8 +110,9 @@ pub const QUEUE_MESSAGES_DEFAULT: u32 = 100_000;
 /// Default of bytes queued for one session, counted as topic + properties + payload. Beyond: as above.
 pub const QUEUE_BYTES_DEFAULT: u64 = 64 << 20;
 
-/// Default of entries in all queues of a shard together. An entry and its share of the message's head are about 250 bytes
-/// that stay in memory however large the disk is: 4 GiB per shard. Beyond: as with one session's full queue.
+/// Default of entries in all queues of a shard together. One of a session that is away, or far behind, takes 32 bytes of
+/// memory however large the disk is; one that is about to be sent has its message's head as well, some 250: 0.5 to 4 GiB
+/// per shard. Beyond: as with one session's full queue.
 pub const QUEUED_MESSAGES_DEFAULT: u64 = 1 << 24;
 
 /// Default of message bodies kept in memory per shard. Beyond it, what is on disk is dropped and read back when it is

@@ -396,3 +396,71 @@ fn numbers(body: &[u8]) -> Option<impl Iterator<Item = Lsn>> {
     let (words, rest) = body.as_chunks();
     rest.is_empty().then(|| words.iter().map(|word| Lsn(u64::from_le_bytes(*word))))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::decode;
+    use super::*;
+
+    fn read(frames: &[u8]) -> Image {
+        let mut image: Option<Image> = None;
+        let mut rest = frames;
+        while !rest.is_empty() {
+            let (frame, extent) = decode::frame(rest).expect("whole frames");
+            match Image::step(image.as_mut(), 1, frame.lsn, frame.kind, frame.body) {
+                Step::Begins(begun) => image = Some(*begun),
+                Step::Added => {}
+                Step::Foreign => panic!("a frame of type {} where none belongs", frame.kind),
+            }
+            rest = &rest[extent..];
+        }
+        image.filter(|image| image.needed.is_some()).expect("it has its end")
+    }
+
+    /// Records die, and recipients go, between any two blocks. What is live in the end is in it, and of those that are in
+    /// it, nobody who was gone when it was begun is forgotten.
+    #[test]
+    fn a_checkpoint_written_while_the_shard_goes_on_is_never_ahead_and_forgets_nobody() {
+        const RECORDS: u64 = 3_000;
+        let mut live = LiveSet::default();
+        for lsn in 1..=RECORDS {
+            live.add_listed(Lsn(lsn), 100, 3);
+            if lsn % 2 == 0 {
+                live.recipient_gone(Lsn(lsn), 0);
+            }
+        }
+        let head = Head {
+            last_lsn: Lsn(RECORDS),
+            next_block: 7,
+            previous_crc: 8,
+            sequence: 9,
+            offset: 4_096,
+            session_key_max: SessionKey(10),
+        };
+        let mut encoder = Encoder::new(head, Vec::new());
+        let (mut frames, mut blocks, mut newest) = (Vec::new(), 0, RECORDS);
+        while !encoder.is_done() {
+            encoder.block(&live, Lsn(newest), FRAME_MAX, &mut frames);
+            blocks += 1;
+            for lsn in (1 + blocks * 37 % 11..=RECORDS).step_by(11) {
+                newest += 1;
+                let gone = live.facts(Lsn(lsn)).gone.cloned().unwrap_or_default();
+                if let Some(place) = (0..3).find(|place| live.contains(Lsn(lsn)) && !gone.contains(*place)) {
+                    live.recipient_gone(Lsn(lsn), place);
+                }
+            }
+        }
+        assert!(blocks > 10, "{blocks} blocks");
+        let image = read(&frames);
+        assert_eq!(image.head, head);
+        let mut died = 0;
+        for lsn in 1..=RECORDS {
+            assert!(image.wants(Lsn(lsn)) || !live.contains(Lsn(lsn)), "record {lsn} is live");
+            died += u64::from(!live.contains(Lsn(lsn)));
+            if image.wants(Lsn(lsn)) && lsn % 2 == 0 {
+                assert!(image.facts(Lsn(lsn)).gone.is_some_and(|gone| gone.contains(0)), "record {lsn}");
+            }
+        }
+        assert!(died > RECORDS / 10, "{died} records died meanwhile");
+    }
+}
