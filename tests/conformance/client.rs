@@ -20,6 +20,8 @@ pub struct Client {
     next_id: u16,
     /// Publishes that came while something else was waited for.
     early: VecDeque<Publish>,
+    /// The connection may end in the middle of a packet.
+    may_be_cut: bool,
     /// Properties of the CONNACK.
     pub connack: Properties,
     /// Session present flag of the CONNACK.
@@ -39,7 +41,8 @@ impl Client {
         stream.set_nodelay(true).expect("a socket option");
         stream.set_read_timeout(Some(PATIENCE)).expect("a socket option");
         let (early, connack) = (VecDeque::new(), Properties::new());
-        Client { stream, level, packet_bytes_max: usize::MAX, next_id: 1, early, connack, present: false }
+        let (packet_bytes_max, next_id, may_be_cut, present) = (usize::MAX, 1, false, false);
+        Client { stream, level, packet_bytes_max, next_id, early, may_be_cut, connack, present }
     }
 
     /// A connection whose CONNECT was accepted.
@@ -262,6 +265,19 @@ impl Client {
         }
     }
 
+    /// The same where the broker's process may end in the middle of a packet.
+    pub fn receive_unless_cut(&mut self) -> Option<Packet> {
+        match self.early.pop_front() {
+            Some(publish) => Some(Packet::Publish(publish)),
+            None => {
+                self.may_be_cut = true;
+                let packet = self.receive_new();
+                self.may_be_cut = false;
+                packet
+            }
+        }
+    }
+
     /// DISCONNECT with success, and the broker's close. What it sent before it read that is of no interest.
     pub fn disconnect(mut self) {
         self.send(&[0xe0, 0]);
@@ -308,6 +324,15 @@ impl Client {
         self.receive_bytes().map(|(first, body)| bytes::decode(self.level, first, &body))
     }
 
+    /// `None`: the connection ended here, and may.
+    fn read_rest(&mut self, rest: &mut [u8]) -> Option<()> {
+        match self.stream.read_exact(rest) {
+            Ok(()) => Some(()),
+            Err(_) if self.may_be_cut => None,
+            Err(error) => panic!("no whole packet: {error}"),
+        }
+    }
+
     fn receive_bytes(&mut self) -> Option<(u8, Vec<u8>)> {
         let mut byte = [0];
         match self.stream.read(&mut byte) {
@@ -320,11 +345,11 @@ impl Client {
         let first = byte[0];
         let mut length = 0;
         for shift in [0, 7, 14, 21] {
-            self.stream.read_exact(&mut byte).expect("a whole packet");
+            self.read_rest(&mut byte)?;
             length |= usize::from(byte[0] & 0x7f) << shift;
             if byte[0] & 0x80 == 0 {
                 let mut body = vec![0; length];
-                self.stream.read_exact(&mut body).expect("a whole packet");
+                self.read_rest(&mut body)?;
                 let size = bytes::packet(first, &body).len();
                 assert!(size <= self.packet_bytes_max, "packet {first:#04x} of {size} bytes is too large");
                 return Some((first, body));

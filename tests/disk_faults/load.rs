@@ -159,7 +159,7 @@ impl Books {
         let mut count = 0;
         while count < most && (self.owed() > 0 || reader.hears_within(QUIET)) {
             assert!(begun.elapsed() < PATIENCE, "{} messages are owed and do not come", self.owed());
-            let Some(packet) = reader.receive_end() else { return count };
+            let Some(packet) = reader.receive_unless_cut() else { return count };
             match packet {
                 Packet::Publish(publish) => {
                     self.take(&publish);
