@@ -110,7 +110,6 @@ pub(super) struct Reclaim {
     exhausted: bool,
     /// There was no segment for a checkpoint.
     blocked: bool,
-    spare: Vec<Vec<u8>>,
 }
 
 /// What recovery knows of earlier work.
@@ -147,7 +146,6 @@ impl Reclaim {
             tail_is_long: false,
             exhausted: true,
             blocked: false,
-            spare: Vec::new(),
         }
     }
 
@@ -444,7 +442,8 @@ impl Reclaim {
         world: &mut World<'_, S>,
     ) -> Result<(), JournalError> {
         let flight = self.flight.as_mut().expect("a completion is of the operation in flight");
-        let landed = flight.completed(done, &mut self.spare).map_err(|refused| {
+        // Copies and checkpoints are rare: their buffers go back to the allocator.
+        let landed = flight.completed(done, &mut Vec::new()).map_err(|refused| {
             let name = match &flight.cargo {
                 Cargo::KeptHeader { kept, .. } => &*kept.name,
                 Cargo::CheckpointHeader(open) => &*open.name,
@@ -454,7 +453,6 @@ impl Reclaim {
             JournalError::new(refused.operation, world.storage.describe(name), Problem::Kernel(refused.errno))
                 .at(flight.offset())
         })?;
-        self.spare.clear();
         if landed {
             let cargo = self.flight.take().expect("it is there, as above").cargo;
             self.land(cargo, world);

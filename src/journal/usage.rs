@@ -29,6 +29,8 @@ impl Usage {
 pub(super) struct Usages {
     by_id: BTreeMap<Id, Usage>,
     some_half_empty: bool,
+    /// Some have nothing live; asked for in every turn, so not looked for each time.
+    some_empty: bool,
 }
 
 impl Usages {
@@ -53,6 +55,7 @@ impl Usages {
             };
             self.by_id.insert(id, Usage { live_bytes, bytes: bytes - PAGE_BYTES as u64, lost_at });
         }
+        self.some_empty = self.by_id.values().any(|usage| usage.live_bytes == 0);
         self.some_half_empty = self.by_id.values().any(Usage::is_half_empty);
     }
 
@@ -68,7 +71,8 @@ impl Usages {
         live: &'a LiveSet,
         copied: &'a [Id],
     ) -> impl Iterator<Item = Id> + 'a {
-        let empty = self.by_id.iter().filter(|(_, usage)| usage.live_bytes == 0).map(|(id, _)| *id);
+        let empty = self.by_id.iter().take(if self.some_empty { usize::MAX } else { 0 });
+        let empty = empty.filter(|(_, usage)| usage.live_bytes == 0).map(|(id, _)| *id);
         empty.filter(|id| !copied.contains(id)).filter(|(kind, sequence)| match kind {
             Kind::Log => {
                 let segment = pool.live().iter().find(|segment| segment.header.sequence == *sequence);
