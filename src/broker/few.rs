@@ -18,14 +18,6 @@ pub(super) enum Few<T> {
     Many(Box<Vec<T>>),
 }
 
-impl<T> FromIterator<T> for Few<T> {
-    fn from_iter<I: IntoIterator<Item = T>>(all: I) -> Few<T> {
-        let mut few = Few::None;
-        all.into_iter().for_each(|one| few.push(one));
-        few
-    }
-}
-
 impl<T> Few<T> {
     /// Append.
     pub(super) fn push(&mut self, value: T) {

@@ -6,7 +6,6 @@
 //! (`unwritten.rs`); else it waits up to `hold` and, acknowledged in time, is never written. Invariant I1 is the condition in `try_settle`, and nothing else answers a sender.
 
 use super::effect::{Effect, Effects};
-use super::few::Few;
 use super::messages::{MessageId, Sender};
 use super::route::MeshMessage;
 use super::unwritten::Line;
@@ -136,12 +135,14 @@ impl Broker {
         if !message.is_pinned() {
             self.messages.make_evictable(id.slot);
         }
-        let message = self.messages.get(id.slot);
-        let queued = message.owed.as_slice().iter().filter(|owed| owed.durable && !owed.done);
-        let slots: Few<u32> = queued.map(|owed| owed.session).collect();
         self.messages.retain(id.slot);
         self.try_settle(id.slot, effects);
-        slots.as_slice().iter().for_each(|slot| self.may_be_stored(*slot));
+        for index in 0..self.messages.get(id.slot).owed.len() {
+            let owed = self.messages.get(id.slot).owed.as_slice()[index];
+            if owed.durable && !owed.done {
+                self.may_be_stored(owed.session);
+            }
+        }
         self.release_message(id.slot);
     }
 
