@@ -1,4 +1,5 @@
-//! Messages that expire in a queue nobody reads: they leave it, and free what they hold, without being read.
+//! Messages that expire in a queue nobody reads, or as the retained one of a topic nobody asks for: they leave it, and free
+//! what they hold, without being read.
 //!
 //! A queue is looked through when the first of its messages has expired, and then not again for a while, which is the
 //! longer the longer it is: so looking costs at most a hundredth of a millisecond per second and thousand entries. (A
@@ -10,6 +11,7 @@ use super::effect::Effects;
 use super::stored::Queued;
 use super::timers::Due;
 use crate::ids::SessionKey;
+use crate::record::Record;
 use crate::time::{Nanos, UnixMs};
 
 /// How soon a queue is looked through again at the earliest, for each thousand entries or part of it.
@@ -89,5 +91,34 @@ impl Broker {
             self.look_through_at(slot, at);
         }
         self.make_ready(slot);
+    }
+
+    /// What is retained may expire earlier than before: at the end of replay, and with every message.
+    pub(super) fn retained_may_expire(&mut self) {
+        let Some((first, _)) = self.retained.first_to_expire() else { return };
+        let at = self.mono_at(first);
+        // A timer that was set for one that is gone fires, finds nothing, and is set again.
+        if at < self.look_at_retained_at {
+            self.look_at_retained_at = at;
+            self.timers.set(at, Due::Retained);
+        }
+    }
+
+    /// Retained messages that have expired leave.
+    pub(super) fn expire_retained(&mut self, effects: &mut impl Effects) {
+        self.look_at_retained_at = Nanos::NEVER;
+        for _ in 0..EXPIRED_MAX {
+            let first = self.retained.first_to_expire();
+            let Some((_, slot)) = first.filter(|(expires_at, _)| *expires_at <= self.now.wall) else { break };
+            let body = self.messages.get(slot).body().expect("retained bodies stay in memory");
+            let topic = Box::<str>::from(body.topic);
+            let held = self.retained.clear(&topic).expect("what expires is held");
+            assert!(held.message == slot, "one message is retained for a topic");
+            self.unpin(held, None);
+            if held.record.is_some() {
+                self.append(Record::RetainedCleared { topic: &topic }, effects);
+            }
+        }
+        self.retained_may_expire();
     }
 }

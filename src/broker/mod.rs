@@ -125,6 +125,8 @@ pub struct Broker {
     broad_filters: usize,
     messages: Messages,
     retained: Retained,
+    /// When the first retained message expires, or one that is gone would have.
+    look_at_retained_at: Nanos,
     retained_pulls: RetainedPulls,
     placing: Placing,
     missed: Missed,
@@ -174,6 +176,7 @@ impl Broker {
             broad_filters: 0,
             messages: Messages::new(settings.resident_bytes_max),
             retained: Retained::new(),
+            look_at_retained_at: Nanos::NEVER,
             retained_pulls: RetainedPulls::default(),
             placing: Placing::default(),
             missed: Missed::default(),

@@ -287,6 +287,7 @@ impl Broker {
                 self.resume_clock(slot, &replay, effects);
             }
         }
+        self.retained_may_expire();
         self.tell_first_mark(effects);
     }
 

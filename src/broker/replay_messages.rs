@@ -324,12 +324,14 @@ impl Broker {
         let Some(slot) = self.replaying().by_record.get(&message).copied() else { return };
         let stored = self.messages.get(slot);
         let bytes = u32::try_from(stored.length()).expect("a packet's length fits 32 bits");
+        let expires_at = stored.expires_at;
         let Some(topic) = stored.body().map(|body| Box::<str>::from(body.topic)) else { return };
         self.messages.retain(slot);
         self.messages.pin(slot, true);
         self.live.add(lsn, 0);
         let number = self.retained.next_number();
-        if let Some(old) = self.retained.set(&topic, Held { message: slot, bytes, number, record: lsn }) {
+        let held = Held { message: slot, bytes, number, record: lsn, expires_at };
+        if let Some(old) = self.retained.set(&topic, held) {
             self.replay_unpin(old, Some(slot));
         }
     }

@@ -1,19 +1,20 @@
 //! The retained messages of one shard's topics, in topic order.
 //!
-//! Decides nothing about limits or expiry: the broker asks `len` and `bytes` before it sets, and clears what has
-//! expired. Holds names of messages, not messages. Called only by the broker of the shard that owns the topics.
+//! Decides nothing about limits or expiry: the broker asks `len` and `bytes` before it sets, and what has expired before
+//! it clears that. Holds names of messages, not messages. Called only by the broker of the shard that owns the topics.
 //!
 //! New subscriptions read through [`Retained::scan`], a cursor that is pulled: its whole state is the last topic
 //! looked at, so a subscription in the making holds nothing here, and changes between two calls can neither hide nor
 //! repeat a topic that existed throughout. The literal beginning of a filter narrows what is looked at to one or two
 //! ranges of the order; beyond it each topic is matched, and the caller's budget bounds how many per call.
 //!
-//! Invariant: `bytes` is the sum over what is held.
+//! Invariants: `bytes` is the sum over what is held; `expiring` has what is held and expires, and nothing else.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use crate::ids::Lsn;
+use crate::time::UnixMs;
 use crate::wire::topic;
 
 /// The retained message of a topic.
@@ -27,12 +28,16 @@ pub struct Held {
     pub number: u64,
     /// The `Retained` record; `NONE` if there is none.
     pub record: Lsn,
+    /// When it expires.
+    pub expires_at: UnixMs,
 }
 
 /// Retained messages by topic.
 #[derive(Debug, Default)]
 pub(super) struct Retained {
     by_topic: BTreeMap<Box<str>, Held>,
+    /// Slots by expiry and number.
+    expiring: BTreeMap<(UnixMs, u64), u32>,
     bytes: u64,
     last_number: u64,
 }
@@ -51,15 +56,30 @@ impl Retained {
             Some(place) => Some(std::mem::replace(place, held)),
             None => self.by_topic.insert(topic.into(), held),
         };
-        self.bytes -= replaced.map_or(0, |replaced| u64::from(replaced.bytes));
+        if let Some(replaced) = replaced {
+            self.forget(replaced);
+        }
+        if held.expires_at != UnixMs::NEVER {
+            self.expiring.insert((held.expires_at, held.number), held.message);
+        }
         replaced
     }
 
     /// Retains nothing for a topic any more; what it was `[MQTT-3.3.1-6]`.
     pub fn clear(&mut self, topic: &str) -> Option<Held> {
         let cleared = self.by_topic.remove(topic)?;
-        self.bytes -= u64::from(cleared.bytes);
+        self.forget(cleared);
         Some(cleared)
+    }
+
+    fn forget(&mut self, held: Held) {
+        self.bytes -= u64::from(held.bytes);
+        self.expiring.remove(&(held.expires_at, held.number));
+    }
+
+    /// The message that expires first, and when.
+    pub fn first_to_expire(&self) -> Option<(UnixMs, u32)> {
+        self.expiring.first_key_value().map(|((expires_at, _), message)| (*expires_at, *message))
     }
 
     /// The number of the next one to be set. Numbers ascend.

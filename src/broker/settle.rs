@@ -254,15 +254,17 @@ impl Broker {
             self.live.add(record, 0);
             self.cover_table(slot, record);
         }
-        let held = super::retained::Held { message: slot, bytes, number, record };
+        let expires_at = self.messages.get(slot).expires_at;
+        let held = super::retained::Held { message: slot, bytes, number, record, expires_at };
         if let Some(old) = self.retained.set(&topic, held) {
             self.unpin(old, Some(slot));
         }
+        self.retained_may_expire();
         true
     }
 
     /// Something else is the retained message of its topic, or nothing; or that is so by another record.
-    fn unpin(&mut self, held: super::retained::Held, by: Option<u32>) {
+    pub(super) fn unpin(&mut self, held: super::retained::Held, by: Option<u32>) {
         let slot = held.message;
         if held.record.is_some() {
             self.live.remove(held.record);

@@ -17,6 +17,8 @@ pub(super) enum Due {
     Expiry { slot: u32, key: SessionKey },
     /// The pending will of that session.
     Will { key: SessionKey },
+    /// A retained message expires, if it is still there.
+    Retained,
 }
 
 /// Deadlines, earliest first; the number keeps those of one instant apart.
@@ -52,6 +54,7 @@ impl Broker {
                 Some(Due::SessionEnd { slot, key }) => self.session_end_is_due(slot, key, effects),
                 Some(Due::Expiry { slot, key }) => self.look_through(slot, key, effects),
                 Some(Due::Will { key }) => self.will_is_due(key),
+                Some(Due::Retained) => self.expire_retained(effects),
                 None => return,
             }
         }

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn held(message: u32) -> Held {
-    Held { message, bytes: message * 10 + 1, number: 0, record: Lsn::NONE }
+    Held { message, bytes: message * 10 + 1, number: 0, record: Lsn::NONE, expires_at: UnixMs::NEVER }
 }
 
 /// The standard's rule, by recursion over levels: another shape than the one under test.

@@ -111,3 +111,33 @@ fn what_does_not_expire_stays_behind_what_does() {
     bench.connect(3, "subscriber", false, 100_000);
     assert_eq!(bench.seen(3), ["CONNACK true Success", "PUBLISH 1 1 stays"]);
 }
+
+/// The same of a retained message, whose topic nobody subscribes to; one that replaced another lives as long as it says.
+#[test]
+fn a_retained_message_that_expires_frees_what_it_holds_without_being_asked_for() {
+    for crash in [false, true] {
+        let mut bench = Bench::new();
+        bench.connect(2, "publisher", true, 1_000);
+        for (number, topic, expiry_s) in [(1, "a", 5), (2, "b", 50), (3, "c", 5), (4, "c", 50)] {
+            let packet = Packet::Publish(Publish {
+                retain: true,
+                message_expiry: Some(expiry_s),
+                ..publish(topic, QoS::AtLeastOnce, number, "value")
+            });
+            bench.handle(Input::Packet { connection: id(2), packet: &packet });
+            bench.settle();
+        }
+        if crash {
+            bench = bench.crash();
+        }
+        assert_eq!(bench.broker.retained.len(), 3);
+        let records = bench.broker.live().len();
+        bench.wait_ms(6_000);
+        assert_eq!((bench.broker.retained.len(), bench.broker.messages.len()), (2, 2), "crash: {crash}");
+        bench.wait_ms(50_000);
+        assert_eq!((bench.broker.retained.len(), bench.broker.messages.len()), (0, 0), "crash: {crash}");
+        // Each has a body, and a record that says that it is retained.
+        assert_eq!(bench.broker.live().len(), records - 6, "crash: {crash}");
+        assert_eq!(bench.broker.retained.bytes(), 0);
+    }
+}
