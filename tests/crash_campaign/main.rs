@@ -12,7 +12,7 @@
 //! ```
 //!
 //! `CRASH_SEED` repeats the plan of a round; the timing of a crash is the machine's. `CRASH_BINARY` runs another
-//! program than the one just built: `defects/run` uses it to show that the campaign finds deliberate defects.
+//! program than the one just built.
 
 mod books;
 mod broker;

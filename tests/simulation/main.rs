@@ -8,8 +8,7 @@
 //! - `oracle`: what the broker owes, and what must never happen
 //! - `driver`: what happens, and the two phases: safety under faults, then liveness without
 //!
-//! `cargo test --test simulation` plays the seeds below. Fresh seeds, one seed, and the planted defects: see
-//! `tests/README.md`. A failing seed prints what was violated, what led to it, and how to play it again.
+//! `cargo test --test simulation` plays the seeds below. Fresh seeds, one seed: see `tests/README.md`. A failing seed prints what was violated, what led to it, and how to play it again.
 #![allow(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
 
 mod client;

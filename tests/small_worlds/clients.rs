@@ -79,7 +79,8 @@ impl Books {
         if !is_new {
             return;
         }
-        if receipt.count == 0 && !self.grouped && !publish.retain {
+        // What was sent before it subscribed may come when it is sent again, and then late.
+        if receipt.count == 0 && !self.grouped && !publish.retain && message.owed[who] {
             let earlier = |one: &Message| one.retain == message.retain && one.qos == message.qos;
             let overtaken = (number + 1..self.messages.len())
                 .find(|later| earlier(&self.messages[*later]) && self.receipts[*later][who].count > 0);

@@ -68,6 +68,9 @@ pub enum Pace {
 /// Which clients are which.
 const PUBLISHER: usize = SUBSCRIBERS;
 
+/// After so many operations recovery may die as well; after more there are enough worlds without.
+const OPERATIONS_NESTED_MAX: usize = 3;
+
 /// Messages in the queue of a subscriber that is away, at most.
 const QUEUE_MAX: u32 = 60;
 
@@ -100,6 +103,8 @@ pub struct World {
     outsiders: Outsiders,
     /// Crashes are tried from now on.
     trying: bool,
+    /// Also in the middle of recovery.
+    nested: bool,
     pub tried: Tried,
 }
 
@@ -110,7 +115,8 @@ impl World {
         let now = Now { mono: Nanos(1_000_000_000), wall: UnixMs(1_767_225_600_000) };
         let process = Process::start(&kind, &disks, now).expect("a new disk");
         let outsiders = Outsiders::of(&kind);
-        let mut world = World { kind, process, outsiders, trying: false, tried: Tried::default() };
+        let mut world =
+            World { kind, process, outsiders, trying: false, nested: false, tried: Tried::default() };
         world.drain();
         if kind.checkpoints {
             world.leave_a_queue();
@@ -138,6 +144,7 @@ impl World {
     /// them could not happen.
     pub fn play(&mut self, operations: &[Operation], pace: Pace) -> bool {
         let last = operations.len() - 1;
+        self.nested = operations.len() <= OPERATIONS_NESTED_MAX;
         for (index, operation) in operations.iter().enumerate() {
             self.trying = index == last;
             history::note(|| format!("{operation:?}"));
@@ -310,7 +317,9 @@ impl World {
         let now = Now { mono: Nanos(1_000_000_000), wall: self.process.now.wall };
         for operations in 0.. {
             let disks: Vec<Disk> = images.iter().cloned().map(Disk::of).collect();
-            disks.iter().for_each(|disk| disk.die_after(operations));
+            if self.nested {
+                disks.iter().for_each(|disk| disk.die_after(operations));
+            }
             if let Ok(process) = Process::start(&self.kind, &disks, now) {
                 disks.iter().for_each(Disk::live);
                 self.count(&process, false);
@@ -340,7 +349,14 @@ impl World {
 
     /// Everybody returns and gets what is owed, and nothing else; also if the process then ends once more.
     fn judge(&self, process: Process, outsiders: Outsiders, twice: bool) {
-        let mut world = World { kind: self.kind, process, outsiders, trying: false, tried: Tried::default() };
+        let mut world = World {
+            kind: self.kind,
+            process,
+            outsiders,
+            trying: false,
+            nested: false,
+            tried: Tried::default(),
+        };
         world.drain();
         let debts = world.outsiders.books.debts();
         assert!(debts.is_empty(), "{debts:?}");
