@@ -33,7 +33,7 @@
 //! | record count | 60 | 4 | |
 //! | previous CRC | 64 | 4 | of the block before it |
 //! | kind | 68 | 4 | 0: records; 1: kept records, each with its own number; 2: part of a checkpoint |
-//! | zeros | 72 | 8 | |
+//! | next epoch | 72 | 8 | that of the segment that follows, if this is the last block of its segment; else 0 |
 //!
 //! Records follow at 80, then zeros up to a multiple of 4,096.
 //!
@@ -113,7 +113,8 @@ mod block_at {
     pub const RECORD_COUNT: usize = RECORD_BYTES + 4;
     pub const PREVIOUS_CRC: usize = RECORD_COUNT + 4;
     pub const KIND: usize = PREVIOUS_CRC + 4;
-    pub const END: usize = KIND + 4;
+    pub const NEXT_EPOCH: usize = KIND + 4;
+    pub const END: usize = NEXT_EPOCH + 8;
 }
 
 /// Offsets in a record frame.
@@ -132,7 +133,7 @@ const _: () = assert!(segment_at::VERSION == 8 && segment_at::SEQUENCE == 24 && 
 const _: () = assert!(segment_at::FIRST_LSN == 56 && segment_at::HASH_KEY == 72 && segment_at::KIND == 88);
 const _: () = assert!(segment_at::CRC == 4_092 && segment_at::END <= segment_at::CRC);
 const _: () = assert!(block_at::EPOCH == 8 && block_at::FIRST_LSN == 32 && block_at::RECORD_BYTES == 56);
-const _: () = assert!(block_at::KIND == 68 && block_at::END + 8 == BLOCK_HEADER_BYTES);
+const _: () = assert!(block_at::KIND == 68 && block_at::END == BLOCK_HEADER_BYTES);
 const _: () = assert!(frame_at::LSN == 8 && frame_at::TYPE == 16 && frame_at::ZEROS + 4 == FRAME_BYTES);
 const _: () = assert!(BLOCK_HEADER_BYTES.is_multiple_of(8) && FRAME_BYTES.is_multiple_of(8));
 
@@ -232,6 +233,7 @@ pub(super) struct BlockHeader {
     pub record_count: u32,
     pub previous_crc: u32,
     pub kind: u32,
+    pub next_epoch: u64,
 }
 
 impl BlockHeader {
@@ -250,6 +252,7 @@ impl BlockHeader {
         put(block, block_at::RECORD_COUNT, self.record_count.to_le_bytes());
         put(block, block_at::PREVIOUS_CRC, self.previous_crc.to_le_bytes());
         put(block, block_at::KIND, self.kind.to_le_bytes());
+        put(block, block_at::NEXT_EPOCH, self.next_epoch.to_le_bytes());
         let crc = block_crc(block, self.epoch, hash_key);
         put(block, block_at::CRC, crc.to_le_bytes());
         crc
@@ -271,6 +274,7 @@ impl BlockHeader {
             record_count: u32::from_le_bytes(get(page, block_at::RECORD_COUNT)),
             previous_crc: u32::from_le_bytes(get(page, block_at::PREVIOUS_CRC)),
             kind: u32::from_le_bytes(get(page, block_at::KIND)),
+            next_epoch: u64::from_le_bytes(get(page, block_at::NEXT_EPOCH)),
         })
     }
 
@@ -350,6 +354,7 @@ mod tests {
             record_count: 6,
             previous_crc: 7,
             kind: Kind::Log as u32,
+            next_epoch: 12,
         };
         let mut block = vec![0; extent(5_000)];
         block[100] = 9;

@@ -530,6 +530,7 @@ fn seal<S: Storage>(
         record_count,
         previous_crc,
         kind: segment.kind as u32,
+        next_epoch: 0,
     };
     header.seal(block, world.hash_key)
 }

@@ -44,12 +44,18 @@ pub fn open<S: Storage>(
     storage.lock().map_err(|error| JournalError::kernel("lock", storage.describe(""), &error))?;
     let Judged { inventory, headers, log, used } = judge(&storage, &options)?;
     let Inventory { files, unfinished, mut next_number } = inventory;
-    let Log { live, kept: kept_segments, image, end, torn_bytes } = log;
+    let Log { live, kept: kept_segments, image, end, torn_bytes, unopened } = log;
     let (hash_key, kept) = (options.hash_key, of_kind(&headers, Kind::Kept));
     let checkpoint = of_kind(&headers, Kind::Checkpoint);
     remove(&storage, &unfinished)?;
     let tail_bytes_zeroed = match live.back() {
         Some(last) => {
+            if let Some(index) = unopened {
+                forget_header(&storage, &files[index])?;
+            }
+            if let Some(before) = live.iter().rev().nth(1).filter(|_| last.blocks.is_empty()) {
+                confirm_tail(&storage, before)?;
+            }
             confirm_tail(&storage, last)?;
             zero_tail(&storage, last, torn_bytes)?
         }
@@ -90,6 +96,14 @@ pub fn open<S: Storage>(
     let writer = Writer::new(&options, end, now.mono);
     let reclaim = Reclaim::new(&options, writer.block_bytes_max(), before);
     Ok(Journal::recovered(storage, hash_key, (pool, writer, reclaim, reader), tail_bytes_zeroed))
+}
+
+/// It will be another file's, or this one's with another epoch.
+fn forget_header<S: Storage>(storage: &S, found: &Found) -> Result<(), JournalError> {
+    storage
+        .write_at(found.file, 0, &[0; PAGE_BYTES])
+        .and_then(|()| storage.sync(found.file))
+        .map_err(|error| JournalError::kernel("write", storage.describe(&found.name), &error).at(0))
 }
 
 /// What is there, and what of it counts.
@@ -167,6 +181,8 @@ pub(super) struct Log {
     pub end: End,
     /// Bytes behind the end of the last segment that the block in flight may have touched.
     pub torn_bytes: u64,
+    /// Index of a file whose header was to make it the next segment, before the last one named it.
+    pub unopened: Option<usize>,
 }
 
 /// What everything here looks at.
@@ -221,15 +237,28 @@ fn assemble<S: Storage>(scene: &Scene<'_, S>, image: Option<&Image>) -> Result<L
     let mut chain = Chain::new(oldest_live);
     chain.durable = image.and_then(|image| image.needed).unwrap_or_default();
     let mut live = VecDeque::new();
-    let mut torn_bytes = 0;
+    let (mut torn_bytes, mut unopened) = (0, None);
     for (position, (index, header)) in run.iter().enumerate().skip(begin) {
         if position == begin {
             chain.begin(header);
         }
         let (segment, mut window) = scene.follow(*index, header, &mut chain)?;
-        match run.get(position + 1) {
+        let next = run.get(position + 1);
+        unopened = next.map(|(index, _)| *index).filter(|_| position + 2 == run.len());
+        if let (Some(index), Some((_, next))) = (unopened, next)
+            && scene.is_unopened(index, next, &chain)?
+        {
+            torn_bytes = window.judge_tail(&segment, &chain)?;
+            live.push_back(segment);
+            break;
+        }
+        unopened = None;
+        match next {
             Some((_, next)) => check_continues(scene.storage, &segment, &chain, next)?,
-            None => torn_bytes = window.judge_tail(&segment, &chain)?,
+            None => {
+                check_closed(scene.storage, &segment, &chain)?;
+                torn_bytes = window.judge_tail(&segment, &chain)?;
+            }
         }
         live.push_back(segment);
     }
@@ -244,7 +273,7 @@ fn assemble<S: Storage>(scene: &Scene<'_, S>, image: Option<&Image>) -> Result<L
         uncovered: chain.uncovered,
     };
     let image = image.filter(|image| covered.is_some() && image.head.last_lsn >= end.oldest_live);
-    let mut log = Log { live, kept: Vec::new(), image: image.cloned(), end, torn_bytes };
+    let mut log = Log { live, kept: Vec::new(), image: image.cloned(), end, torn_bytes, unopened };
     if let Some(image) = image {
         scene.find_listed(image, &mut log)?;
     }
@@ -268,6 +297,16 @@ impl<'a, S: Storage> Scene<'a, S> {
         let mut window = self.window(index);
         window.follow_chain(&mut segment, chain, self.hash_key)?;
         Ok((segment, window))
+    }
+
+    /// Whether the header of that file was written and the block that names it was not. Then no block was.
+    fn is_unopened(&self, index: usize, header: &SegmentHeader, chain: &Chain) -> Result<bool, JournalError> {
+        let comes_next = (header.first_block, header.first_lsn) == (chain.next_block + 1, chain.next_lsn);
+        if !comes_next || chain.next_epoch != 0 {
+            return Ok(false);
+        }
+        let page = self.window(index).get(PAGE_BYTES as u64, PAGE_BYTES)?.and_then(BlockHeader::claimed);
+        Ok(page.is_none_or(|block| block.epoch != header.epoch))
     }
 
     /// Every segment that the checkpoint names and that is not all dead.
@@ -442,6 +481,18 @@ fn holder<'a, S: Storage>(
     Ok(None)
 }
 
+/// The last block names another segment only after that had a header.
+fn check_closed<S: Storage>(storage: &S, segment: &Segment, chain: &Chain) -> Result<(), JournalError> {
+    if chain.next_epoch == 0 || segment.end == PAGE_BYTES as u64 {
+        return Ok(());
+    }
+    let next = segment.header.sequence + 1;
+    let expected = format!("segment {next}, of epoch {:016x}", chain.next_epoch);
+    let what = "the segment that follows";
+    let begin = segment.end - PAGE_BYTES as u64;
+    Err(corruption(storage, &segment.name, begin, what, expected, "no such segment".to_owned()))
+}
+
 /// The header of a segment was written when every block before it was durable, so it must continue from here.
 fn check_continues<S: Storage>(
     storage: &S,
@@ -451,6 +502,18 @@ fn check_continues<S: Storage>(
 ) -> Result<(), JournalError> {
     let continues = (next.first_block, next.first_lsn, next.previous_crc)
         == (chain.next_block, chain.next_lsn, chain.previous_crc);
+    if continues && chain.next_epoch != 0 && chain.next_epoch != next.epoch {
+        let (expected, found) = (format!("{:016x}", chain.next_epoch), format!("{:016x}", next.epoch));
+        let what = "the epoch of the segment that follows";
+        return Err(corruption(
+            storage,
+            &segment.name,
+            segment.end - PAGE_BYTES as u64,
+            what,
+            expected,
+            found,
+        ));
+    }
     if continues {
         return Ok(());
     }

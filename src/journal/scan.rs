@@ -28,6 +28,8 @@ pub(super) struct Chain {
     pub oldest_live: Lsn,
     /// The last block has records.
     pub uncovered: bool,
+    /// The epoch of the segment that has to follow, if the last block names it; else 0.
+    pub next_epoch: u64,
 }
 
 impl Chain {
@@ -40,6 +42,7 @@ impl Chain {
             durable: Lsn::NONE,
             oldest_live,
             uncovered: false,
+            next_epoch: 0,
         }
     }
 
@@ -47,6 +50,7 @@ impl Chain {
     pub fn begin(&mut self, header: &SegmentHeader) {
         (self.next_block, self.next_lsn, self.previous_crc) =
             (header.first_block, header.first_lsn, header.previous_crc);
+        self.next_epoch = 0;
     }
 }
 
@@ -171,6 +175,7 @@ impl<'a, S: Storage> Window<'a, S> {
                 durable: chain.durable.max(block.durable),
                 oldest_live: chain.oldest_live.max(block.oldest_live),
                 uncovered: block.record_count > 0,
+                next_epoch: block.next_epoch,
             };
         }
         Ok(())

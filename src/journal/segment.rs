@@ -65,9 +65,14 @@ impl Segment {
         Segment { file, name, header, end, next_lsn, last_crc, blocks: Vec::new(), map: None }
     }
 
-    /// Bytes left.
+    /// Bytes left for blocks, and behind them for the one that names the next segment.
     pub fn room(&self) -> u64 {
-        self.header.bytes - self.end
+        (self.header.bytes - self.end).saturating_sub(PAGE_BYTES as u64)
+    }
+
+    /// Whether the block that names the next segment fits. (In one that an earlier version filled it does not.)
+    pub fn can_be_closed(&self) -> bool {
+        self.header.bytes - self.end >= PAGE_BYTES as u64
     }
 
     /// Note a block of that many bytes at the end.
@@ -117,9 +122,9 @@ pub(super) struct Vacant {
 }
 
 impl Vacant {
-    /// Bytes for blocks.
+    /// Bytes for blocks: not the header, and not the block that names the next segment.
     pub fn capacity(&self) -> u64 {
-        self.bytes - PAGE_BYTES as u64
+        self.bytes - 2 * PAGE_BYTES as u64
     }
 }
 

@@ -4,8 +4,8 @@
 //! and `completed` takes its outcome.
 //!
 //! A block is written and synced (`flight`), then the durable mark moves. The same steps put the header of a new segment
-//! in place before its first block. Because there is one flight, neither a block nor a header is submitted before its
-//! predecessor's sync returned (I3).
+//! in place, then at the end of the old one a block that names it, then its first block: so a segment that has blocks
+//! cannot disappear unseen. Because there is one flight, none is submitted before its predecessor's sync returned (I3).
 //!
 //! A record is copied once into the block being built, where its CRC is taken; the block is copied once more when it
 //! is submitted, so that its records can be read back while the reactor has the buffer.
@@ -57,8 +57,10 @@ impl Block {
 /// What is on its way to the disk.
 #[derive(Debug)]
 enum Cargo {
-    /// The header of a segment that is taken into use.
-    Header(Box<Segment>),
+    /// The header of a segment that is taken into use, and what is then to be written at the end of the one before.
+    Header { segment: Box<Segment>, closing: Option<Vec<u8>> },
+    /// That block.
+    Closing { segment: Box<Segment> },
     /// A block at the end of the open segment. `bytes` is the whole of it, `record_bytes` of that are records.
     Block { block: Block, record_bytes: u32, oldest_live: Lsn },
 }
@@ -93,6 +95,8 @@ pub(super) struct Writer {
     waiting: VecDeque<Block>,
     building: Block,
     flight: Option<Flight<Cargo>>,
+    /// A segment whose header is durable, and the block that names it.
+    closing: Option<(Box<Segment>, Vec<u8>)>,
     spare: Vec<Vec<u8>>,
     last_lsn: Lsn,
     durable: Lsn,
@@ -113,7 +117,9 @@ pub(super) struct Writer {
 impl Writer {
     pub fn new(options: &Options, end: End, now: Nanos) -> Writer {
         let capacity = |bytes: u64| {
-            usize::try_from(bytes).expect("a segment's size fits 32 bits") - PAGE_BYTES - BLOCK_HEADER_BYTES
+            usize::try_from(bytes).expect("a segment's size fits 32 bits")
+                - 2 * PAGE_BYTES
+                - BLOCK_HEADER_BYTES
         };
         let record_bytes_max = capacity(options.segment_bytes);
         Writer {
@@ -124,6 +130,7 @@ impl Writer {
             waiting: VecDeque::new(),
             building: Block::default(),
             flight: None,
+            closing: None,
             spare: Vec::new(),
             last_lsn: end.last_lsn,
             durable: end.last_lsn,
@@ -263,6 +270,9 @@ impl Writer {
         if let Some(flight) = &mut self.flight {
             return flight.next();
         }
+        if let Some((segment, block)) = self.closing.take() {
+            return Some(self.submit_closing(segment, &block, pool));
+        }
         let witness = self.wants_witness(pool);
         let due = if witness { now >= self.witness_due() } else { !self.is_empty() };
         if !due {
@@ -289,6 +299,11 @@ impl Writer {
     ) -> Option<Io> {
         let sequence = pool.open().map_or(1, |open| open.header.sequence + 1);
         let (vacant, epoch) = pool.take(block_bytes, Kind::Log, sequence)?;
+        let closing = self.closing_block(pool, epoch, hash_key);
+        if closing.is_some() {
+            self.next_block += 1;
+            statistics.blocks += 1;
+        }
         let header = SegmentHeader {
             kind: Kind::Log,
             shard: self.shard,
@@ -306,7 +321,42 @@ impl Writer {
         let segment = Segment::new(vacant.file, vacant.name, header);
         let file = segment.file;
         let buffer = self.copy_for_reactor(&header.encode());
-        Some(self.take_off(file, 0, buffer, Cargo::Header(Box::new(segment))))
+        let segment = Box::new(segment);
+        Some(self.take_off(file, 0, buffer, Cargo::Header { segment, closing }))
+    }
+
+    /// The last block of the open segment: no records, and the epoch of the next.
+    fn closing_block(&mut self, pool: &Pool, next_epoch: u64, hash_key: &[u8; 16]) -> Option<Vec<u8>> {
+        let open = pool.open().filter(|open| open.can_be_closed())?;
+        let mut block = self.spare.pop().unwrap_or_default();
+        block.clear();
+        block.resize(PAGE_BYTES, 0);
+        let header = BlockHeader { next_epoch, ..self.block_header(open, self.durable.next()) };
+        self.previous_crc = header.seal(&mut block, hash_key);
+        Some(block)
+    }
+
+    fn submit_closing(&mut self, segment: Box<Segment>, block: &[u8], pool: &Pool) -> Io {
+        let open = pool.open().expect("a segment is closed because another follows");
+        let buffer = self.copy_for_reactor(block);
+        self.take_off(open.file, open.end, buffer, Cargo::Closing { segment })
+    }
+
+    /// Of the next block of that segment, with nothing in it.
+    fn block_header(&self, segment: &Segment, first_lsn: Lsn) -> BlockHeader {
+        BlockHeader {
+            epoch: segment.header.epoch,
+            sequence: segment.header.sequence,
+            number: self.next_block,
+            first_lsn,
+            durable: self.durable,
+            oldest_live: self.oldest_live,
+            record_bytes: 0,
+            record_count: 0,
+            previous_crc: self.previous_crc,
+            kind: Kind::Log as u32,
+            next_epoch: 0,
+        }
     }
 
     fn submit_block(&mut self, pool: &mut Pool, hash_key: &[u8; 16], statistics: &mut Statistics) -> Io {
@@ -332,18 +382,8 @@ impl Writer {
         let record_bytes = block.record_bytes();
         block.bytes.resize(format::extent(record_bytes), 0);
         let open = pool.open_mut();
-        let header = BlockHeader {
-            epoch: open.header.epoch,
-            sequence: open.header.sequence,
-            number: self.next_block,
-            first_lsn: block.first_lsn,
-            durable: self.durable,
-            oldest_live: self.oldest_live,
-            record_bytes,
-            record_count: block.records,
-            previous_crc: self.previous_crc,
-            kind: Kind::Log as u32,
-        };
+        let record_count = block.records;
+        let header = BlockHeader { record_bytes, record_count, ..self.block_header(open, block.first_lsn) };
         assert!(block.first_lsn == self.durable.next(), "I3: the block before this one is durable");
         self.previous_crc = header.seal(&mut block.bytes, hash_key);
         self.next_block += 1;
@@ -396,7 +436,18 @@ impl Writer {
     /// What was in flight is durable.
     fn land(&mut self, cargo: Cargo, now: Nanos, pool: &mut Pool) -> Option<Lsn> {
         match cargo {
-            Cargo::Header(segment) => {
+            Cargo::Header { segment, closing: Some(block) } => {
+                self.closing = Some((segment, block));
+                None
+            }
+            Cargo::Header { segment, closing: None } => {
+                pool.push(*segment);
+                None
+            }
+            Cargo::Closing { segment } => {
+                let first_lsn = segment.header.first_lsn;
+                pool.open_mut().add_block(first_lsn, 0, PAGE_BYTES, self.previous_crc);
+                self.uncovered = false;
                 pool.push(*segment);
                 None
             }
@@ -422,8 +473,8 @@ impl Writer {
         self.failed = true;
         let flight = self.flight.as_ref().expect("what failed is in flight");
         let name = match &flight.cargo {
-            Cargo::Header(segment) => &*segment.name,
-            Cargo::Block { .. } => pool.open().map_or("", |open| &*open.name),
+            Cargo::Header { segment, .. } => &*segment.name,
+            Cargo::Closing { .. } | Cargo::Block { .. } => pool.open().map_or("", |open| &*open.name),
         };
         let Refused { operation, errno } = refused;
         JournalError::new(operation, storage.describe(name), Problem::Kernel(errno)).at(flight.offset())

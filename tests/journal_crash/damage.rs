@@ -7,7 +7,7 @@ use ironpost::journal::{self, Problem};
 use ironpost::record::Record;
 
 use crate::disk::Disk;
-use crate::{Model, at, live_from, replay, settle, settle_with, tiny, with_record};
+use crate::{Model, Options, at, live_from, replay, settle, settle_with, tiny, with_record};
 
 /// Several of them fit a page or two.
 fn is_small(record: &Record<'_>) -> bool {
@@ -119,6 +119,47 @@ fn a_lost_page_is_corruption_and_a_torn_last_block_is_not() {
     assert!(matches!(error.problem, Problem::Corrupt { .. }), "{error}");
 }
 
+/// Also the newest of them, which nothing but the block at the end of the one before it speaks of.
+#[test]
+fn a_segment_that_is_gone_as_a_whole_is_corruption_or_was_free() {
+    let disk = Disk::default();
+    let mut model = worn_journal(&disk);
+    for last in [60, 61] {
+        if last == 61 {
+            // Its segment is full: this record begins another, whose file is gone before anything follows.
+            let mut journal = journal::open(disk.handle(), tiny(), 5, at(0)).unwrap();
+            replay(&mut journal, &model).unwrap();
+            let used = journal.statistics().segments_used;
+            while journal.statistics().segments_used == used {
+                let lsn = journal.last_lsn().next();
+                model.insert(lsn.0, 4);
+                with_record(4, |record| journal.append(lsn, record));
+                settle_with(&mut journal, &disk.handle(), &live_from(&model, 48), at(0));
+            }
+        }
+        let image = disk.image();
+        let mut refused = 0;
+        for name in image.keys() {
+            let left: BTreeMap<_, _> = image
+                .iter()
+                .filter(|(other, _)| *other != name)
+                .map(|(n, b)| (n.clone(), b.clone()))
+                .collect();
+            match journal::open(Disk::of(&left).handle(), tiny(), 4, at(0)) {
+                Ok(mut journal) => {
+                    let found = replay(&mut journal, &model).unwrap();
+                    assert_eq!(found.last(), model.keys().last(), "{name} was not free");
+                }
+                Err(error) => {
+                    assert!(matches!(error.problem, Problem::Corrupt { .. }), "{name}: {error}");
+                    refused += 1;
+                }
+            }
+        }
+        assert!(refused >= 2 && (last == 61 || refused < image.len()), "{refused} are needed");
+    }
+}
+
 /// A disk that dropped the latest write of a page in favour of an older one, complete in itself.
 #[test]
 fn a_block_that_belongs_to_another_past_is_corruption() {
@@ -146,8 +187,9 @@ fn a_block_that_belongs_to_another_past_is_corruption() {
 #[test]
 fn the_golden_segment_is_read_for_ever() {
     let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/segment.bin");
+    let options = || Options { segment_bytes: 16 << 10, segment_bytes_first: 16 << 10, ..tiny() };
     let fill = |disk: &Disk| {
-        let mut journal = journal::open(disk.handle(), tiny(), 3, at(0)).unwrap();
+        let mut journal = journal::open(disk.handle(), options(), 3, at(0)).unwrap();
         for lsn in 1..=5 {
             with_record(100 + lsn, |record| journal.append(Lsn(lsn), record));
         }
@@ -162,7 +204,7 @@ fn the_golden_segment_is_read_for_ever() {
         panic!("{golden} is missing; what would be written is in the target directory")
     });
     let disk = Disk::of(&BTreeMap::from([("segment-000001".to_owned(), content.clone())]));
-    let mut journal = journal::open(disk.handle(), tiny(), 3, at(0)).unwrap();
+    let mut journal = journal::open(disk.handle(), options(), 3, at(0)).unwrap();
     let model: Model = (1..=5).map(|lsn| (lsn, 100 + lsn)).collect();
     assert_eq!(replay(&mut journal, &model).unwrap(), [1, 2, 3, 4, 5]);
     assert!(written == content, "segments are written as they always were");

@@ -28,7 +28,7 @@ const STRIDE: usize = 331;
 
 /// Five segments that are recycled, each with room for several blocks.
 fn sizes() -> Options {
-    let bytes = 6 * PAGE as u64;
+    let bytes = 7 * PAGE as u64;
     Options { segment_bytes: bytes, segment_bytes_first: bytes, segments_first: 5, segments_max: 5, ..tiny() }
 }
 

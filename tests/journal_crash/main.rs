@@ -38,9 +38,9 @@ fn options() -> Options {
     }
 }
 
-/// The smallest journal: four segments of four pages.
+/// A small journal: four segments of five pages, three of them for blocks.
 fn tiny() -> Options {
-    Options { segment_bytes: 16 << 10, segment_bytes_first: 16 << 10, segments_max: 4, ..options() }
+    Options { segment_bytes: 20 << 10, segment_bytes_first: 20 << 10, segments_max: 4, ..options() }
 }
 
 fn at(ms: u64) -> Now {

@@ -17,7 +17,7 @@ use crate::{Model, Options, at, check, tiny};
 
 /// Ten segments, of which every record that lives long is copied out.
 fn sizes() -> Options {
-    let bytes = 6 * PAGE as u64;
+    let bytes = 7 * PAGE as u64;
     Options {
         segment_bytes: bytes,
         segment_bytes_first: bytes,
