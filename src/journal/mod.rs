@@ -23,8 +23,8 @@
 //! is used again gets a new sequence and a new random epoch. A journal whose log has grown to segment 9:
 //!
 //! ```text
-//! segment-000003  [log 6  | block 90 | block 91 | .. | block 99 | too short for the next   ]
-//! segment-000001  [log 8  | block 120 | ..                                     | block 130 ]
+//! segment-000003  [log 6  | block 90 | .. | block 99: log 7 follows | too short for the next   ]
+//! segment-000001  [log 8  | block 120 | ..                 | block 130: log 9 follows ]
 //! segment-000004  [log 9  | block 131 | block 132 | zeros, or bytes of an older epoch       ]
 //! segment-000006  [kept 2 | records of log 5 and 7 that were live when those were given up  ]
 //! segment-000005  [checkpoint 3 | log 6, 8, kept 2, live records up to 131 | ..             ]
@@ -64,8 +64,9 @@
 //! What cannot be told apart is the last block with records, damaged at rest before anything was written behind it; an
 //! empty *witness* block, written when 100 ms pass without a record, limits that to the last 100 ms of load. Every other
 //! flipped bit and every zeroed or older sector or page is seen, or touches nothing that was acknowledged
-//! (`tests/journal_crash/exhaustive.rs` tries them all). Nor is it seen when the newest segment is gone as a whole, file
-//! and all, because nothing before it names it.
+//! (`tests/journal_crash/exhaustive.rs` tries them all). A segment that is gone as a whole, file and all, is missed by the
+//! number that the next one begins with, or, if it was the newest, by the last block of the one before: that names the
+//! epoch of its successor, and is written when this has its header and before it has a block.
 //!
 //! A segment is written again only after it is durable that nothing needs it: by a block whose header has an `oldest live
 //! LSN` above it, or by a checkpoint without it (I2). What was live in it has been durable in its new place since before

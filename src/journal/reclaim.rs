@@ -13,6 +13,9 @@
 //! 3. *Bounded tail.* A checkpoint is also written when the log behind the last one has grown to `CHECKPOINT_TAIL_BYTES`,
 //!    or four times what the last one took.
 //!
+//! An idle shard seals nothing: the open segment is where its next record goes, and until then nobody else could have that
+//! room. So at most one segment per shard is kept for a few records, however long they live.
+//!
 //! Survivors are durable in their new place before the checkpoint that gives up the old one is begun (I9), and a segment is
 //! free only when that is durable (I2). Until then both places have the record, and either may be read.
 //!
