@@ -48,6 +48,11 @@ impl Origins {
         self.routing.insert(inbound);
     }
 
+    /// Whether that record is of an inbound message that is on its way.
+    pub(super) fn is_routing(&self, inbound: Lsn) -> bool {
+        self.routing.contains(&inbound)
+    }
+
     /// A record here lists the recipients of a message with that key. (Or it is the `Inbound` record of this shard
     /// that has the body, and is the key.)
     pub(super) fn recorded(&mut self, origin: Option<OriginKey>, body: Lsn, list: Lsn, live: &mut LiveSet) {

@@ -221,6 +221,14 @@ impl Broker {
         let (topic, empty, bytes): (Box<str>, bool, usize) =
             (body.topic.into(), body.payload.is_empty(), message.length());
         let durable = !topic.starts_with("$SYS");
+        // Routed again after a crash, it would replace what was retained after it was accepted.
+        let accepted = message.lsn;
+        let is_older = |held: super::retained::Held| {
+            self.messages.get(held.message).lsn > accepted && self.origins.is_routing(accepted)
+        };
+        if self.retained.get(&topic).is_some_and(is_older) {
+            return true;
+        }
         if empty {
             if let Some(held) = self.retained.clear(&topic) {
                 self.unpin(held, None);

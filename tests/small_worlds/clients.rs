@@ -34,6 +34,8 @@ pub struct Message {
 pub struct Receipt {
     /// How often it got it; at QoS 2, how often as another one.
     pub count: u32,
+    /// How often because it was the retained one when a subscription began.
+    pub retained: u32,
     /// It has acknowledged it for good, which a record up to that one says, in the journal of its home.
     pub finished: Option<Lsn>,
 }
@@ -74,13 +76,20 @@ impl Books {
             receipt.finished.is_none() || publish.retain || message.again || self.changed_hands(number);
         let is_of_another_session = message.again && number < self.given_up_before[who];
         assert!(may_come, "message {number} is back at {who}: it was done with");
-        let left_behind = number < self.void_before[who] && !publish.retain && !message.again;
+        // A retained QoS 2 message that was not known to have arrived everywhere finds whoever is there after the crash.
+        let is_routed_again = message.retain && message.qos == QoS::ExactlyOnce;
+        let may_come_late = publish.retain || message.again || is_routed_again;
+        let left_behind = number < self.void_before[who] && !may_come_late;
         assert!(!left_behind, "message {number} is back at {who}, which has started anew");
         if !is_new {
             return;
         }
+        if publish.retain {
+            self.receipts[number][who].retained += 1;
+            return;
+        }
         // What was sent before it subscribed may come when it is sent again, and then late.
-        if receipt.count == 0 && !self.grouped && !publish.retain && message.owed[who] {
+        if receipt.count == 0 && !self.grouped && message.owed[who] {
             let earlier = |one: &Message| one.retain == message.retain && one.qos == message.qos;
             let overtaken = (number + 1..self.messages.len())
                 .find(|later| earlier(&self.messages[*later]) && self.receipts[*later][who].count > 0);
@@ -102,7 +111,9 @@ impl Books {
         for (number, message) in self.messages.iter().enumerate() {
             let receipts = &self.receipts[number];
             let missing = |who: &usize| {
-                message.owed[*who] && number >= self.given_up_before[*who] && receipts[*who].count == 0
+                message.owed[*who]
+                    && number >= self.given_up_before[*who]
+                    && receipts[*who].count + receipts[*who].retained == 0
             };
             let missing: Vec<usize> = (0..SUBSCRIBERS).filter(missing).collect();
             let owed = message.owed.iter().filter(|owed| **owed).count();
@@ -319,7 +330,10 @@ pub fn words(bytes: &[u8]) -> String {
     match wire::decode::packet(bytes, Some(Version::V5)).expect("a valid packet") {
         Packet::Publish(publish) => {
             let number = String::from_utf8_lossy(publish.payload);
-            format!("PUBLISH {:?} {:?} dup {} message {number}", publish.qos, publish.packet_id, publish.dup)
+            format!(
+                "PUBLISH {:?} {:?} dup {} retain {} message {number}",
+                publish.qos, publish.packet_id, publish.dup, publish.retain
+            )
         }
         Packet::Ack(ack) => format!("{:?} {} {:?}", ack.kind, ack.packet_id, ack.reason),
         Packet::Connack(connack) => format!("CONNACK, session present {}", connack.session_present),
