@@ -13,9 +13,9 @@
 //! that are large enough to saturate: what arrives while a block syncs is the next block, so messages per sync are a
 //! result too, and the sync limit says what the disk would allow with blocks of that size.
 //!
-//! Brokers run in turn, A B A B, each time fresh. Before the measured part as much is stored and drained as is measured:
-//! a journal that has to grow meanwhile writes everything twice, which happens once in its life. Then, too, everything is
-//! drained, and must be there. A broker without counters (Mosquitto, which promises nothing at PUBACK) has only the
+//! Brokers run in turn, A B A B, each time fresh. Before the measured part as much is stored as is measured, for other
+//! sessions, which then end: a journal that has to grow meanwhile writes everything twice, which happens once in its
+//! life. After the measured part everything is drained, and must be there. A broker without counters (Mosquitto, which promises nothing at PUBACK) has only the
 //! CPU limit.
 //!
 //! Topics are `u/CLIENT/inbox`: spread over shards, also for a broker that places topics by account.
@@ -54,7 +54,7 @@ pub struct DurableAckSettings {
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
     /// Messages to measure, and before that as many to warm up
-    #[arg(long, default_value_t = 500_000, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
+    #[arg(long, default_value_t = 300_000, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     messages: u64,
     /// Durable sessions that are away
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=19_000))]
@@ -138,28 +138,17 @@ fn measure(
     };
     let dialect = store_settings.dialect(server);
     let nonce = format!("{:x}{:x}", std::process::id(), clock::unix_seconds() & 0xffff);
-    let client_id = |index: usize| format!("away-{nonce}-{index}");
-    let sessions = settings.sessions as usize;
-    let topics: Vec<String> = (0..sessions).map(|index| format!("u/{}/inbox", client_id(index))).collect();
-    let first_time = |index: usize| Session {
-        client_id: client_id(index),
-        clean: false,
-        subscription: Some((topics[index].clone(), 1)),
-    };
-    let returning = |index: usize| Session { subscription: None, ..first_time(index) };
-    let mut fleet = Fleet::new(dialect)?;
-    fleet.open(sessions, store_settings.deadline(), &first_time, &mut nothing_expected)?;
-    fleet.leave(store_settings.deadline()).context("leaving")?;
+    warm_up(server, &store_settings, &format!("warm-{nonce}")).context("warming up")?;
+    let away = Away::new(format!("away-{nonce}"), &store_settings);
+    away.arrive_and_leave(dialect, &store_settings)?;
     let mut observer = Observer::connect(dialect, &nonce)?;
-
-    let mut ledgers = vec![Ledger::default(); sessions];
-    store_drain::store(server, &store_settings, &nonce, &topics, &mut ledgers).context("warming up")?;
-    store_drain::drain(server, &store_settings, &returning, &topics, &mut ledgers).context("draining")?;
+    let (topics, mut ledgers) = (&away.topics, vec![Ledger::default(); away.topics.len()]);
     let before = observer.read()?;
     let stored =
-        store_drain::store(server, &store_settings, &nonce, &topics, &mut ledgers).context("storing")?;
+        store_drain::store(server, &store_settings, &nonce, topics, &mut ledgers).context("storing")?;
     let after = observer.read()?;
-    store_drain::drain(server, &store_settings, &returning, &topics, &mut ledgers).context("draining")?;
+    let returning = |index: usize| Session { subscription: None, ..away.session(index) };
+    store_drain::drain(server, &store_settings, &returning, topics, &mut ledgers).context("draining")?;
 
     let mut outcome = Outcome::default();
     let names = Names { rate: "acknowledged", cost: "server CPU per message", what: "msg/s" };
@@ -185,6 +174,50 @@ fn measure(
         "payload": payload, "seconds": stored.wall.as_secs_f64(), "sent": totals.sent, "arrived": totals.arrived,
     });
     Ok(outcome)
+}
+
+/// Durable sessions that are away, each with a topic of its own.
+struct Away {
+    name: String,
+    topics: Vec<String>,
+}
+
+impl Away {
+    fn new(name: String, settings: &StoreDrainSettings) -> Away {
+        let topics = (0..settings.store_sessions).map(|index| format!("u/{name}-{index}/inbox")).collect();
+        Away { name, topics }
+    }
+
+    fn session(&self, index: usize) -> Session {
+        Session {
+            client_id: format!("{}-{index}", self.name),
+            clean: false,
+            subscription: Some((self.topics[index].clone(), 1)),
+        }
+    }
+
+    fn arrive_and_leave(&self, dialect: Dialect, settings: &StoreDrainSettings) -> Result<()> {
+        let mut fleet = Fleet::new(dialect)?;
+        let session = |index: usize| self.session(index);
+        fleet.open(self.topics.len(), settings.deadline(), &session, &mut nothing_expected)?;
+        fleet.leave(settings.deadline()).context("leaving")
+    }
+
+    fn end(&self, dialect: Dialect, settings: &StoreDrainSettings) -> Result<()> {
+        let mut fleet = Fleet::new(dialect)?;
+        let clean = |index| Session { clean: true, subscription: None, ..self.session(index) };
+        fleet.open(self.topics.len(), settings.deadline(), &clean, &mut nothing_expected)?;
+        fleet.leave(settings.deadline()).context("ending sessions")
+    }
+}
+
+/// As much is stored as will be measured, and then its recipients end.
+fn warm_up(server: &Server, settings: &StoreDrainSettings, name: &str) -> Result<()> {
+    let (away, dialect) = (Away::new(name.to_owned(), settings), settings.dialect(server));
+    away.arrive_and_leave(dialect, settings)?;
+    let mut ledgers = vec![Ledger::default(); away.topics.len()];
+    store_drain::store(server, settings, name, &away.topics, &mut ledgers)?;
+    away.end(dialect, settings)
 }
 
 /// What a broker wrote for so many messages, and what the disk makes of it.

@@ -15,6 +15,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::SustainedSettings;
 use super::books::{Books, Kind};
+use super::stand::Stand;
 use super::waits::{Waits, Way};
 use crate::client::codec::{self, Frame, Publish, Version, kind};
 use crate::client::fleet::{Fleet, Links, Session, nothing_expected};
@@ -29,9 +30,6 @@ const RETURNING_MAX: usize = 64;
 
 /// Connecting everybody, and the drain at the end, take no longer than this.
 const STEP_MAX: Duration = Duration::from_secs(180);
-
-/// An absence is cut at so many times the mean, so that a queue has a bound that is known.
-const ABSENCE_MEANS_MAX: f64 = 4.0;
 
 /// Reason codes of PUBACK `[MQTT-3.4.2-1]`.
 const SUCCESS: u8 = 0;
@@ -84,6 +82,8 @@ pub(super) struct Load {
     payload: Vec<u8>,
     start: Instant,
     now_ns: u64,
+    /// When this loop did not run.
+    pub(super) stand: Stand,
     pub(super) sent: u64,
     answered: u64,
     pub(super) returned: u64,
@@ -117,6 +117,7 @@ impl Load {
             payload: vec![0x5a; settings.payload as usize],
             start,
             now_ns: 0,
+            stand: Stand::default(),
             sent: 0,
             answered: 0,
             returned: 0,
@@ -196,7 +197,8 @@ impl Load {
 
     fn leave(&mut self, fleet: &mut Fleet, index: usize) {
         self.recipients[index].is_away = true;
-        let absence_s = self.schedule.exponential(self.absence_s).min(ABSENCE_MEANS_MAX * self.absence_s);
+        // Evenly up to twice the mean: so a queue has a bound that is known, and soon reached.
+        let absence_s = 2.0 * self.absence_s * self.schedule.unit();
         self.moves.push(Reverse((self.now_ns + (absence_s * 1e9) as u64, index)));
         fleet.leave_one(index);
     }
@@ -218,6 +220,8 @@ impl Load {
     pub(super) fn run_until(&mut self, fleet: &mut Fleet, end_ns: u64) -> Result<()> {
         loop {
             self.read_clock();
+            // It is never to rest longer than until the next message is due, which is no time worth counting.
+            self.stand.is_here(self.now_ns, 0);
             while self.due_ns(self.sent) <= self.now_ns.min(end_ns - 1) {
                 let recipient = self.choice.below(self.recipients.len());
                 self.publish(&mut fleet.links, recipient);

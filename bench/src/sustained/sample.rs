@@ -20,6 +20,7 @@ use crate::system::Counters;
 
 /// Takes samples.
 pub struct Sampler {
+    settled_from_s: f64,
     begin: Option<Counters>,
     sent_before: u64,
     last: Option<Counters>,
@@ -28,10 +29,11 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    pub fn begin(server: &Server, load: &Load) -> Result<Sampler> {
+    pub fn begin(server: &Server, load: &Load, settled_from_s: f64) -> Result<Sampler> {
         let counters = load.system.counters();
         let mark = Mark::read(server.pid)?;
-        Ok(Sampler { begin: counters, sent_before: 0, last: counters, mark, samples: Vec::new() })
+        let (begin, last, samples) = (counters, counters, Vec::new());
+        Ok(Sampler { settled_from_s, begin, sent_before: 0, last, mark, samples })
     }
 
     pub fn into_samples(self) -> Vec<Value> {
@@ -43,6 +45,7 @@ impl Sampler {
         let interval = mark.since(&self.mark);
         self.mark = mark;
         let counters = load.system.counters();
+        let copied = counters.zip(self.last).is_some_and(|(now, last)| now.copied > last.copied);
         let resident = server.pid.map(process::resident).transpose()?;
         let (live_messages, live_bytes) = load.live();
         let wall_us = (interval.wall.as_secs_f64() * 1e6).max(1.0);
@@ -73,8 +76,7 @@ impl Sampler {
         });
         report::progress(&row(&sample));
         self.samples.push(sample);
-        load.waits.recent.reset();
-        load.waits.recent_late.reset();
+        load.waits.end_sample(copied, at_s > self.settled_from_s)?;
         (self.last, self.sent_before) = (counters, load.sent);
         Ok(())
     }

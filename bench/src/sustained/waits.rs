@@ -1,10 +1,14 @@
 //! How long publishers waited, and for whom.
 //!
-//! Decides what a wait is: from when a message was due to its PUBACK, whatever was in between. Three things are in it
-//! that are not the broker's: the generator that was late itself, a disk that was slow for everybody, and a CPU that was
-//! somebody else's. The first is known for each message. For the second, a file beside the broker's is synced all the time
-//! ([`crate::disk::Probe`]): a wait counts as the disk's if slow syncs of that file cover half of it. The third is
-//! known only by interval, as the time that the server was kept waiting, and no wait is excused by it.
+//! Decides what a wait is: from when a message was due to its PUBACK, whatever was in between. Three things may be in it
+//! that are not the broker's: a generator that did not run, a CPU that was somebody else's, and a disk that was slow for
+//! everybody. Each is watched by itself: the generator sees when its loop stood still, a thread on the server's CPU
+//! sees when it was not woken in time ([`super::stand`]), and a file beside the broker's is synced all the time
+//! ([`crate::disk::Probe`]). A long wait is given to the first of them whose bad times cover half of it. What none of
+//! them explains is the broker's.
+//!
+//! A broker may make the disk slow for everybody by what it writes itself. So the settled waits are also divided by whether
+//! anything was copied in the same sample: if reclaim were the one who makes publishers wait, it would show there.
 
 use anyhow::{Context, Result};
 use hdrhistogram::Histogram;
@@ -63,6 +67,9 @@ pub struct Waits {
     /// From when the message was sent.
     pub settled_from_sent: Histogram<u64>,
     pub settled_late: Histogram<u64>,
+    /// Those of `settled` from samples in which the broker copied records, and from the others.
+    pub with_copies: Histogram<u64>,
+    pub without_copies: Histogram<u64>,
     /// Those of `settled` that are not long.
     short: Histogram<u64>,
     long: Vec<Way>,
@@ -75,12 +82,16 @@ pub struct Waits {
 pub struct Blame {
     pub long: u64,
     pub generator: u64,
+    pub cpu: u64,
     pub disk: u64,
     /// What is left to the broker.
-    pub rest: u64,
-    /// All settled waits but for those of the generator and the disk.
+    pub broker: u64,
+    /// All settled waits but for the long ones that are not the broker's.
     pub remaining: Quantiles,
 }
+
+/// When something did not do its part: begin and end, in nanoseconds since the start, in order and apart.
+pub type Spans = [(u64, u64)];
 
 impl Waits {
     pub fn new(settled_from_ns: u64, long_ns: u64) -> Result<Waits> {
@@ -94,6 +105,8 @@ impl Waits {
             settled: histogram()?,
             settled_from_sent: histogram()?,
             settled_late: histogram()?,
+            with_copies: histogram()?,
+            without_copies: histogram()?,
             short: histogram()?,
             long: Vec::new(),
             long_uncounted: 0,
@@ -120,21 +133,35 @@ impl Waits {
         }
     }
 
-    /// Whose the long waits were, given when syncs of the file beside were slow, in order.
-    pub fn blame(&self, slow: &[(u64, u64)]) -> Blame {
-        let mut blame = Blame { long: self.long_uncounted, rest: self.long_uncounted, ..Blame::default() };
+    /// A sample ends; whether the broker copied anything in it, and whether it is settled.
+    pub fn end_sample(&mut self, copied: bool, settled: bool) -> Result<()> {
+        if settled {
+            let kind = if copied { &mut self.with_copies } else { &mut self.without_copies };
+            kind.add(&self.recent)?;
+        }
+        self.recent.reset();
+        self.recent_late.reset();
+        Ok(())
+    }
+
+    /// Whose the long waits were, given when the generator, the server's CPU and the disk did not do their part.
+    pub fn blame(&self, generator: &Spans, cpu: &Spans, disk: &Spans) -> Blame {
+        let mut blame = Blame { long: self.long_uncounted, broker: self.long_uncounted, ..Blame::default() };
         let mut remaining = self.short.clone();
         if self.long_uncounted > 0 {
             remaining.saturating_record_n(self.long_ns, self.long_uncounted);
         }
         for way in &self.long {
             blame.long += 1;
-            if 2 * way.sent_ns.saturating_sub(way.due_ns) >= way.wait_ns() {
+            let is_of = |spans| 2 * covered_ns(spans, way.due_ns, way.answered_ns) >= way.wait_ns();
+            if is_of(generator) {
                 blame.generator += 1;
-            } else if 2 * covered_ns(slow, way.due_ns, way.answered_ns) >= way.wait_ns() {
+            } else if is_of(cpu) {
+                blame.cpu += 1;
+            } else if is_of(disk) {
                 blame.disk += 1;
             } else {
-                blame.rest += 1;
+                blame.broker += 1;
                 remaining.saturating_record(way.wait_ns());
             }
         }
@@ -144,7 +171,7 @@ impl Waits {
 }
 
 /// How much of `from..to` the spans cover, which are in order and do not overlap.
-fn covered_ns(spans: &[(u64, u64)], from: u64, to: u64) -> u64 {
+fn covered_ns(spans: &Spans, from: u64, to: u64) -> u64 {
     let first = spans.partition_point(|(_, end)| *end <= from);
     let overlapping = spans[first..].iter().take_while(|(begin, _)| *begin < to);
     overlapping.map(|(begin, end)| (*end).min(to) - (*begin).max(from)).sum()
@@ -171,25 +198,37 @@ mod tests {
     }
 
     #[test]
-    fn a_long_wait_is_the_generators_the_disks_or_the_brokers() {
+    fn a_long_wait_is_the_generators_the_cpus_the_disks_or_the_brokers() {
         let mut waits = Waits::new(1_000 * MS, 50 * MS).unwrap();
         waits.record(way(10, 10, 500));
-        for index in 0..996 {
+        for index in 0..995 {
             waits.record(way(1_000 + index, 1_000 + index, 1_002 + index));
         }
-        waits.record(way(2_000, 2_060, 2_100));
-        waits.record(way(3_000, 3_001, 3_100));
-        waits.record(way(4_000, 4_001, 4_100));
-        waits.record(way(5_000, 5_001, 5_100));
-        let slow = [(3_020 * MS, 3_090 * MS), (4_020 * MS, 4_060 * MS)];
-        let blame = waits.blame(&slow);
-        assert_eq!((blame.long, blame.generator, blame.disk, blame.rest), (4, 1, 1, 2));
+        for second in [2_000, 3_000, 4_000, 5_000, 6_000] {
+            waits.record(way(second, second + 1, second + 100));
+        }
+        let span = |begin, end| (begin * MS, end * MS);
+        let (generator, cpu) = ([span(2_010, 2_070)], [span(3_000, 3_080)]);
+        let disk = [span(2_000, 2_100), span(4_020, 4_090), span(5_020, 5_060)];
+        let blame = waits.blame(&generator, &cpu, &disk);
+        assert_eq!((blame.long, blame.generator, blame.cpu, blame.disk, blame.broker), (5, 1, 1, 1, 2));
         assert_eq!((waits.filling.len(), waits.settled.len()), (1, 1_000));
         let all = Quantiles::of(&waits.settled);
         assert!((all.p999 - 100.0).abs() < 0.2 && (all.p50 - 2.0).abs() < 0.01, "{all:?}");
-        assert!((blame.remaining.p999 - 100.0).abs() < 0.2, "two of 998 are left: {blame:?}");
-        let always = waits.blame(&[(0, 9_000 * MS)]);
+        assert!((blame.remaining.p999 - 100.0).abs() < 0.2, "two of 997 are left: {blame:?}");
+        let always = waits.blame(&[], &[], &[(0, 9_000 * MS)]);
         assert!((always.remaining.max - 2.0).abs() < 0.01, "{always:?}");
+    }
+
+    #[test]
+    fn settled_waits_are_divided_by_whether_anything_was_copied() {
+        let mut waits = Waits::new(0, 50 * MS).unwrap();
+        for (copied, settled, answered) in [(true, false, 1), (true, true, 5), (false, true, 7)] {
+            waits.record(way(0, 0, answered));
+            waits.end_sample(copied, settled).unwrap();
+        }
+        assert_eq!((waits.with_copies.max() / MS, waits.without_copies.max() / MS), (5, 7));
+        assert_eq!((waits.with_copies.len(), waits.recent.len()), (1, 0));
     }
 
     #[test]
