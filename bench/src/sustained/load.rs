@@ -221,7 +221,7 @@ impl Load {
         loop {
             self.read_clock();
             // It is never to rest longer than until the next message is due, which is no time worth counting.
-            self.stand.is_here(self.now_ns, 0);
+            self.stand.is_here(self.now_ns);
             while self.due_ns(self.sent) <= self.now_ns.min(end_ns - 1) {
                 let recipient = self.choice.below(self.recipients.len());
                 self.publish(&mut fleet.links, recipient);

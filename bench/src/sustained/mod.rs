@@ -203,8 +203,7 @@ fn drive(server: &Server, settings: &SustainedSettings, environment: &Environmen
     load.start(start);
     let pause = Duration::from_millis(settings.probe_pause_ms);
     let probe = Probe::start(&environment.data_root, pause, start)?;
-    let cpu =
-        environment.placement().map(|placement| CpuWatch::start(placement.server_cpu, start)).transpose()?;
+    let cpu = server.pid.map(|pid| CpuWatch::start(pid, start)).transpose()?;
     let mut sampler = Sampler::begin(server, &load, settings.seconds() * SETTLED_FROM)?;
     let first = Mark::read(server.pid)?;
     // What was sampled until the broker failed is worth showing.
@@ -288,7 +287,7 @@ fn report_waits(
     outcome.add("… while filling p99.9", "ms", Quantiles::of(&load.waits.filling).p999);
     outcome.add("long waits", "messages", blame.long as f64);
     outcome.add("long waits: the generator's", "messages", blame.generator as f64);
-    outcome.add("long waits: the server's CPU's", "messages", blame.cpu as f64);
+    outcome.add("long waits: while the server had no CPU", "messages", blame.cpu as f64);
     outcome.add("long waits: the disk's", "messages", blame.disk as f64);
     outcome.add("long waits: the broker's", "messages", blame.broker as f64);
     outcome.add("sent late p99.9", "ms", Quantiles::of(&load.waits.settled_late).p999);

@@ -2,8 +2,8 @@
 //!
 //! Decides what a wait is: from when a message was due to its PUBACK, whatever was in between. Three things may be in it
 //! that are not the broker's: a generator that did not run, a CPU that was somebody else's, and a disk that was slow for
-//! everybody. Each is watched by itself: the generator sees when its loop stood still, a thread on the server's CPU
-//! sees when it was not woken in time ([`super::stand`]), and a file beside the broker's is synced all the time
+//! everybody. Each is watched by itself: the generator sees when its loop stood still, the kernel says when the
+//! server was ready to run and did not ([`super::stand`]), and a file beside the broker's is synced all the time
 //! ([`crate::disk::Probe`]). A long wait is given to the first of them whose bad times cover half of it. What none of
 //! them explains is the broker's.
 //!
