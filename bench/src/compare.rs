@@ -89,22 +89,16 @@ impl Scenario {
 }
 
 /// One run: which broker, which round, and what it gave.
-struct Run {
-    broker: usize,
-    round: u32,
-    outcome: Outcome,
+pub struct Run {
+    pub broker: usize,
+    pub round: u32,
+    pub outcome: Outcome,
 }
 
 /// Runs the comparison; whether no broker was wrong.
 pub fn run(settings: &CompareSettings) -> Result<bool> {
     let brokers = &settings.brokers;
-    for (index, broker) in brokers.iter().enumerate() {
-        ensure!(
-            !brokers[..index].iter().any(|other| other.name == broker.name),
-            "{} is given twice",
-            broker.name
-        );
-    }
+    check_names(brokers)?;
     let baselines = baselines(settings)?;
     let mut document = report::head();
     document["placement"] = json!(format!("{:?}", settings.environment.placement()));
@@ -118,11 +112,20 @@ pub fn run(settings: &CompareSettings) -> Result<bool> {
         let table = Table::new(brokers, &baselines, &runs);
         text.push_str(&table.to_text(&scenario.name(), brokers, &baselines, &runs));
         if let Some(results) = document["results"].as_array_mut() {
-            results.push(table.to_json(scenario, brokers, &baselines, &runs));
+            results.push(table.to_json(&scenario.name(), brokers, &baselines, &runs));
         }
     }
     settings.environment.publish(&document, &text)?;
     Ok(sound)
+}
+
+/// Brokers are told apart by their names.
+pub fn check_names(brokers: &[Broker]) -> Result<()> {
+    for (index, broker) in brokers.iter().enumerate() {
+        let twice = brokers[..index].iter().any(|other| other.name == broker.name);
+        ensure!(!twice, "{} is given twice", broker.name);
+    }
+    Ok(())
 }
 
 fn baselines(settings: &CompareSettings) -> Result<Vec<usize>> {
@@ -176,10 +179,11 @@ struct Row {
     ratios: Vec<Option<Spread>>,
 }
 
-struct Table(Vec<Row>);
+/// What runs in turn gave, with ratios.
+pub struct Table(Vec<Row>);
 
 impl Table {
-    fn new(brokers: &[Broker], baselines: &[usize], runs: &[Run]) -> Table {
+    pub fn new(brokers: &[Broker], baselines: &[usize], runs: &[Run]) -> Table {
         let mut rows = Vec::new();
         for broker in 0..brokers.len() {
             let Some(first) = runs.iter().find(|run| run.broker == broker && !run.outcome.figures.is_empty())
@@ -200,7 +204,7 @@ impl Table {
         Table(rows)
     }
 
-    fn to_json(&self, scenario: Scenario, brokers: &[Broker], baselines: &[usize], runs: &[Run]) -> Value {
+    pub fn to_json(&self, scenario: &str, brokers: &[Broker], baselines: &[usize], runs: &[Run]) -> Value {
         let spread =
             |(median, least, greatest): Spread| json!({ "median": median, "min": least, "max": greatest });
         let row = |row: &Row| {
@@ -219,13 +223,13 @@ impl Table {
             value
         };
         json!({
-            "scenario": scenario.name(),
+            "scenario": scenario,
             "summary": self.0.iter().map(row).collect::<Vec<_>>(),
             "runs": runs.iter().map(run).collect::<Vec<_>>(),
         })
     }
 
-    fn to_text(&self, scenario: &str, brokers: &[Broker], baselines: &[usize], runs: &[Run]) -> String {
+    pub fn to_text(&self, scenario: &str, brokers: &[Broker], baselines: &[usize], runs: &[Run]) -> String {
         let mut lines =
             vec![vec![scenario.to_owned(), String::new(), "median (min..max)".to_owned(), String::new()]];
         lines[0].extend(baselines.iter().map(|&baseline| format!("/ {}", brokers[baseline].name)));

@@ -8,6 +8,8 @@ mod client;
 mod clock;
 mod compare;
 mod connections;
+mod disk;
+mod durable_ack;
 mod floor;
 mod flow;
 mod hold;
@@ -15,10 +17,14 @@ mod ledger;
 mod meter;
 mod poll;
 mod process;
+mod random;
 mod report;
 mod server;
 mod slope;
 mod store_drain;
+mod sustained;
+mod svg;
+mod system;
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -58,6 +64,15 @@ enum Action {
     Hold(Single<HoldSettings>),
     /// `hold` over several values of that setting and both kinds of recipients: table, document and plot
     HoldCurve(hold::sweep::SweepSettings),
+    /// Hours of store and drain with sessions that never return: is everything flat, and is nobody stalled
+    Sustained {
+        #[command(flatten)]
+        settings: sustained::SustainedSettings,
+        #[command(flatten)]
+        environment: Environment,
+    },
+    /// How fast QoS 1 is acknowledged for sessions that are away, and how far that is from what disk and CPU allow
+    DurableAck(durable_ack::DurableAckSettings),
     /// The same scenarios on several brokers in turn, with ratios
     Compare(compare::CompareSettings),
     /// The floor relay: the least an MQTT-shaped relay can do (keeps nothing; only for comparison)
@@ -173,6 +188,8 @@ fn main() -> ExitCode {
         Action::StoreDrain(single) => measure(&single, "store-drain", store_drain::run),
         Action::Hold(single) => measure(&single, "hold", hold::run),
         Action::HoldCurve(settings) => hold::sweep::run(&settings),
+        Action::Sustained { settings, environment } => sustained::run(&settings, &environment),
+        Action::DurableAck(settings) => durable_ack::run(&settings),
         Action::Compare(settings) => compare::run(&settings),
         Action::Floor { listen } => floor::serve(listen).map(|()| true),
     };

@@ -72,6 +72,13 @@ impl Broker {
         self.kind != Kind::Floor
     }
 
+    /// How many journals it syncs at a time: the number behind `--shards` in its command, or one.
+    pub fn lanes(&self) -> u32 {
+        let Kind::Command(words) = &self.kind else { return 1 };
+        let number = words.iter().skip_while(|word| *word != "--shards").nth(1);
+        number.and_then(|number| number.parse().ok()).unwrap_or(1)
+    }
+
     fn command(&self, port: u16, data: &Path) -> Result<Command> {
         match &self.kind {
             Kind::Mosquitto => {
@@ -198,6 +205,11 @@ impl Server {
         }
     }
 
+    /// Where it keeps its data, if it was started here.
+    pub fn data(&self) -> Option<&Path> {
+        self.child.as_ref().map(|(_, data)| data.as_path())
+    }
+
     /// It was started here, and what it keeps goes with it.
     pub fn is_child(&self) -> bool {
         self.child.is_some()
@@ -239,6 +251,13 @@ mod tests {
         assert!(again.name == "again" && again.kind == Kind::Floor);
         assert!("unknown".parse::<Broker>().is_err());
         assert!("x=serve --listen 1883".parse::<Broker>().unwrap_err().contains("{port}"));
+    }
+
+    #[test]
+    fn lanes_are_the_shards_that_a_command_names() {
+        let lanes = |text: &str| text.parse::<Broker>().unwrap().lanes();
+        assert_eq!(lanes("x=serve --listen {port} --shards 2 --data {data}"), 2);
+        assert_eq!((lanes("x=serve --listen {port}"), lanes("mosquitto")), (1, 1));
     }
 
     #[test]

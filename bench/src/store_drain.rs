@@ -49,12 +49,12 @@ pub struct StoreDrainSettings {
 }
 
 impl StoreDrainSettings {
-    fn dialect(&self, server: &Server) -> Dialect {
+    pub fn dialect(&self, server: &Server) -> Dialect {
         let version = if self.store_protocol == 5 { Version::V5 } else { Version::V311 };
         Dialect { target: server.address, version, keep_alive_s: 1_200 }
     }
 
-    fn deadline(&self) -> Instant {
+    pub fn deadline(&self) -> Instant {
         clock::now() + Duration::from_secs(self.store_seconds_max)
     }
 }
@@ -106,7 +106,7 @@ pub fn run(server: &Server, settings: &StoreDrainSettings) -> Result<Outcome> {
 }
 
 /// Publishes everything; from the first PUBLISH to the last PUBACK.
-fn store(
+pub fn store(
     server: &Server,
     settings: &StoreDrainSettings,
     nonce: &str,
@@ -191,7 +191,7 @@ impl StoreLoad<'_> {
 }
 
 /// Brings the sessions back until each has all of its messages.
-fn drain(
+pub fn drain(
     server: &Server,
     settings: &StoreDrainSettings,
     session: &impl Fn(usize) -> Session,

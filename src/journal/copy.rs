@@ -78,22 +78,25 @@ impl Copy {
         self.full.pop_front().map(|(_, batch)| batch)
     }
 
-    /// Look at the next block with something live, unless a batch waits to be written.
+    /// Look at blocks with something live until a batch waits to be written, at about so many bytes of them as a block of
+    /// the log may have. Under load this is called once for each of those: were it one block here too, segments of small
+    /// blocks would be copied more slowly than large ones are appended.
     pub fn read_on<S: Storage>(
         &mut self,
         block_bytes_max: usize,
         world: &World<'_, S>,
     ) -> Result<(), JournalError> {
-        if self.read || !self.full.is_empty() {
-            return Ok(());
-        }
         let mut buffer = std::mem::take(&mut self.buffer);
-        match self.load(&mut buffer, world)? {
-            Some(begin) => self.look_at(&buffer, begin, block_bytes_max, world)?,
-            None => {
-                self.read = true;
-                (0..Copy::CLASSES).for_each(|class| self.close(class));
+        let mut looked_at = 0;
+        while !self.read && self.full.is_empty() && looked_at < block_bytes_max {
+            match self.load(&mut buffer, world)? {
+                Some(begin) => self.look_at(&buffer, begin, block_bytes_max, world)?,
+                None => {
+                    self.read = true;
+                    (0..Copy::CLASSES).for_each(|class| self.close(class));
+                }
             }
+            looked_at += buffer.len();
         }
         self.buffer = buffer;
         Ok(())

@@ -303,12 +303,16 @@ impl Storage for Directory {
 
 /// Zeros are written, because a first write to an allocated but unwritten block costs a journal commit of the file
 /// system in the sync of every block (0.29 ms against 0.11 ms at the median on ext4).
+///
+/// Each piece is on its way to the disk before the next is written: syncs of the log, for which publishers wait, would
+/// otherwise queue behind a whole segment.
 fn fill_with_zeros(file: &fs::File, bytes: u64) -> io::Result<()> {
     let zeros = vec![0; ZERO_BYTES];
     let mut offset = 0;
     while offset < bytes {
         let count = usize::try_from(bytes - offset).map_or(ZERO_BYTES, |rest| rest.min(ZERO_BYTES));
         write_all_at(file.as_raw_fd(), offset, &zeros[..count])?;
+        file.sync_data()?;
         offset += count as u64;
     }
     Ok(())

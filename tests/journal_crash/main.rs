@@ -6,6 +6,7 @@
 //! - `worn`: the same of one with a checkpoint, kept records and segments that were given up
 //! - `opening`: what is refused at start, and with which cure
 //! - `commit`: group commit, witness, fail-stop, full disk
+//! - `pace`: copying keeps pace with appending
 //! - `disk`: the disk in memory, which keeps, drops or tears every sector that was not synced
 #![allow(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
 
@@ -15,6 +16,7 @@ mod damage;
 mod disk;
 mod exhaustive;
 mod opening;
+mod pace;
 mod worn;
 
 use std::collections::BTreeMap;

@@ -318,6 +318,20 @@ pub fn encode_publish(out: &mut Vec<u8>, version: Version, publish: &Publish<'_>
     out.extend_from_slice(publish.payload);
 }
 
+/// Appends a PUBLISH of 5.0 that expires so many seconds after it was received.
+pub fn encode_publish_expiring(out: &mut Vec<u8>, publish: &Publish<'_>, expiry_s: u32) {
+    let id_bytes = if publish.qos > 0 { 2 } else { 0 };
+    out.push(kind::PUBLISH << 4 | publish.qos << 1);
+    put_variable_integer(out, 2 + publish.topic.len() + id_bytes + 6 + publish.payload.len());
+    put_string(out, publish.topic);
+    if publish.qos > 0 {
+        out.extend_from_slice(&publish.packet_id.to_be_bytes());
+    }
+    out.extend_from_slice(&[5, 0x02]);
+    out.extend_from_slice(&expiry_s.to_be_bytes());
+    out.extend_from_slice(publish.payload);
+}
+
 /// Reads a PUBLISH; properties are stepped over.
 pub fn parse_publish<'a>(frame: &Frame<'a>, version: Version) -> Result<Publish<'a>, Malformed> {
     let qos = frame.first >> 1 & 3;

@@ -40,6 +40,20 @@ impl Window {
         Some(packet_id)
     }
 
+    /// Handles a PUBACK that may refuse: the identifier, which is free again, and the reason code.
+    pub fn answered(&mut self, frame: &Frame<'_>) -> Result<(u16, u8)> {
+        let (packet_id, reason) = codec::parse_ack(frame)?;
+        let flight = usize::from(packet_id).checked_sub(1).and_then(|index| self.flights.get_mut(index));
+        let awaited =
+            flight.filter(|(stage, _)| (*stage, frame.kind()) == (Stage::AwaitsPuback, kind::PUBACK));
+        let Some((stage, _)) = awaited else {
+            bail!("packet type {} names {packet_id}, which does not await it", frame.kind())
+        };
+        *stage = Stage::Free;
+        self.free.push_back(packet_id);
+        Ok((packet_id, reason))
+    }
+
     /// Handles PUBACK, PUBREC or PUBCOMP; a PUBREC is answered into `out`, the publisher's outgoing bytes.
     /// Returns when the message was sent, once its handshake is complete.
     pub fn acknowledge(&mut self, frame: &Frame<'_>, out: &mut Vec<u8>) -> Result<Option<u64>> {
@@ -106,5 +120,17 @@ mod tests {
         assert!(acknowledge(&mut window, kind::PUBREC, 1, &mut out).is_err());
         let refused = [0x40, 3, 0, 1, 0x97];
         assert!(window.acknowledge(&codec::split_frame(&refused).unwrap().unwrap(), &mut out).is_err());
+    }
+
+    #[test]
+    fn a_refusal_is_an_answer_where_it_is_expected_but_only_once() {
+        let mut window = Window::new(1);
+        let refused = [0x40, 3, 0, 1, 0x97];
+        let refused = codec::split_frame(&refused).unwrap().unwrap();
+        assert!(window.answered(&refused).is_err(), "of nothing");
+        window.take(1, 0);
+        assert_eq!(window.answered(&refused).unwrap(), (1, 0x97));
+        assert!(window.answered(&refused).is_err(), "twice");
+        assert_eq!(window.take(1, 0), Some(1), "free again");
     }
 }

@@ -11,17 +11,18 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use hdrhistogram::Histogram;
 
-use super::recipients::{Mixture, Random, State};
-use super::system::{self, Counters, System};
+use super::recipients::{Mixture, State};
 use super::{HoldSettings, STEP_MAX};
 use crate::client::codec::{self, Frame, Publish, Version, kind};
 use crate::client::fleet::{Fleet, Links, Session, nothing_expected};
 use crate::client::publisher::Window;
 use crate::clock;
 use crate::ledger::{self, Ledger};
+use crate::random::Random;
+use crate::system::{self, Counters, System};
 
 /// Handshakes of returning subscribers at once.
 const RETURNING_MAX: usize = 64;
@@ -170,7 +171,7 @@ impl Load {
         let session = |index| self.session(index);
         fleet.open(observer + 1, deadline, &session, &mut |links, index, frame| {
             if index == observer {
-                observe(&mut system, version, frame)
+                system.on_frame(version, frame)
             } else {
                 nothing_expected(links, index, frame)
             }
@@ -400,7 +401,7 @@ impl Load {
             return self.on_message(index, frame).with_context(|| format!("subscriber {index}"));
         }
         if index == self.observer() {
-            return observe(&mut self.system, self.version, frame);
+            return self.system.on_frame(self.version, frame);
         }
         let publisher = index - self.subscribers.len();
         let answered = self.publishers[publisher].window.acknowledge(frame, links.outbound(index));
@@ -438,13 +439,4 @@ impl Load {
         }));
         Ok(())
     }
-}
-
-/// A frame for the client that observes.
-fn observe(system: &mut System, version: Version, frame: &Frame<'_>) -> Result<()> {
-    if frame.kind() != kind::PUBLISH {
-        bail!("the observer of {} got packet type {}", system::FILTER, frame.kind());
-    }
-    system.arrived(&codec::parse_publish(frame, version)?);
-    Ok(())
 }

@@ -18,7 +18,6 @@ mod load;
 mod plot;
 mod recipients;
 pub mod sweep;
-mod system;
 
 use std::time::Duration;
 
@@ -28,7 +27,6 @@ use serde_json::json;
 
 use self::load::Load;
 use self::recipients::Mixture;
-use self::system::Counters;
 use crate::client::codec::Version;
 use crate::client::fleet::{Dialect, Fleet, Session};
 use crate::clock;
@@ -36,6 +34,7 @@ use crate::ledger::Totals;
 use crate::meter::{Mark, Names};
 use crate::report::Outcome;
 use crate::server::Server;
+use crate::system::Counters;
 
 /// What the load looks like. Where the default depends on the mixture, it is that of `lan`, then of `phones`.
 #[derive(Clone, Debug, clap::Args)]
@@ -206,7 +205,7 @@ mod tests {
     use super::*;
 
     fn written(recorded: u64, bytes: u64, syncs: u64) -> Option<Counters> {
-        Some(Counters { recorded, bytes, syncs })
+        Some(Counters { recorded, bytes, syncs, ..Counters::default() })
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 
 use super::recipients::Mixture;
 use super::sweep::Cell;
+use crate::svg::{self, Scale};
 
 const WIDTH: f64 = 860.0;
 const HEIGHT: f64 = 760.0;
@@ -19,11 +20,7 @@ const LOG_X: (f64, f64) = (230.0, 800.0);
 /// One of the two panels.
 struct Panel {
     title: &'static str,
-    top: f64,
-    bottom: f64,
-    /// Values at the bottom and the top.
-    range: (f64, f64),
-    logarithmic: bool,
+    scale: Scale,
     ticks: &'static [f64],
     /// Figure, what the legend calls it, and how the line is dashed.
     lines: &'static [(&'static str, &'static str, &'static str)],
@@ -32,19 +29,13 @@ struct Panel {
 const PANELS: [Panel; 2] = [
     Panel {
         title: "Accepted messages that are never written, %",
-        top: 90.0,
-        bottom: 330.0,
-        range: (0.0, 100.0),
-        logarithmic: false,
+        scale: Scale { top: 90.0, bottom: 330.0, range: (0.0, 100.0), logarithmic: false },
         ticks: &[0.0, 20.0, 40.0, 60.0, 80.0, 100.0],
         lines: &[("hit rate", "never written", "")],
     },
     Panel {
         title: "How long a sender waits for its acknowledgement, ms",
-        top: 420.0,
-        bottom: 660.0,
-        range: (0.1, 10_000.0),
-        logarithmic: true,
+        scale: Scale { top: 420.0, bottom: 660.0, range: (0.1, 10_000.0), logarithmic: true },
         ticks: &[0.1, 1.0, 10.0, 100.0, 1_000.0, 10_000.0],
         lines: &[("sender acknowledgement p99", "p99", ""), ("sender acknowledgement p50", "p50", "6 4")],
     },
@@ -64,18 +55,6 @@ fn described(mixture: Mixture) -> &'static str {
     }
 }
 
-impl Panel {
-    fn y(&self, value: f64) -> f64 {
-        let (low, high) = self.range;
-        let share = if self.logarithmic {
-            (value.max(low) / low).log10() / (high / low).log10()
-        } else {
-            (value - low) / (high - low)
-        };
-        self.bottom - share.clamp(0.0, 1.0) * (self.bottom - self.top)
-    }
-}
-
 /// The horizontal place of a value; the logarithmic part spans those above 0.
 fn x(hold_ms: u32, cells: &[Cell<'_>]) -> f64 {
     let above = || cells.iter().map(|cell| cell.hold_ms).filter(|hold_ms| *hold_ms > 0);
@@ -90,19 +69,15 @@ fn x(hold_ms: u32, cells: &[Cell<'_>]) -> f64 {
 
 /// The drawing of a sweep's result.
 pub(super) fn draw(cells: &[Cell<'_>]) -> String {
-    let mut svg = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" width=\"{WIDTH}\" \
-         height=\"{HEIGHT}\" font-family=\"sans-serif\" font-size=\"14\">\n\
-         <rect width=\"{WIDTH}\" height=\"{HEIGHT}\" fill=\"#fdfdfb\"/>\n"
-    );
-    text(&mut svg, LEFT, 28.0, "start", "#222222", "The hold-off curve");
+    let mut svg = svg::begin(WIDTH, HEIGHT);
+    svg::text(&mut svg, LEFT, 28.0, "start", "#222222", "The hold-off curve");
     for (index, mixture) in Mixture::ALL.into_iter().enumerate() {
-        text(&mut svg, LEFT + 360.0 * index as f64, 52.0, "start", colour(mixture), described(mixture));
+        svg::text(&mut svg, LEFT + 360.0 * index as f64, 52.0, "start", colour(mixture), described(mixture));
     }
     for panel in &PANELS {
         draw_panel(&mut svg, panel, cells);
     }
-    text(
+    svg::text(
         &mut svg,
         (LEFT + RIGHT) / 2.0,
         HEIGHT - 24.0,
@@ -110,26 +85,25 @@ pub(super) fn draw(cells: &[Cell<'_>]) -> String {
         "#222222",
         "hold, ms (logarithmic; 0 apart)",
     );
-    svg.push_str("</svg>\n");
-    svg
+    svg::end(svg)
 }
 
 fn draw_panel(svg: &mut String, panel: &Panel, cells: &[Cell<'_>]) {
-    text(svg, LEFT, panel.top - 14.0, "start", "#222222", panel.title);
+    svg::text(svg, LEFT, panel.scale.top - 14.0, "start", "#222222", panel.title);
     for tick in panel.ticks {
-        let y = panel.y(*tick);
-        line(svg, (LEFT, y), (RIGHT, y), "#dddddd");
-        text(svg, LEFT - 8.0, y + 5.0, "end", "#444444", &tick.to_string());
+        let y = panel.scale.y(*tick);
+        svg::line(svg, (LEFT, y), (RIGHT, y), "#dddddd");
+        svg::text(svg, LEFT - 8.0, y + 5.0, "end", "#444444", &tick.to_string());
     }
     let mut holds: Vec<u32> = cells.iter().map(|cell| cell.hold_ms).collect();
     holds.sort_unstable();
     holds.dedup();
     for hold_ms in holds {
         let at = x(hold_ms, cells);
-        line(svg, (at, panel.bottom), (at, panel.bottom + 6.0), "#444444");
-        text(svg, at, panel.bottom + 22.0, "middle", "#444444", &hold_ms.to_string());
+        svg::line(svg, (at, panel.scale.bottom), (at, panel.scale.bottom + 6.0), "#444444");
+        svg::text(svg, at, panel.scale.bottom + 22.0, "middle", "#444444", &hold_ms.to_string());
     }
-    line(svg, (LEFT, panel.bottom), (RIGHT, panel.bottom), "#444444");
+    svg::line(svg, (LEFT, panel.scale.bottom), (RIGHT, panel.scale.bottom), "#444444");
     for mixture in Mixture::ALL {
         for (figure, name, dashes) in panel.lines {
             draw_line(svg, panel, cells, mixture, (figure, name, dashes));
@@ -151,42 +125,22 @@ fn draw_line(
         .filter_map(|cell| Some((cell.hold_ms, cell.figure(figure)?)))
         .collect();
     points.sort_by_key(|(hold_ms, _)| *hold_ms);
-    let mut path = String::new();
+    let mut places = Vec::new();
     for (hold_ms, (median, min, max)) in &points {
-        let (at, y) = (x(*hold_ms, cells), panel.y(*median));
-        let _ = write!(path, "{at:.1},{y:.1} ");
+        let (at, y) = (x(*hold_ms, cells), panel.scale.y(*median));
+        places.push((at, y));
         let _ = writeln!(svg, "<circle cx=\"{at:.1}\" cy=\"{y:.1}\" r=\"4\" fill=\"{colour}\"/>");
         if max > min {
-            line(svg, (at, panel.y(*min)), (at, panel.y(*max)), colour);
+            svg::line(svg, (at, panel.scale.y(*min)), (at, panel.scale.y(*max)), colour);
         }
     }
-    let _ = writeln!(
-        svg,
-        "<polyline points=\"{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\" stroke-dasharray=\"{dashes}\"/>",
-        path.trim_end()
-    );
+    svg::curve(svg, &places, colour, dashes);
     if let Some((hold_ms, (median, ..))) = points.last() {
         let label = format!("{} {name}", mixture.name());
         // One mixture's labels above its lines and the other's below, or they would meet where the lines come close.
         let beside = if mixture == Mixture::Lan { 18.0 } else { -9.0 };
-        text(svg, x(*hold_ms, cells) + 20.0, panel.y(*median) + beside, "end", colour, &label);
+        svg::text(svg, x(*hold_ms, cells) + 20.0, panel.scale.y(*median) + beside, "end", colour, &label);
     }
-}
-
-fn line(svg: &mut String, from: (f64, f64), to: (f64, f64), colour: &str) {
-    let _ = writeln!(
-        svg,
-        "<line x1=\"{:.1}\" y1=\"{:.1}\" x2=\"{:.1}\" y2=\"{:.1}\" stroke=\"{colour}\"/>",
-        from.0, from.1, to.0, to.1
-    );
-}
-
-/// `words` are this program's own: nothing in them has to be escaped.
-fn text(svg: &mut String, x: f64, y: f64, anchor: &str, colour: &str, words: &str) {
-    let _ = writeln!(
-        svg,
-        "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\" fill=\"{colour}\">{words}</text>"
-    );
 }
 
 #[cfg(test)]

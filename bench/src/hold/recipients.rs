@@ -18,38 +18,7 @@
 
 use clap::ValueEnum;
 
-/// Repeatable randomness: SplitMix64 (Steele, Lea, Flood 2014), ten lines instead of a dependency.
-#[derive(Clone, Debug)]
-pub struct Random(u64);
-
-impl Random {
-    pub fn new(seed: u64) -> Random {
-        Random(seed)
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// Above 0 and at most 1.
-    fn unit(&mut self) -> f64 {
-        ((self.next() >> 11) + 1) as f64 / (1_u64 << 53) as f64
-    }
-
-    /// Below `count`.
-    pub fn below(&mut self, count: usize) -> usize {
-        ((u128::from(self.next()) * count as u128) >> 64) as usize
-    }
-
-    /// Normal with mean 0 and deviation 1 (Box and Muller).
-    fn normal(&mut self) -> f64 {
-        let (radius, angle) = (self.unit(), self.unit());
-        (-2.0 * radius.ln()).sqrt() * (std::f64::consts::TAU * angle).cos()
-    }
-}
+use crate::random::Random;
 
 /// Which recipients a run has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -116,7 +85,7 @@ impl Mixture {
 
     /// How long one that is away stays away from now on, which does not depend on how long it already was.
     pub fn absence_ns(random: &mut Random) -> u64 {
-        (-ABSENCE_MEAN_S * random.unit().ln() * 1e9) as u64
+        (random.exponential(ABSENCE_MEAN_S) * 1e9) as u64
     }
 }
 

@@ -131,3 +131,12 @@ fn a_cut_body_is_an_error_not_a_panic() {
         assert!(parse_publish(&cut, Version::V5).is_err(), "cut at {end}");
     }
 }
+
+#[test]
+fn a_publish_that_expires_says_so_in_its_properties() {
+    let publish = Publish { qos: 1, topic: b"t", packet_id: 7, payload: b"pay" };
+    let mut out = Vec::new();
+    encode_publish_expiring(&mut out, &publish, 0x0102_0304);
+    assert_eq!(out, [0x32, 14, 0, 1, b't', 0, 7, 5, 0x02, 1, 2, 3, 4, b'p', b'a', b'y']);
+    assert_eq!(parse_publish(&only_frame(&out), Version::V5), Ok(publish));
+}

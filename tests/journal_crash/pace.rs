@@ -1,0 +1,94 @@
+//! Copying keeps pace with what is appended, however small the blocks are that it reads and however large those that are
+//! written: segments from a quiet night, recycled in a busy morning.
+
+use ironpost::ids::Lsn;
+use ironpost::journal::{self, Io, IoDone, Journal, Storage};
+use ironpost::live::LiveSet;
+use ironpost::record::{Body, Recipients, Record};
+use ironpost::time::{Now, UnixMs};
+use ironpost::wire::QoS;
+
+use crate::disk::{Disk, Handle};
+use crate::{Options, at, settle_with, tiny};
+
+/// Sixteen segments of 128 pages, and never more.
+fn sizes() -> Options {
+    let bytes = 512 << 10;
+    Options {
+        segment_bytes: bytes,
+        segment_bytes_first: bytes,
+        segments_first: 16,
+        segments_max: 16,
+        checkpoint_tail_bytes: 4 * bytes,
+        reclaim_quiet_ms: 0,
+        ..tiny()
+    }
+}
+
+/// Four fill a block of a page.
+fn append(journal: &mut Journal<Handle>, live: &mut LiveSet, stays: bool) {
+    let body = Body {
+        topic: "a",
+        forward: &[],
+        payload: &[7; 800],
+        qos: QoS::AtLeastOnce,
+        retain: false,
+        accepted_at: UnixMs(0),
+        expires_at: UnixMs::NEVER,
+    };
+    let lsn = Lsn(journal.last_lsn().0 + 1);
+    journal.append(lsn, &Record::Message { body, origin: None, recipients: Recipients::EMPTY });
+    if stays {
+        live.add(lsn, 800);
+    }
+}
+
+/// One operation, from its begin to its end; false if there is none.
+fn operate(journal: &mut Journal<Handle>, disk: &Handle, live: &LiveSet, now: Now) -> bool {
+    let Some(io) = journal.commit(live, now).unwrap() else { return false };
+    let done = match io {
+        Io::Write { file, offset, buffer } => {
+            disk.write_at(file, offset, &buffer).unwrap();
+            IoDone::Written { buffer, result: Ok(()) }
+        }
+        Io::Sync { file } => {
+            disk.sync(file).unwrap();
+            IoDone::Synced { result: Ok(()) }
+        }
+    };
+    journal.completed(done, live, now).unwrap();
+    true
+}
+
+#[test]
+fn small_blocks_are_copied_as_fast_as_large_ones_are_appended() {
+    let disk = Disk::default();
+    let mut journal = journal::open(disk.handle(), sizes(), 3, at(0)).unwrap();
+    journal.replay(&mut |_, _, _| {}).unwrap();
+    let mut live = LiveSet::default();
+    // At night: blocks of a page, and one record of each block stays for ever.
+    while journal.segments().1 > 5 {
+        (0..4).for_each(|index| append(&mut journal, &mut live, index == 0));
+        settle_with(&mut journal, &disk.handle(), &live, at(0));
+    }
+    let stay = live.len();
+    // In the morning the log always has something to write: blocks of eight pages, in which nothing stays.
+    let mut rounds = 0;
+    while journal.statistics().segments_used < 60 {
+        rounds += 1;
+        assert!(rounds < 10_000, "{:?}", journal.statistics());
+        let now = at(1_000 * rounds);
+        if journal.pending_bytes() < 30_000 {
+            (0..36).for_each(|_| append(&mut journal, &mut live, false));
+        }
+        journal.observe(&live, now);
+        let went_on = operate(&mut journal, &disk.handle(), &live, now);
+        let (in_use, free) = journal.segments();
+        assert!(went_on && free > 0, "{in_use} in use, {free} free: {:?}", journal.statistics());
+    }
+    assert!(journal.statistics().segments_copied >= 3, "{:?}", journal.statistics());
+    assert_eq!(live.len(), stay);
+    for lsn in (1..journal.durable().0).map(Lsn).filter(|lsn| live.contains(*lsn)) {
+        journal.read(lsn, &mut |record| assert!(matches!(record, Record::Message { .. }))).unwrap();
+    }
+}
