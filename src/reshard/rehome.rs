@@ -187,17 +187,20 @@ impl Rehoming {
             unreachable!("only `Inbound` records are routed, and only theirs are packet ids that are taken")
         };
         let (shard, Facts { routed, released, .. }) = (old.shard, old.live.facts(lsn));
-        let session = self.session(old, key).filter(|(home, _)| *home == shard);
+        let session = if old.ended.contains(&key) { None } else { self.session(old, key) };
+        let session = session.filter(|(home, _)| *home == shard);
         if routed && session.is_none() {
             return Ok(());
         }
         // Whoever it was, the message goes on.
         let key = session.map_or(SessionKey(0), |(_, key)| key);
         let inbound = sink.append(shard, &Record::Inbound { key, packet_id, body })?;
-        old.bodies.insert((lsn, shard), inbound);
+        old.carried.insert(lsn);
         if routed {
+            // For whoever needs its body, that goes where it did: behind this, no `Retained` finds it any more.
             sink.append(shard, &Record::Routed { inbound })?;
         } else {
+            old.bodies.insert((lsn, shard), inbound);
             self.routes.insert(OriginKey { shard, lsn }, OriginKey { shard, lsn: inbound });
             old.keyed.insert(lsn);
         }
@@ -236,7 +239,7 @@ impl Rehoming {
         match *record {
             Record::Message { .. } => self.message(old, (lsn, record, facts), sink),
             Record::Inbound { key, packet_id, body } => {
-                if !old.bodies.contains_key(&(lsn, old.shard)) {
+                if !old.carried.contains(&lsn) {
                     self.unrouted += u64::from(!facts.routed);
                     if !facts.released
                         && let Some((home, key)) = self.session(old, key)
@@ -423,6 +426,8 @@ pub struct Old {
     keys: BTreeMap<SessionKey, SessionKey>,
     /// Sessions whose own record was carried, and that are not over.
     named: BTreeSet<SessionKey>,
+    /// `Inbound` records that were carried before everything else.
+    carried: BTreeSet<Lsn>,
     /// Messages that go on being routed from somewhere: what says that they were placed here is carried.
     keyed: BTreeSet<Lsn>,
     /// Where something other than its own list needs the body of a record.

@@ -150,6 +150,7 @@ impl<'a> Losses<'a> {
         let is_behind = self.lost.iter().any(|lost| *lost.lsns.end() > covered);
         let mut report = ShardReport {
             records: evidence.needed(),
+            last: evidence.last_lsn(),
             flaws: evidence.flaws().to_vec(),
             lost: self.lost.to_vec(),
             again: is_behind || covered == Lsn::NONE && evidence.had_checkpoints(),

@@ -138,6 +138,16 @@ fn look(data: &DataDirectory, shard: ShardId) -> Result<Option<Evidence<Director
     Evidence::gather(directory, &options, false).map(Some)
 }
 
+/// The same for a test, which has its journals in memory.
+#[cfg(test)]
+pub(crate) fn carried<S: Storage>(
+    found: &[Option<Evidence<S>>],
+    settings: &crate::broker::settings::Settings,
+    sink: &mut impl crate::reshard::Sink,
+) -> Result<Report, JournalError> {
+    carry(found, true, settings, sink, &mut |_| ())
+}
+
 /// What the new journals take at most, as they grow: whole segments.
 fn bytes_on_disk(found: &[Option<Evidence<Directory>>]) -> u64 {
     let first = limits::SEGMENTS_FIRST as u64 * limits::SEGMENT_BYTES_FIRST;

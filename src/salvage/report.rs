@@ -38,6 +38,9 @@ pub struct ShardReport {
     pub state: State,
     /// Records that were needed, and are there.
     pub records: u64,
+    /// The last record that is known to have been written. Whether others followed cannot be told of a last block that is
+    /// damaged, or of a last segment that is gone.
+    pub last: Lsn,
     /// Places that are not as they were written.
     pub flaws: Vec<Flaw>,
     /// Records that were needed, or may have been, and are not there.
@@ -104,6 +107,7 @@ impl ShardReport {
             shard,
             state,
             records: 0,
+            last: Lsn::NONE,
             flaws: Vec::new(),
             lost: Vec::new(),
             again: false,
@@ -167,10 +171,11 @@ fn shard_json(report: &ShardReport) -> String {
         .iter()
         .map(|Elsewhere { lsn, holder }| format!("{{\"lsn\":{},\"shard\":{}}}", lsn.0, holder.0));
     format!(
-        "{{\"shard\":{},\"state\":\"{state}\",\"records\":{},\"records_lost\":{},\"may_come_again\":{},\"defects\":{},\
+        "{{\"shard\":{},\"state\":\"{state}\",\"records\":{},\"last_lsn\":{},\"records_lost\":{},\"may_come_again\":{},\"defects\":{},\
          \"lost\":{},\"sessions\":{},\"retained_lost\":{},\"under_way_elsewhere\":{}}}",
         report.shard.0,
         report.records,
+        report.last.0,
         report.records_lost(),
         report.again,
         array(flaws),

@@ -33,12 +33,13 @@ impl Report {
 }
 
 fn state(report: &ShardReport) -> String {
-    let records = report.records;
+    let (records, last) = (report.records, report.last.0);
     match report.state {
-        State::Whole => format!("whole, {records} records"),
-        State::Damaged => {
-            format!("DAMAGED, {records} records are intact and {} are lost", report.records_lost())
-        }
+        State::Whole => format!("whole, {records} records, the last known is {last}"),
+        State::Damaged => format!(
+            "DAMAGED, {records} records are intact and {} are lost; the last known is {last}",
+            report.records_lost()
+        ),
         State::Missing => "MISSING, it begins empty: its sessions and all that they had are lost".to_owned(),
         State::NeverBegun => "never begun".to_owned(),
     }
@@ -53,6 +54,12 @@ fn of_shard(report: &ShardReport, sessions_max: usize, line: &mut dyn FnMut(Stri
     for lost in &report.lost {
         let Lost { lsns, records, place } = lost;
         line(format!("lost: {records} needed of records {} to {}: {place}", lsns.start().0, lsns.end().0));
+    }
+    if !report.lost.is_empty() {
+        line(
+            "deliveries at QoS 2 whose state was lost begin anew; wills that were withdrawn may be published"
+                .to_owned(),
+        );
     }
     if report.again {
         line("what was lost may have said that messages were acknowledged: these may come again".to_owned());
