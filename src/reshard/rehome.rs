@@ -113,6 +113,11 @@ impl Rehoming {
         self.unrouted
     }
 
+    /// Messages that go on being routed: those that were carried so.
+    pub fn under_way(&self) -> u64 {
+        self.routes.len() as u64
+    }
+
     /// One old shard: `settings` are those of its broker.
     pub fn shard(
         &mut self,

@@ -14,6 +14,8 @@ pub struct Report {
     pub shards: Vec<ShardReport>,
     /// What each shard has in the new directory.
     pub totals: Vec<Totals>,
+    /// QoS 2 messages that are still to be routed, and will be when a broker starts on it.
+    pub under_way: u64,
 }
 
 /// How a shard was found.
@@ -146,8 +148,11 @@ impl Report {
             let Totals { sessions, queued, retained } = totals;
             format!("{{\"sessions\":{sessions},\"queued\":{queued},\"retained\":{retained}}}")
         }));
-        let (whole, again) = (self.is_whole(), self.again());
-        format!("{{\"whole\":{whole},\"may_come_again\":{again},\"shards\":{shards},\"kept\":{kept}}}\n")
+        let (whole, again, under_way) = (self.is_whole(), self.again(), self.under_way);
+        format!(
+            "{{\"whole\":{whole},\"may_come_again\":{again},\"shards\":{shards},\"kept\":{kept},\
+             \"under_way\":{under_way}}}\n"
+        )
     }
 }
 

@@ -23,6 +23,12 @@ impl Report {
                 totals.sessions, totals.queued, totals.retained
             ));
         }
+        if self.under_way > 0 {
+            line(format!(
+                "{} messages at QoS 2 are under way, and are delivered after the start",
+                self.under_way
+            ));
+        }
         if self.again() {
             line("messages that were acknowledged may be delivered again, also at QoS 2".to_owned());
         }

@@ -13,12 +13,17 @@ use super::disk::{self, Disk, Wear};
 use super::random::Random;
 use super::reshard::{Journals, Seen, digest, words_of};
 use super::run::Run;
+use std::collections::BTreeSet;
+
 use super::*;
 use crate::broker::stored::Queued;
 use crate::journal::Evidence;
 use crate::record::{Recipient, Record};
 use crate::reshard::Totals;
 use crate::salvage::{Report, State, carried};
+
+/// A journal in memory.
+type Encoded = Vec<(Lsn, Vec<u8>)>;
 
 /// Something that a broker has, and the records without which it would not.
 struct Thing {
@@ -27,6 +32,8 @@ struct Thing {
     words: String,
     shard: usize,
     records: Vec<Lsn>,
+    /// The one in another shard.
+    far: Option<(usize, Lsn)>,
 }
 
 #[derive(Default, Debug)]
@@ -41,13 +48,14 @@ struct Tally {
     came_again: usize,
     sessions_lost: usize,
     unrouted: usize,
+    placed: usize,
     /// Missing ones, or that came again, because of records behind the last one that is known to have been written.
     untold: usize,
 }
 
 /// Brokers that have replayed these journals and decided nothing.
-fn replayed(settings: &Settings, now: Now, journals: Vec<Vec<(Lsn, Vec<u8>)>>) -> Vec<Bench> {
-    let one = |(shard, journal): (ShardId, Vec<(Lsn, Vec<u8>)>)| {
+fn replayed(settings: &Settings, now: Now, journals: Vec<Encoded>) -> Vec<Bench> {
+    let one = |(shard, journal): (ShardId, Encoded)| {
         let broker = Broker::new(settings.clone(), shard);
         let mut bench = Bench { broker, world: World::default(), now, durable: journal.len() };
         for (lsn, bytes) in &journal {
@@ -60,7 +68,7 @@ fn replayed(settings: &Settings, now: Now, journals: Vec<Vec<(Lsn, Vec<u8>)>>) -
     (0..).map(ShardId).zip(journals).map(one).collect()
 }
 
-fn journals(shards: &[Bench]) -> Vec<Vec<(Lsn, Vec<u8>)>> {
+fn journals(shards: &[Bench]) -> Vec<Encoded> {
     shards.iter().map(|bench| bench.world.journal.clone()).collect()
 }
 
@@ -77,16 +85,37 @@ fn things(shards: &[Bench]) -> Vec<Thing> {
         let all = broker.retained.scan("#", "", u32::MAX, |topic, held| {
             let body = broker.messages.get(held.message).lsn;
             let words = format!("retained {}", words_of(bench, body));
-            things.push(Thing { of: topic.to_owned(), words, shard, records: vec![held.record, body] });
+            things.push(Thing {
+                of: topic.to_owned(),
+                words,
+                shard,
+                records: vec![held.record, body],
+                far: None,
+            });
             true
         });
         assert!(all.is_none());
         for lsn in broker.live.unrouted_from(Lsn::NONE) {
             let words = format!("to be routed {}", words_of(bench, lsn));
-            things.push(Thing { of: String::new(), words, shard, records: vec![lsn] });
+            things.push(Thing { of: String::new(), words, shard, records: vec![lsn], far: None });
         }
     }
+    placed(shards, &mut things);
     things
+}
+
+/// Messages under way that a shard must not take again when they are routed again.
+fn placed(shards: &[Bench], things: &mut Vec<Thing>) {
+    for (shard, bench) in shards.iter().enumerate() {
+        for (key, records) in bench.broker.origins.placed() {
+            let home = &shards[key.shard.index()];
+            if home.broker.live.unrouted_from(key.lsn).next() == Some(key.lsn) {
+                let words = format!("placed in {shard} {}", words_of(home, key.lsn));
+                let far = Some((key.shard.index(), key.lsn));
+                things.push(Thing { of: String::new(), words, shard, records: records.to_vec(), far });
+            }
+        }
+    }
 }
 
 fn of_session(bench: &Bench, shard: usize, slot: u32, things: &mut Vec<Thing>) {
@@ -94,7 +123,7 @@ fn of_session(bench: &Bench, shard: usize, slot: u32, things: &mut Vec<Thing>) {
     let session = broker.sessions.get(slot);
     let mut add = |words: String, mut records: Vec<Lsn>| {
         records.push(session.record);
-        things.push(Thing { of: session.identity.to_string(), words, shard, records });
+        things.push(Thing { of: session.identity.to_string(), words, shard, records, far: None });
     };
     add("session".to_owned(), Vec::new());
     for subscription in session.subscriptions.as_slice() {
@@ -106,6 +135,8 @@ fn of_session(bench: &Bench, shard: usize, slot: u32, things: &mut Vec<Thing>) {
         add(format!("inbound {packet_id}: {}", words_of(bench, *lsn)), vec![*lsn]);
     }
     let Some(delivery) = session.delivery.as_deref() else { return };
+    let packet_ids: BTreeSet<u16> = delivery.in_flight.iter().map(|one| one.packet_id.get()).collect();
+    assert_eq!(packet_ids.len(), delivery.in_flight.len(), "a packet id is of one delivery");
     for one in &delivery.in_flight {
         let message = broker.messages.get(one.entry.message);
         let owed = &message.owed.as_slice()[one.entry.owed as usize];
@@ -170,11 +201,17 @@ fn ever(shards: &[Bench]) -> BTreeMap<(String, String), usize> {
     ever
 }
 
+/// Everything that a thing needs.
+fn needs(thing: &Thing) -> impl Iterator<Item = (usize, Lsn)> {
+    thing.records.iter().map(|lsn| (thing.shard, *lsn)).chain(thing.far)
+}
+
 /// The report says that one of these records is lost.
 fn is_accounted(report: &Report, thing: &Thing) -> bool {
-    let shard = &report.shards[thing.shard];
-    let is_lost = |lsn: &Lsn| shard.lost.iter().any(|lost| lost.lsns.contains(lsn));
-    shard.state == State::Missing || thing.records.iter().any(is_lost)
+    needs(thing).any(|(shard, lsn)| {
+        let shard = &report.shards[shard];
+        shard.state == State::Missing || shard.lost.iter().any(|lost| lost.lsns.contains(&lsn))
+    })
 }
 
 fn count(things: &[Thing]) -> BTreeMap<(&str, &str), usize> {
@@ -228,7 +265,7 @@ impl Case {
             }
         }
         for thing in missing {
-            let is_untold = thing.records.iter().any(|lsn| *lsn > report.shards[thing.shard].last);
+            let is_untold = needs(thing).any(|(shard, lsn)| lsn > report.shards[shard].last);
             let is_accounted = is_accounted(report, thing);
             tally.untold += usize::from(!is_accounted);
             assert!(
@@ -298,12 +335,7 @@ impl Case {
 }
 
 /// The journals of these shards, damaged by that many strokes, through salvage.
-fn salvaged(
-    seed: u64,
-    shards: &[Bench],
-    strokes: usize,
-    wear: &mut Wear,
-) -> (Report, Vec<Vec<(Lsn, Vec<u8>)>>) {
+fn salvaged(seed: u64, shards: &[Bench], strokes: usize, wear: &mut Wear) -> (Report, Vec<Encoded>) {
     let mut random = Random(seed ^ 0x5A1);
     let count = u16::try_from(shards.len()).expect("few");
     let mut disks: Vec<Option<Disk>> =
@@ -349,6 +381,9 @@ fn case(seed: u64, count: u16, strokes: usize, (tally, wear): (&mut Tally, &mut 
         report.shards.iter().flat_map(|one| &one.sessions).filter(|one| one.whole.is_some()).count();
     tally.unrouted +=
         after.iter().map(|bench| bench.broker.live.unrouted_from(Lsn::NONE).count()).sum::<usize>();
+    let mut under_way = Vec::new();
+    placed(&after, &mut under_way);
+    tally.placed += under_way.len();
     Case { seed, before, after, report }
 }
 
@@ -384,11 +419,21 @@ fn what_is_missing_after_salvage_is_in_the_report_and_nothing_is_invented() {
         came_again,
         sessions_lost,
         unrouted,
+        placed,
         untold,
     } = tally;
-    for count in
-        [shards_gone, kept, missing, certain, came_again, sessions_lost, unrouted, whole, runs - whole]
-    {
+    for count in [
+        shards_gone,
+        kept,
+        missing,
+        certain,
+        came_again,
+        sessions_lost,
+        unrouted,
+        placed,
+        whole,
+        runs - whole,
+    ] {
         assert!(count > 0, "{tally:?}");
     }
     assert!(untold * 4 < missing, "{tally:?}");
@@ -408,6 +453,60 @@ fn what_is_missing_after_salvage_is_in_the_report_in_many_runs() {
     let (tally, wear) = damaged(first..first + number("SEEDS", 1_000));
     println!("{tally:?} {wear:?}");
     assert!(tally.missing > 0);
+}
+
+/// Where the record is lost that says that a packet id is free, that it is given again says it.
+#[test]
+fn a_packet_id_that_is_given_again_was_free() {
+    let key = SessionKey(1);
+    let body = |topic| crate::record::Body {
+        topic,
+        forward: &[],
+        payload: b"x",
+        qos: QoS::ExactlyOnce,
+        retain: false,
+        accepted_at: UnixMs(1),
+        expires_at: UnixMs::NEVER,
+    };
+    let to = [Recipient {
+        session: key,
+        qos: QoS::ExactlyOnce,
+        retain: false,
+        shared: false,
+        group: 0,
+        subscription_id: 0,
+        more: false,
+    }];
+    let packet_id = PacketId::new(5).expect("not 0");
+    let message = |topic| Record::Message { body: body(topic), origin: None, recipients: (&to[..]).into() };
+    let inbound = |topic| Record::Inbound { key, packet_id, body: body(topic) };
+    let begun = |list| Record::DeliveryBegun { list: Lsn(list), place: 0, packet_id };
+    let (client_id, account) = ("me", "");
+    let session =
+        Record::Session { key, account, client_id, version: Version::V5, expiry_s: u32::MAX, will: None };
+    let records = [
+        session,
+        message("first"),
+        begun(2),
+        // Not here: it is done.
+        message("second"),
+        begun(4),
+        inbound("first"),
+        Record::Routed { inbound: Lsn(6) },
+        // Not here: it is released.
+        inbound("second"),
+        Record::Routed { inbound: Lsn(8) },
+    ];
+    let journal: Encoded =
+        (1..).map(Lsn).zip(&records).map(|(lsn, record)| (lsn, journal::encoded(lsn, record))).collect();
+    let shards = replayed(&settings(), Now::default(), vec![journal]);
+    let words: Vec<String> = things(&shards).into_iter().map(|thing| thing.words).collect();
+    assert!(words.iter().all(|words| !words.contains("first")), "{words:?}");
+    assert!(words.iter().any(|words| words.starts_with("in flight 5 Sent second")), "{words:?}");
+    let journal = shards[0].world.journal.clone();
+    let started = Bench::start(settings(), ShardId(0), Now::default(), journal);
+    let live: Vec<u64> = (1..=9).filter(|lsn| started.broker.live.contains(Lsn(*lsn))).collect();
+    assert_eq!(live, [1, 4, 5, 8], "what had the packet id before is needed no more");
 }
 
 /// An entry of a queue, by its session; of a shared subscription by what it is alone, for which member gets it depends on
@@ -454,5 +553,5 @@ fn salvage_of_what_is_sound_changes_nothing_and_misses_nothing() {
         assert_eq!(before, after, "seed {seed}, settled");
     }
     assert!(settled > 0, "nothing was compared when all was at its end");
-    assert!(tally.unrouted > 0 && wear.checkpoints > 0, "{tally:?} {wear:?}");
+    assert!(tally.unrouted > 0 && tally.placed > 0 && wear.checkpoints > 0, "{tally:?} {wear:?}");
 }
