@@ -63,11 +63,11 @@ pub struct Successor {
 
 /// What the file says.
 #[derive(Clone, Copy, Debug)]
-struct Meta {
-    shards: u16,
-    hash_key: [u8; 16],
-    was_begun: bool,
-    generation: u32,
+pub(super) struct Meta {
+    pub shards: u16,
+    pub hash_key: [u8; 16],
+    pub was_begun: bool,
+    pub generation: u32,
 }
 
 impl DataDirectory {
@@ -114,7 +114,7 @@ impl DataDirectory {
         Meta { shards, hash_key, was_begun, generation }
     }
 
-    fn of(meta: Meta, root: Directory, is_new: bool) -> DataDirectory {
+    pub(super) fn of(meta: Meta, root: Directory, is_new: bool) -> DataDirectory {
         let Meta { shards, hash_key, was_begun, generation } = meta;
         DataDirectory { shards, hash_key, is_new, was_begun, generation, root }
     }
@@ -180,7 +180,7 @@ fn shard_name(shard: u16, generation: u32) -> String {
 }
 
 /// The generation in the name of a shard directory, and only if it is exactly such a name.
-fn generation_of(name: &str) -> Option<u32> {
+pub(super) fn generation_of(name: &str) -> Option<u32> {
     let rest = name.strip_prefix("shard-")?;
     let (shard, generation) = match rest.split_once('.') {
         Some((shard, generation)) => (shard, generation.parse().ok()?),

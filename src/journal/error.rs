@@ -164,7 +164,8 @@ impl JournalError {
                 "name the data directory of the broker with --data, or its configuration with --config".to_owned()
             }
             Problem::MetaMissing => format!(
-                "restore {object} from a backup of the data directory; without it nobody knows which shard a session is in"
+                "restore {object} from a backup of the data directory; without it nobody knows which shard a session is in, \
+                 but for `ironpost journal salvage --to NEW_DIRECTORY`, which asks every segment"
             ),
             Problem::NotEmpty => {
                 "name a directory that is empty, or not there yet; if it is what an attempt left that did not come to its \

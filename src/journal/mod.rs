@@ -14,7 +14,7 @@
 //! - `replay`: all that is needed, in order, at start
 //! - `verify`, `evidence`, `browse`: whether everything is there, what is if not, and looking at it
 //! - `offline`: for commands that write one while no broker runs
-//! - `directory`: the data directory above the shards, with its `meta` file
+//! - `directory`, `lost_meta`: the data directory above the shards, with its `meta` file, or without
 //!
 //! # Shape
 //!
@@ -113,6 +113,7 @@ mod flight;
 mod format;
 mod inventory;
 mod kept;
+mod lost_meta;
 mod offline;
 mod pool;
 mod reader;
@@ -130,6 +131,7 @@ mod writer;
 pub use browse::{Life, Row};
 pub use error::{JournalError, Problem};
 pub use evidence::{Evidence, Evident, Flaw, Lost};
+pub use lost_meta::open_damaged;
 pub use offline::record_bytes;
 pub use pool::{GrowRequest, Grown};
 pub use recover::open;

@@ -56,7 +56,7 @@ pub(crate) fn carry<S: Storage>(
         rehoming.carry(&mut old, &mut Intact { evidence }, sink)?;
     }
     assert!(rehoming.unrouted() == 0, "what is under way was carried");
-    Ok(Report { shards, totals: rehoming.totals().to_vec(), under_way: rehoming.under_way() })
+    Ok(Report { shards, meta: None, totals: rehoming.totals().to_vec(), under_way: rehoming.under_way() })
 }
 
 /// Whether the record that a key names is lost.

@@ -46,7 +46,7 @@ use crate::config::Config;
 use crate::ids::ShardId;
 use crate::journal::directory::{self, DataDirectory, Successor};
 use crate::journal::storage::{Directory, Storage};
-use crate::journal::{Evidence, JournalError, Options};
+use crate::journal::{self, Evidence, JournalError, Options};
 use crate::limits;
 use crate::reshard::{Writing, held};
 use crate::shard::once_unlocked;
@@ -80,19 +80,19 @@ pub enum Progress {
 /// Make a data directory at `to` from what is intact in that of the configuration.
 pub fn salvage(config: &Config, to: &Path, tell: &mut dyn FnMut(Progress)) -> Result<Report, SalvageError> {
     let before = |why| SalvageError { why, unfinished: None };
-    let data =
-        once_unlocked(|| directory::open_read_only(&config.data)).map_err(Why::from).map_err(before)?;
+    let opened = once_unlocked(|| journal::open_damaged(&config.data));
+    let (data, meta) = opened.map_err(Why::from).map_err(before)?;
     if is_inside(to, &config.data) {
         return Err(before(Why::Inside { to: to.to_owned() }));
     }
     let target = directory::fresh(to, data.shards, data.hash_key).map_err(Why::from).map_err(before)?;
-    write(config, &data, target, to, tell)
+    write(config, (&data, meta), target, to, tell)
         .map_err(|why| SalvageError { why, unfinished: Some(to.to_owned()) })
 }
 
 fn write(
     config: &Config,
-    data: &DataDirectory,
+    (data, meta): (&DataDirectory, Option<JournalError>),
     target: Successor,
     to: &Path,
     tell: &mut dyn FnMut(Progress),
@@ -110,7 +110,8 @@ fn write(
     let placement = config.placement(shards, data.hash_key);
     let settings = config.broker_settings(placement, data.hash_key);
     let mut writing = Writing::begin(&target, shards, data.hash_key)?;
-    let report = carry(&found, data.was_begun, &settings, &mut writing, tell)?;
+    let mut report = carry(&found, data.was_begun, &settings, &mut writing, tell)?;
+    report.meta = meta.map(|error| error.to_string());
     writing.finish()?;
     tell(Progress::Checking);
     for (shard, totals) in (0..).map(ShardId).zip(&report.totals) {

@@ -12,6 +12,8 @@ use crate::reshard::Totals;
 pub struct Report {
     /// By shard.
     pub shards: Vec<ShardReport>,
+    /// What is wrong with the directory's `meta` file. What it said is in every segment.
+    pub meta: Option<String>,
     /// What each shard has in the new directory.
     pub totals: Vec<Totals>,
     /// QoS 2 messages that are still to be routed, and will be when a broker starts on it.
@@ -149,8 +151,9 @@ impl Report {
             format!("{{\"sessions\":{sessions},\"queued\":{queued},\"retained\":{retained}}}")
         }));
         let (whole, again, under_way) = (self.is_whole(), self.again(), self.under_way);
+        let meta = self.meta.as_ref().map_or("null".to_owned(), |meta| quoted(meta));
         format!(
-            "{{\"whole\":{whole},\"may_come_again\":{again},\"shards\":{shards},\"kept\":{kept},\
+            "{{\"whole\":{whole},\"may_come_again\":{again},\"meta\":{meta},\"shards\":{shards},\"kept\":{kept},\
              \"under_way\":{under_way}}}\n"
         )
     }

@@ -11,6 +11,9 @@ impl Report {
     pub fn words(&self, sessions_max: usize) -> String {
         let mut text = String::new();
         let mut line = |line: String| writeln!(text, "{line}").expect("a string takes everything");
+        if let Some(meta) = &self.meta {
+            line(format!("{meta}: what it said is in the segments"));
+        }
         for report in &self.shards {
             line(format!("shard {}: {}", report.shard.0, state(report)));
             of_shard(report, sessions_max, &mut |words| line(format!("  {words}")));

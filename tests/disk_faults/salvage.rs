@@ -162,6 +162,33 @@ fn nothing_is_missing_of_a_sound_directory_and_a_running_one_is_refused() {
 }
 
 #[test]
+fn what_a_lost_meta_file_said_is_found_in_the_segments() {
+    let directory = tempfile::tempdir().unwrap();
+    let (data, to) = (directory.path().join("data"), directory.path().join("new"));
+    let mut books = killed(&data, 2, 1);
+    let meta = data.join("meta");
+    let mut content = std::fs::read(&meta).unwrap();
+    content[20] ^= 1;
+    std::fs::write(&meta, content).unwrap();
+    Process::refuses(Start { shards: 2, ..Start::on(&data) }).expect(&["ironpost journal salvage --to"]);
+    salvage(&data, &to, 0, &["meta", "what it said is in the segments", "nothing is missing"], &[]);
+    std::fs::remove_dir_all(&to).unwrap();
+    std::fs::remove_file(&meta).unwrap();
+    Process::refuses(Start { shards: 2, ..Start::on(&data) }).expect(&["ironpost journal salvage --to"]);
+    // Journals of another number of shards beside them, and nobody knows which count.
+    std::fs::create_dir(data.join("shard-000.1")).unwrap();
+    for (path, content) in tree(&data.join("shard-000")) {
+        std::fs::write(data.join("shard-000.1").join(path.file_name().unwrap()), content).unwrap();
+    }
+    salvage(&data, &to, 2, &["it is missing, but there are journals beside it"], &[]);
+    assert!(!to.exists());
+    std::fs::remove_dir_all(data.join("shard-000.1")).unwrap();
+    salvage(&data, &to, 0, &["nothing is missing"], &[]);
+    let process = Process::start(Start { shards: 2, ..Start::on(&to) });
+    books.settle(process.address);
+}
+
+#[test]
 fn a_disk_that_fills_up_leaves_no_data_directory() {
     let Some(volume) = Volume::new(48 << 20) else { return };
     let directory = tempfile::tempdir().unwrap();
