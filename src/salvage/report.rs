@@ -53,7 +53,7 @@ pub struct ShardReport {
     pub again: bool,
     /// Its sessions, if something is lost: any of them may have lost a message in a lost range.
     pub sessions: Vec<SessionLoss>,
-    /// Records that made a message the retained one of its topic, and the message is lost.
+    /// Records that made a message the retained one of its topic, and the message is lost. The one before it may be back.
     pub retained: Vec<Lsn>,
     /// Messages at QoS 2 from its publishers that it has lost, and other shards have.
     pub elsewhere: Vec<Elsewhere>,

@@ -74,7 +74,10 @@ fn of_shard(report: &ShardReport, sessions_max: usize, line: &mut dyn FnMut(Stri
         line("what was lost may have said that messages were acknowledged: these may come again".to_owned());
     }
     for record in &report.retained {
-        line(format!("lost: the retained message that record {} speaks of", record.0));
+        line(format!(
+            "lost: the retained message that record {} speaks of; an older one of its topic may be back",
+            record.0
+        ));
     }
     if let (Some(first), count) = (report.elsewhere.first(), report.elsewhere.len()) {
         line(format!(

@@ -287,9 +287,12 @@ impl Case {
         self.before.iter().zip(&self.report.shards).any(|(bench, report)| report.last < last(bench))
     }
 
-    /// A lost record may have said how far a delivery was, or that a session is over whose will was still to come.
+    /// A lost record may have said how far a delivery was, or that a session is over whose will was still to come; or what
+    /// the retained message of some topic is now.
     fn may_begin_anew(&self, words: &str) -> bool {
+        let retained = self.report.shards.iter().any(|shard| !shard.retained.is_empty());
         !self.report.is_whole() && (words.starts_with("in flight") || words == "session")
+            || retained && words.starts_with("retained")
     }
 
     /// A message whose list is there: the report names it, and the session.
@@ -298,7 +301,7 @@ impl Case {
         let is_lost = |lsn: &Lsn| shard.lost.iter().any(|lost| lost.lsns.contains(lsn));
         let [body, list, session] = *thing.records else { return false };
         let only_body = thing.words.starts_with("queue") && is_lost(&body) && !is_lost(&list);
-        if !only_body || is_lost(&session) || shard.state == State::Missing {
+        if !only_body || is_lost(&session) || list > shard.last || shard.state == State::Missing {
             return false;
         }
         let told = shard.sessions.iter().any(|loss| {
