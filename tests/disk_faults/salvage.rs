@@ -206,7 +206,8 @@ fn a_disk_that_fills_up_leaves_no_data_directory() {
 fn inspect_shows_every_record_and_no_payload() {
     let directory = tempfile::tempdir().unwrap();
     let data = directory.path().join("data");
-    drop(killed(&data, 2, 2));
+    let (process, _) = filled(&data, 2, 2);
+    assert_eq!(process.terminate().status, Some(0));
     let before = tree(&data);
     let lines = |more: &[&str], status: i32| -> Vec<String> {
         let ended = journal("inspect", &data, more);

@@ -301,7 +301,8 @@ impl Case {
         let is_lost = |lsn: &Lsn| shard.lost.iter().any(|lost| lost.lsns.contains(lsn));
         let [body, list, session] = *thing.records else { return false };
         let only_body = thing.words.starts_with("queue") && is_lost(&body) && !is_lost(&list);
-        if !only_body || is_lost(&session) || list > shard.last || shard.state == State::Missing {
+        let is_untold = list > shard.last || session > shard.last;
+        if !only_body || is_lost(&session) || is_untold || shard.state == State::Missing {
             return false;
         }
         let told = shard.sessions.iter().any(|loss| {
