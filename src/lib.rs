@@ -15,6 +15,7 @@
 //! modules follow the data.
 
 pub mod ids;
+pub mod json;
 pub mod limits;
 pub mod live;
 pub mod placement;
@@ -33,3 +34,4 @@ pub mod log;
 pub mod client;
 pub mod command;
 pub mod reshard;
+pub mod salvage;

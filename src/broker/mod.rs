@@ -283,6 +283,11 @@ impl Broker {
         &self.live
     }
 
+    /// The same, of a broker that is needed no more.
+    pub fn into_live(self) -> LiveSet {
+        self.live
+    }
+
     /// Sessions, and entries in all their queues.
     pub fn held(&self) -> (u64, u64) {
         (self.sessions.len() as u64, self.statistics.queued)

@@ -81,6 +81,15 @@ impl Origins {
         origin.is_some_and(|origin| self.placed.contains_key(&(origin.shard, origin.lsn)))
     }
 
+    /// Keys placed here, and the records that say so.
+    #[cfg(test)]
+    pub(super) fn placed(&self) -> impl Iterator<Item = (OriginKey, [Lsn; 2])> {
+        let one = |(&(shard, lsn), placed): (&(ShardId, Lsn), &Placed)| {
+            (OriginKey { shard, lsn }, [placed.list, placed.body])
+        };
+        self.placed.iter().map(one)
+    }
+
     /// Forget keys below the mark.
     pub(super) fn forget(&mut self, mark: OriginKey, live: &mut LiveSet) {
         while let Some((key, _)) = self.placed.range((mark.shard, Lsn::NONE)..(mark.shard, mark.lsn)).next() {

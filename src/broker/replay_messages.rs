@@ -254,7 +254,9 @@ impl Broker {
             let slot = self.replay_slot(key);
             self.live.add(lsn, bytes);
             self.live.set_taken(lsn, true);
-            self.sessions.get_mut(slot).inbound.get_or_insert_default().insert(packet_id, lsn);
+            // Taken again: it was free, and the record that said so was lost (`salvage`).
+            let before = self.sessions.get_mut(slot).inbound.get_or_insert_default().insert(packet_id, lsn);
+            before.into_iter().for_each(|before| self.need_is_gone(Need::Taken(before)));
         }
     }
 
@@ -297,6 +299,10 @@ impl Broker {
 
     /// It may have been sent: it is sent again with DUP.
     fn replay_flight(&mut self, lsn: Lsn, slot: u32, index: usize, packet_id: PacketId) {
+        if let Some(before) = self.sessions.get_mut(slot).delivery().find(packet_id) {
+            // Given again: what had it is done, and the record that said so was lost (`salvage`).
+            self.replay_flight_done(slot, before);
+        }
         let removed = self.sessions.get_mut(slot).delivery().queue.remove(index);
         let Some(Queued::Stored(stored)) = removed else { return };
         let entry = self.bring_in(slot, stored);

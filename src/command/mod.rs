@@ -1,7 +1,7 @@
 //! The command line: from arguments to one of five subcommands, and from their outcome to an exit code.
 //!
 //! Decides how to run, not what a broker does. Called by `main` only. Exit codes: 0 done, 1 failed at work,
-//! 2 wrong arguments or configuration; `journal verify` says what its own mean.
+//! 2 wrong arguments or configuration; `journal verify`, `inspect` and `salvage` say what their own mean.
 
 mod arguments;
 mod check;
@@ -119,6 +119,9 @@ mod tests {
             "ironpost check --config x --shards 2",
             "ironpost check --example",
             "ironpost journal verify --config x --data d --json",
+            "ironpost journal inspect --data d --shard 1 --from 5 --to 9 --session me --needed --json",
+            "ironpost journal inspect --segments",
+            "ironpost journal salvage --to new --data d --config x --json",
             "ironpost journal reshard 4 --data d --config x --dry-run",
             "ironpost pub -H h -p 1 -t a/b -m x -q 2 -r -i me -V 3.1.1 -u me -P secret",
             "ironpost pub -t a/b -l",
@@ -133,6 +136,8 @@ mod tests {
             "ironpost pub -t a",
             "ironpost sub -t a -q 3",
             "ironpost sub -c -t a",
+            "ironpost journal salvage",
+            "ironpost journal inspect --segments --session me",
             "ironpost journal reshard 0",
             "ironpost journal reshard 65",
             "ironpost journal reshard",

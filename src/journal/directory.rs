@@ -54,7 +54,7 @@ pub struct DataDirectory {
     root: Directory,
 }
 
-/// Journals for another number of shards, which a data directory does not have yet.
+/// Journals that no data directory has yet: for another number of shards, or of one that is being made.
 #[derive(Debug)]
 pub struct Successor {
     meta: Meta,
@@ -63,11 +63,11 @@ pub struct Successor {
 
 /// What the file says.
 #[derive(Clone, Copy, Debug)]
-struct Meta {
-    shards: u16,
-    hash_key: [u8; 16],
-    was_begun: bool,
-    generation: u32,
+pub(super) struct Meta {
+    pub shards: u16,
+    pub hash_key: [u8; 16],
+    pub was_begun: bool,
+    pub generation: u32,
 }
 
 impl DataDirectory {
@@ -106,9 +106,7 @@ impl DataDirectory {
 
     /// Bytes that may still be written to its file system; `None` if that does not say.
     pub fn room(&self) -> Result<Option<u64>, JournalError> {
-        let failed =
-            |error| JournalError::kernel("ask for the free space of", self.root.describe(""), &error);
-        self.root.room().map_err(failed)
+        room_of(&self.root)
     }
 
     fn meta(&self) -> Meta {
@@ -116,7 +114,7 @@ impl DataDirectory {
         Meta { shards, hash_key, was_begun, generation }
     }
 
-    fn of(meta: Meta, root: Directory, is_new: bool) -> DataDirectory {
+    pub(super) fn of(meta: Meta, root: Directory, is_new: bool) -> DataDirectory {
         let Meta { shards, hash_key, was_begun, generation } = meta;
         DataDirectory { shards, hash_key, is_new, was_begun, generation, root }
     }
@@ -127,6 +125,44 @@ impl Successor {
     pub fn shard(&self, shard: ShardId) -> Result<Directory, JournalError> {
         shard_of(&self.root, &self.meta, shard)
     }
+
+    /// A small file beside the journals, for people.
+    pub fn note(&self, name: &str, content: &str) -> Result<(), JournalError> {
+        let failed = |error| JournalError::kernel("write", self.root.describe(name), &error);
+        self.root.replace(name, content.as_bytes()).map_err(failed)
+    }
+
+    /// Bytes that may still be written there; `None` if that is not known.
+    pub fn room(&self) -> Result<Option<u64>, JournalError> {
+        room_of(&self.root)
+    }
+
+    /// From here on these are the journals of a data directory of their own ([`fresh`]). They are whole and durable.
+    pub fn complete(self) -> Result<(), JournalError> {
+        assert!(self.meta.generation == 0, "one that succeeds others takes their place");
+        write(&self.root, &encode(&self.meta))
+    }
+}
+
+fn room_of(root: &Directory) -> Result<Option<u64>, JournalError> {
+    let failed = |error| JournalError::kernel("ask for the free space of", root.describe(""), &error);
+    root.room().map_err(failed)
+}
+
+/// Begin a data directory at `path`, where nothing may be yet, for journals that were written elsewhere.
+pub fn fresh(path: &Path, shards: u16, hash_key: [u8; 16]) -> Result<Successor, JournalError> {
+    let display = path.display().to_string();
+    let failed = |operation| {
+        let display = display.clone();
+        move |error: io::Error| JournalError::kernel(operation, display, &error)
+    };
+    make_directories(path).map_err(failed("make the directory"))?;
+    let root = Directory::open(path).map_err(failed("open"))?;
+    if !root.list().map_err(failed("list"))?.is_empty() {
+        return Err(JournalError::new("write to", display, Problem::NotEmpty));
+    }
+    root.lock().map_err(failed("lock"))?;
+    Ok(Successor { meta: Meta { shards, hash_key, was_begun: true, generation: 0 }, root })
 }
 
 fn shard_of(root: &Directory, meta: &Meta, shard: ShardId) -> Result<Directory, JournalError> {
@@ -144,7 +180,7 @@ fn shard_name(shard: u16, generation: u32) -> String {
 }
 
 /// The generation in the name of a shard directory, and only if it is exactly such a name.
-fn generation_of(name: &str) -> Option<u32> {
+pub(super) fn generation_of(name: &str) -> Option<u32> {
     let rest = name.strip_prefix("shard-")?;
     let (shard, generation) = match rest.split_once('.') {
         Some((shard, generation)) => (shard, generation.parse().ok()?),
@@ -433,6 +469,23 @@ mod tests {
         fs::write(temporary.path().join(META), old_meta).unwrap();
         drop(open(temporary.path()).unwrap());
         assert_eq!(shards_in(temporary.path()), ["shard-000.1"]);
+    }
+
+    #[test]
+    fn a_directory_is_begun_only_where_nothing_is_and_is_none_before_it_is_complete() {
+        let temporary = tempfile::tempdir().unwrap();
+        let path = temporary.path().join("new");
+        let begun = fresh(&path, 2, [7; 16]).unwrap();
+        (0..2).for_each(|shard| drop(begun.shard(ShardId(shard)).unwrap()));
+        let error = open(&path).unwrap_err();
+        assert_eq!(error.problem, Problem::DataDirectoryMissing);
+        begun.complete().unwrap();
+        let data = open(&path).unwrap();
+        assert_eq!((data.shards, data.hash_key, data.was_begun), (2, [7; 16], true));
+        drop(data);
+        let error = fresh(&path, 2, [7; 16]).unwrap_err();
+        assert_eq!(error.problem, Problem::NotEmpty);
+        assert!(error.cure().contains("empty"), "{}", error.cure());
     }
 
     #[test]

@@ -67,6 +67,8 @@ pub enum Problem {
     DataDirectoryMissing,
     /// There are journals, but not the file that says how many shards and which hash key they belong to.
     MetaMissing,
+    /// A data directory was to be made where something is.
+    NotEmpty,
     /// A setting is outside of its bounds.
     Setting {
         /// Which, and what its bounds are.
@@ -131,41 +133,14 @@ impl JournalError {
     pub fn cure(&self) -> String {
         let object = &self.object;
         match &self.problem {
-            // The room of a journal's file was written before it was used.
-            Problem::Kernel(Errno(libc::ENOSPC | libc::EDQUOT)) if self.offset.is_some() => format!(
-                "{object} has its room, so the device below its file system has less than it promised (a thin volume, an \
-                 image file): make room there, check the file system with fsck, and start again"
-            ),
-            Problem::Kernel(Errno(libc::ENOSPC | libc::EDQUOT)) => {
-                format!("free space on the file system of {object} (see `df -h`), or point --data at a larger one")
-            }
-            Problem::Kernel(Errno(libc::EACCES | libc::EPERM)) => {
-                format!("give the user that runs ironpost read and write access to {object}")
-            }
-            Problem::Kernel(Errno(libc::EROFS)) => {
-                format!(
-                    "remount the file system of {object} for writing and start again; if the kernel made it read-only, see \
-                     `dmesg` and check it with fsck first"
-                )
-            }
-            Problem::Kernel(Errno(libc::EIO)) => {
-                "the disk failed: see `dmesg` and `smartctl -a`; replace it, restore the data directory, and start again"
-                    .to_owned()
-            }
-            Problem::Kernel(Errno(libc::EMFILE | libc::ENFILE)) => {
-                "raise the limit of open files (LimitNOFILE= in the systemd unit, or `ulimit -n`)".to_owned()
-            }
-            Problem::Kernel(Errno(libc::ENOENT)) => {
-                format!("{object} is not there: name the data directory with --data, or mount its file system")
-            }
-            Problem::Kernel(_) => format!("see `dmesg` for the cause, repair {object}, and start again"),
+            Problem::Kernel(errno) => self.cure_of_kernel(*errno),
             Problem::InUse => {
                 format!("another process uses {object} (see `fuser -v {object}`): stop it, or give this one another --data")
             }
             Problem::Corrupt { .. } => format!(
                 "acknowledged messages may be damaged, so nothing was changed: copy the directory of {object} away, see \
                  `dmesg` and `smartctl -a` for the disk and `ironpost journal verify` for all that is damaged, then restore \
-                 a backup (`ironpost journal salvage`, which keeps what is intact, is not yet available)"
+                 a backup, or keep what is intact: `ironpost journal salvage --to NEW_DIRECTORY` says what is missing"
             ),
             Problem::Version { supported, found } if found > supported => {
                 "start the newer version of ironpost that wrote it".to_owned()
@@ -183,19 +158,59 @@ impl JournalError {
             }
             Problem::JournalMissing => format!(
                 "bring its segments back to {object} (is a file system not mounted?), or restore the data directory from a \
-                 backup"
+                 backup, or keep what the others have: `ironpost journal salvage --to NEW_DIRECTORY`"
             ),
             Problem::DataDirectoryMissing => {
                 "name the data directory of the broker with --data, or its configuration with --config".to_owned()
             }
             Problem::MetaMissing => format!(
-                "restore {object} from a backup of the data directory; without it nobody knows which shard a session is in"
+                "restore {object} from a backup of the data directory; without it nobody knows which shard a session is in, \
+                 but for `ironpost journal salvage --to NEW_DIRECTORY`, which asks every segment"
             ),
+            Problem::NotEmpty => {
+                "name a directory that is empty, or not there yet; if it is what an attempt left that did not come to its \
+                 end, remove it first"
+                    .to_owned()
+            }
             Problem::Setting { bounds } => format!("set it within its bounds: {bounds}"),
             Problem::TooManySegments { .. } => {
                 format!("restore the directory of {object}: this program never makes so many files")
             }
             Problem::NoSuchRecord { .. } => "restart; this is a defect of ironpost, please report it".to_owned(),
+        }
+    }
+
+    fn cure_of_kernel(&self, errno: Errno) -> String {
+        let object = &self.object;
+        match errno {
+            // The room of a journal's file was written before it was used.
+            Errno(libc::ENOSPC | libc::EDQUOT) if self.offset.is_some() => format!(
+                "{object} has its room, so the device below its file system has less than it promised (a thin volume, an \
+                 image file): make room there, check the file system with fsck, and start again"
+            ),
+            Errno(libc::ENOSPC | libc::EDQUOT) => {
+                format!("free space on the file system of {object} (see `df -h`), or point --data at a larger one")
+            }
+            Errno(libc::EACCES | libc::EPERM) => {
+                format!("give the user that runs ironpost read and write access to {object}")
+            }
+            Errno(libc::EROFS) => {
+                format!(
+                    "remount the file system of {object} for writing and start again; if the kernel made it read-only, see \
+                     `dmesg` and check it with fsck first"
+                )
+            }
+            Errno(libc::EIO) => {
+                "the disk failed: see `dmesg` and `smartctl -a`; replace it, restore the data directory, and start again"
+                    .to_owned()
+            }
+            Errno(libc::EMFILE | libc::ENFILE) => {
+                "raise the limit of open files (LimitNOFILE= in the systemd unit, or `ulimit -n`)".to_owned()
+            }
+            Errno(libc::ENOENT) => {
+                format!("{object} is not there: name the data directory with --data, or mount its file system")
+            }
+            _ => format!("see `dmesg` for the cause, repair {object}, and start again"),
         }
     }
 }
@@ -236,6 +251,7 @@ impl fmt::Display for JournalError {
             }
             Problem::DataDirectoryMissing => write!(formatter, ": it is not the data directory of a broker"),
             Problem::MetaMissing => write!(formatter, ": it is missing, but there are journals beside it"),
+            Problem::NotEmpty => write!(formatter, ": there is something in it"),
             Problem::Setting { bounds } => write!(formatter, ": {bounds}"),
             Problem::TooManySegments { found } => {
                 write!(formatter, ": it has {found} segments, more than {}", crate::limits::SEGMENTS_MAX)

@@ -62,6 +62,8 @@ pub struct Evident<'a> {
     pub file: &'a str,
     /// Of its frame there.
     pub offset: u64,
+    /// Number of its type, and the version of that.
+    pub kind: (u8, u8),
     /// A start would apply it.
     pub needed: bool,
     /// What it says.
@@ -109,16 +111,16 @@ impl Surveyed {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Entry {
     pub lsn: Lsn,
-    offset: u32,
-    extent: u32,
-    file: u16,
+    pub offset: u32,
+    pub extent: u32,
+    pub file: u16,
     pub needed: bool,
 }
 
 /// See the module documentation.
 #[derive(Debug)]
 pub struct Evidence<S> {
-    storage: S,
+    pub(super) storage: S,
     pub(super) shard: ShardId,
     pub(super) files: Vec<Surveyed>,
     pub(super) image: Option<Image>,
@@ -212,11 +214,11 @@ impl<S: Storage> Evidence<S> {
         &self,
         apply: &mut dyn FnMut(&Evident<'_>) -> Result<(), JournalError>,
     ) -> Result<(), JournalError> {
-        self.index.iter().try_for_each(|entry| self.read(entry, apply))
+        self.index.iter().try_for_each(|entry| self.read_entry(entry, apply))
     }
 
     /// One of them.
-    fn read(
+    pub(super) fn read_entry(
         &self,
         entry: &Entry,
         apply: &mut dyn FnMut(&Evident<'_>) -> Result<(), JournalError>,
@@ -227,13 +229,14 @@ impl<S: Storage> Evidence<S> {
         self.storage
             .read_at(*file, offset, &mut bytes)
             .map_err(|error| JournalError::kernel("read", self.storage.describe(name), &error).at(offset))?;
-        let record = decode::frame(&bytes)
-            .and_then(|(frame, _)| decode::record(&frame))
+        let (record, kind) = decode::frame(&bytes)
+            .and_then(|(frame, _)| Ok((decode::record(&frame)?, (frame.kind, frame.version))))
             .map_err(|defect| damaged(&self.storage, name, offset, defect))?;
         apply(&Evident {
             lsn: entry.lsn,
             file: name,
             offset,
+            kind,
             needed: entry.needed,
             record,
             facts: self.facts(entry.lsn),
@@ -312,7 +315,7 @@ impl<S: Storage> Evidence<S> {
     }
 
     /// Whether a file's life counts, and up to where if that is known.
-    fn counts(&self, header: &SegmentHeader, blocks: &[Intact]) -> Option<Option<u64>> {
+    pub(super) fn counts(&self, header: &SegmentHeader, blocks: &[Intact]) -> Option<Option<u64>> {
         let last = blocks.last().map_or(header.first_lsn.0, |block| {
             block.header.first_lsn.0 + u64::from(block.header.record_count)
         });

@@ -12,9 +12,9 @@
 //! - `reader`: single records back
 //! - `recover`, `inventory`, `scan`, `tail`: opening, torn tail versus corruption
 //! - `replay`: all that is needed, in order, at start
-//! - `verify`, `evidence`: whether everything is there, and what is if not
+//! - `verify`, `evidence`, `browse`: whether everything is there, what is if not, and looking at it
 //! - `offline`: for commands that write one while no broker runs
-//! - `directory`: the data directory above the shards, with its `meta` file
+//! - `directory`, `lost_meta`: the data directory above the shards, with its `meta` file, or without
 //!
 //! # Shape
 //!
@@ -102,6 +102,7 @@
 //! well: a message that was promised cannot be delivered. Sealed segments are read through a map, whose pages are brought
 //! into memory by a call that may fail before they are touched, so that this is an error with its place and not SIGBUS.
 
+mod browse;
 mod checkpoint;
 mod copy;
 mod decode;
@@ -113,6 +114,7 @@ mod flight;
 mod format;
 mod inventory;
 mod kept;
+mod lost_meta;
 mod offline;
 mod pool;
 mod reader;
@@ -127,14 +129,16 @@ mod usage;
 mod verify;
 mod writer;
 
+pub use browse::{Life, Row};
 pub use error::{JournalError, Problem};
 pub use evidence::{Evidence, Evident, Flaw, Lost};
+pub use lost_meta::open_damaged;
 pub use offline::record_bytes;
 pub use pool::{GrowRequest, Grown};
 pub use recover::open;
 pub use replay::Replayed;
 pub use storage::Storage;
-pub use verify::{Verdict, verify};
+pub use verify::{Verdict, refusal, verify};
 
 use crate::ids::{Lsn, ShardId};
 use crate::limits;

@@ -82,6 +82,17 @@ pub fn verify<S: Storage>(storage: S, options: &Options) -> Result<Verdict, Jour
     Ok(Verdict::new(judged, &evidence, torn_bytes))
 }
 
+/// What a start would refuse the journal for, if for anything; without looking at more than a start does. An error as of
+/// [`verify`].
+pub fn refusal<S: Storage>(storage: &S, options: &Options) -> Result<Option<JournalError>, JournalError> {
+    storage.lock().map_err(|error| JournalError::kernel("lock", storage.describe(""), &error))?;
+    match judge(storage, options) {
+        Ok(_) => Ok(None),
+        Err(error) if cannot_tell(&error) => Err(error),
+        Err(error) => Ok(Some(error)),
+    }
+}
+
 fn cannot_tell(error: &JournalError) -> bool {
     matches!(
         error.problem,

@@ -24,7 +24,8 @@ mod rehome;
 mod target;
 
 pub use error::ReshardError;
-pub use rehome::{Rehoming, Sink, Source, Totals};
+pub use rehome::{Old, Rehoming, Sink, Source, Totals};
+pub use target::{Writing, held};
 
 use crate::config::Config;
 use crate::ids::ShardId;
@@ -32,7 +33,7 @@ use crate::journal::directory::{self, DataDirectory};
 use crate::journal::{self, Journal, storage::Directory};
 use crate::shard::{self, once_unlocked, random};
 use crate::time::Now;
-use target::{Count, Writing};
+use target::Count;
 
 /// What is being done, for an operator who waits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -121,7 +122,10 @@ pub fn reshard(
     tell(Progress::Checking);
     for (shard, totals) in (0..).map(ShardId).zip(&summary.totals) {
         let settings = config.broker_settings(config.placement(shards, data.hash_key), data.hash_key);
-        target::check(&successor, shards, settings, shard, totals)?;
+        let (expected, found) = (totals.held(), held(&successor, shards, settings, shard)?);
+        if found != expected {
+            return Err(ReshardError::Differs { shard, expected, found });
+        }
     }
     data.succeed(successor)?;
     Ok(summary)

@@ -12,7 +12,11 @@
 //!
 //! Not carried: what is dead, what belongs to sessions that are over, and keys of QoS 2 messages. A key says that *this
 //! shard* has its copies. Where two shards become one, of which only one had them, or one becomes two, there is no such
-//! answer; so every message has to be routed to its end before (`Totals::unrouted` is 0), and then no key matters.
+//! answer; so every message has to be routed to its end before (`Rehoming::unrouted` is 0), and then no key matters.
+//!
+//! Where every shard stays what it is (`salvage`), a key keeps its meaning, and messages may be under way: first all
+//! shards `carry_inbound`, which says under which number each message is routed from now on, and then what has its key in
+//! any shard follows with the new one (`carry`).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,11 +24,11 @@ use crate::broker::Broker;
 use crate::broker::effect::{Effect, Effects};
 use crate::broker::input::Input;
 use crate::broker::settings::Settings;
-use crate::ids::{ConnectionId, Lsn, SessionKey, ShardId};
+use crate::ids::{ConnectionId, Lsn, OriginKey, SessionKey, ShardId};
 use crate::journal::{Journal, JournalError, Storage};
-use crate::live::{self, Facts};
+use crate::live::{self, Facts, LiveSet};
 use crate::placement::Placement;
-use crate::record::{Body, Recipient, Recipients, Record};
+use crate::record::{Recipient, Recipients, Record};
 use crate::time::Now;
 use crate::wire::QoS;
 
@@ -67,6 +71,13 @@ pub struct Totals {
     pub retained: u64,
 }
 
+impl Totals {
+    /// As a broker counts them.
+    pub fn held(&self) -> (u64, u64) {
+        (self.sessions, self.queued)
+    }
+}
+
 /// Re-homes old shards, one after the other.
 #[derive(Debug)]
 pub struct Rehoming {
@@ -75,6 +86,8 @@ pub struct Rehoming {
     keys: Vec<SessionKey>,
     totals: Vec<Totals>,
     unrouted: u64,
+    /// Keys of QoS 2 messages that go on being routed: the old one, and the new.
+    routes: BTreeMap<OriginKey, OriginKey>,
 }
 
 impl Rehoming {
@@ -86,6 +99,7 @@ impl Rehoming {
             keys: vec![SessionKey(0); shards],
             totals: vec![Totals::default(); shards],
             unrouted: 0,
+            routes: BTreeMap::new(),
         }
     }
 
@@ -99,6 +113,11 @@ impl Rehoming {
         self.unrouted
     }
 
+    /// Messages that go on being routed: those that were carried so.
+    pub fn under_way(&self) -> u64 {
+        self.routes.len() as u64
+    }
+
     /// One old shard: `settings` are those of its broker.
     pub fn shard(
         &mut self,
@@ -107,9 +126,19 @@ impl Rehoming {
         source: &mut impl Source,
         sink: &mut impl Sink,
     ) -> Result<(), JournalError> {
+        let mut old = self.survey(settings, shard, source)?;
+        self.carry(&mut old, source, sink)
+    }
+
+    /// See what is live in an old shard.
+    pub fn survey(
+        &self,
+        settings: Settings,
+        shard: ShardId,
+        source: &mut impl Source,
+    ) -> Result<Old, JournalError> {
         let mut broker = Broker::new(settings, shard);
-        let mut homes = BTreeMap::new();
-        let mut ended = BTreeSet::new();
+        let (mut homes, mut ended) = (BTreeMap::new(), BTreeSet::new());
         // Records that speak of the body of another.
         let mut users = Vec::new();
         source.replay(&mut |lsn, record, facts| {
@@ -126,16 +155,79 @@ impl Rehoming {
             }
             broker.handle(Now::default(), Input::Replay { lsn, record, facts }, &mut NoEffects);
         })?;
-        let live = broker.live();
-        let mut old = Old { homes, ended, ..Old::default() };
+        let live = broker.into_live();
+        let mut old = Old { shard, homes, ended, ..Old::default() };
         for lsn in users.into_iter().filter(|lsn| live.contains(*lsn)) {
             old.note_user(lsn, source, &self.to)?;
         }
+        Ok(Old { live, ..old })
+    }
+
+    /// QoS 2 messages that came to an old shard and are still to be routed, or whose packet ids are taken, to the same
+    /// shard. Before `carry` for any.
+    pub fn carry_inbound(
+        &mut self,
+        old: &mut Old,
+        source: &mut impl Source,
+        sink: &mut impl Sink,
+    ) -> Result<(), JournalError> {
+        let (unrouted, taken) = (old.live.unrouted_from(Lsn::NONE), old.live.taken_from(Lsn::NONE));
+        let inbound: BTreeSet<Lsn> = unrouted.chain(taken).collect();
+        for lsn in inbound {
+            let mut result = Ok(());
+            source.read(lsn, &mut |record| result = self.inbound(old, lsn, &record, sink))?;
+            result?;
+        }
+        Ok(())
+    }
+
+    fn inbound(
+        &mut self,
+        old: &mut Old,
+        lsn: Lsn,
+        record: &Record<'_>,
+        sink: &mut impl Sink,
+    ) -> Result<(), JournalError> {
+        let Record::Inbound { key, packet_id, body } = *record else {
+            unreachable!("only `Inbound` records are routed, and only theirs are packet ids that are taken")
+        };
+        let (shard, Facts { routed, released, .. }) = (old.shard, old.live.facts(lsn));
+        let session = if old.ended.contains(&key) { None } else { self.session(old, key) };
+        let session = session.filter(|(home, _)| *home == shard);
+        if routed && session.is_none() {
+            return Ok(());
+        }
+        // Whoever it was, the message goes on.
+        let key = session.map_or(SessionKey(0), |(_, key)| key);
+        let inbound = sink.append(shard, &Record::Inbound { key, packet_id, body })?;
+        old.carried.insert(lsn);
+        if routed {
+            // For whoever needs its body, that goes where it did: behind this, no `Retained` finds it any more.
+            sink.append(shard, &Record::Routed { inbound })?;
+        } else {
+            old.bodies.insert((lsn, shard), inbound);
+            self.routes.insert(OriginKey { shard, lsn }, OriginKey { shard, lsn: inbound });
+            old.keyed.insert(lsn);
+        }
+        if released && session.is_some() {
+            sink.append(shard, &Record::Released { key, packet_id })?;
+        }
+        Ok(())
+    }
+
+    /// Everything else that is live there.
+    pub fn carry(
+        &mut self,
+        old: &mut Old,
+        source: &mut impl Source,
+        sink: &mut impl Sink,
+    ) -> Result<(), JournalError> {
+        let live = std::mem::take(&mut old.live);
         for (number, bits) in live.chunks_from(0) {
             for lsn in live::lsns(number, bits) {
                 let mut result = Ok(());
                 source.read(lsn, &mut |record| {
-                    result = self.record(&mut old, (lsn, &record, live.facts(lsn)), sink);
+                    result = self.record(old, (lsn, &record, live.facts(lsn)), sink);
                 })?;
                 result?;
             }
@@ -150,23 +242,29 @@ impl Rehoming {
         sink: &mut impl Sink,
     ) -> Result<(), JournalError> {
         match *record {
-            Record::Message { ref body, recipients, .. } => {
-                self.message(old, lsn, body, recipients, facts, sink)
-            }
-            Record::Inbound { key, packet_id, ref body } => {
-                self.unrouted += u64::from(!facts.routed);
-                if !facts.released
-                    && let Some((home, key)) = self.session(old, key)
-                {
-                    let inbound = sink.append(home, &Record::Inbound { key, packet_id, body: *body })?;
-                    sink.append(home, &Record::Routed { inbound })?;
+            Record::Message { .. } => self.message(old, (lsn, record, facts), sink),
+            Record::Inbound { key, packet_id, body } => {
+                if !old.carried.contains(&lsn) {
+                    self.unrouted += u64::from(!facts.routed);
+                    if !facts.released
+                        && let Some((home, key)) = self.session(old, key)
+                    {
+                        let inbound = sink.append(home, &Record::Inbound { key, packet_id, body })?;
+                        sink.append(home, &Record::Routed { inbound })?;
+                    }
                 }
-                self.message(old, lsn, body, Recipients::EMPTY, facts, sink)
+                let message = Record::Message { body, origin: None, recipients: Recipients::EMPTY };
+                self.message(old, (lsn, &message, facts), sink)
             }
             Record::Deliver { message, recipients } => {
-                for (home, list) in self.list(old, recipients, facts) {
+                let mut lists = self.list(old, recipients, facts);
+                if lists.is_empty() && old.keyed.contains(&message) {
+                    // It says that the message was placed here.
+                    lists.insert(old.shard, List::default());
+                }
+                for (home, list) in lists {
                     let body = old.body(message, home);
-                    let record = Record::Deliver { message: body, recipients: (&*list.recipients).into() };
+                    let record = Record::Deliver { message: body, recipients: list.recipients() };
                     let new = sink.append(home, &record)?;
                     old.note_list(lsn, &list, home, new);
                 }
@@ -228,20 +326,30 @@ impl Rehoming {
     fn message(
         &mut self,
         old: &mut Old,
-        lsn: Lsn,
-        body: &Body<'_>,
-        recipients: Recipients<'_>,
-        facts: Facts<'_>,
+        (lsn, record, facts): (Lsn, &Record<'_>, Facts<'_>),
         sink: &mut impl Sink,
     ) -> Result<(), JournalError> {
+        let Record::Message { body, origin, recipients } = *record else {
+            unreachable!("called with a `Message`")
+        };
+        let origin = origin.and_then(|origin| self.routes.get(&origin).copied());
         let mut lists = self.list(old, recipients, facts);
+        if origin.is_some() {
+            let _ = lists.entry(old.shard).or_default();
+            old.keyed.insert(lsn);
+            old.needed.insert((lsn, old.shard));
+        }
         let needed: Vec<ShardId> = old.needed_of(lsn).collect();
-        for home in needed {
+        for home in needed.into_iter().filter(|home| !old.bodies.contains_key(&(lsn, *home))) {
             let _ = lists.entry(home).or_default();
         }
         for (home, list) in lists {
-            let recipients = (&*list.recipients).into();
-            let new = sink.append(home, &Record::Message { body: *body, origin: None, recipients })?;
+            let origin = origin.filter(|_| home == old.shard);
+            let new = sink.append(home, &Record::Message { body, origin, recipients: list.recipients() })?;
+            if origin.is_some() && list.entries == 0 && !recipients.is_empty() {
+                // That it was placed is said by a list, and everybody on this one is done.
+                sink.append(home, &Record::Deliver { message: new, recipients: Recipients::EMPTY })?;
+            }
             old.note_list(lsn, &list, home, new);
             if old.needed.contains(&(lsn, home)) {
                 old.bodies.insert((lsn, home), new);
@@ -305,9 +413,17 @@ struct List {
     exactly_once: Vec<(u32, u32)>,
 }
 
-/// What is known of the old shard. All of it goes with it.
+impl List {
+    fn recipients(&self) -> Recipients<'_> {
+        (&*self.recipients).into()
+    }
+}
+
+/// What is known of an old shard. All of it goes with it.
 #[derive(Debug, Default)]
-struct Old {
+pub struct Old {
+    shard: ShardId,
+    live: LiveSet,
     homes: BTreeMap<SessionKey, ShardId>,
     /// Sessions that are over: what was listed for them behind their end is for nobody.
     ended: BTreeSet<SessionKey>,
@@ -315,6 +431,10 @@ struct Old {
     keys: BTreeMap<SessionKey, SessionKey>,
     /// Sessions whose own record was carried, and that are not over.
     named: BTreeSet<SessionKey>,
+    /// `Inbound` records that were carried before everything else.
+    carried: BTreeSet<Lsn>,
+    /// Messages that go on being routed from somewhere: what says that they were placed here is carried.
+    keyed: BTreeSet<Lsn>,
     /// Where something other than its own list needs the body of a record.
     needed: BTreeSet<(Lsn, ShardId)>,
     /// Which record has it there.
@@ -326,6 +446,11 @@ struct Old {
 }
 
 impl Old {
+    /// What is live there, until it is carried.
+    pub fn live(&self) -> &LiveSet {
+        &self.live
+    }
+
     /// A record speaks of the body of another: where that will be needed.
     fn note_user(&mut self, lsn: Lsn, source: &mut impl Source, to: &Placement) -> Result<(), JournalError> {
         let mut retained = None;

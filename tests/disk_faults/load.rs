@@ -153,11 +153,26 @@ impl Books {
     /// The session that was away takes at most so many messages, and everything it is owed if that is enough. Returns
     /// how many it took, at the latest when the connection ends.
     pub fn drain(&mut self, address: SocketAddr, most: usize) -> usize {
+        self.drain_while(address, |books, reader, count| {
+            count < most && (books.owed() > 0 || reader.hears_within(QUIET))
+        })
+    }
+
+    /// It takes everything that comes, until nothing does.
+    pub fn drain_what_there_is(&mut self, address: SocketAddr) -> usize {
+        self.drain_while(address, |_, reader, _| reader.hears_within(10 * QUIET))
+    }
+
+    fn drain_while(
+        &mut self,
+        address: SocketAddr,
+        mut goes_on: impl FnMut(&Books, &mut Client, usize) -> bool,
+    ) -> usize {
         let mut reader = Client::connect_at(address, &away());
         assert!(reader.present, "the session is there");
         let begun = clock();
         let mut count = 0;
-        while count < most && (self.owed() > 0 || reader.hears_within(QUIET)) {
+        while goes_on(self, &mut reader, count) {
             assert!(begun.elapsed() < PATIENCE, "{} messages are owed and do not come", self.owed());
             let Some(packet) = reader.receive_unless_cut() else { return count };
             match packet {

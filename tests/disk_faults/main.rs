@@ -5,7 +5,7 @@
 //! - `errors`: a write, a sync or a read that fails: nothing is acknowledged any more, and the process ends
 //! - `read_only`: the kernel or somebody made the file system read-only
 //! - `refusals`: another version, a second process, a pool of segments in disorder
-//! - `verify`: `ironpost journal verify` on what a broker left
+//! - `verify`, `salvage`: `ironpost journal verify`, `inspect` and `salvage` on what a broker left
 //! - `load`: numbered messages, and who has acknowledged which
 //! - `process`: the program as a process, and how it ended
 //! - `volume`: an ext4 in an image file that can be made to fail
@@ -25,6 +25,7 @@ mod peer;
 mod process;
 mod read_only;
 mod refusals;
+mod salvage;
 mod space;
 mod verify;
 mod volume;

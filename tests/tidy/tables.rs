@@ -77,6 +77,7 @@ pub const LIMITS_UNTESTED: &[(&str, &str)] = &[
 /// two whose rows must not grow: they stay values that a test builds in one line.
 pub const MODULES: &[(&str, &[&str])] = &[
     ("limits", &[]),
+    ("json", &[]),
     ("time", &[]),
     ("ids", &[]),
     ("live", &["ids"]),
@@ -121,7 +122,31 @@ pub const MODULES: &[(&str, &[&str])] = &[
             "wire",
         ],
     ),
-    ("command", &["client", "config", "ids", "journal", "limits", "log", "reshard", "shard", "wire"]),
+    (
+        "salvage",
+        &[
+            "broker",
+            "config",
+            "ids",
+            "journal",
+            "json",
+            "limits",
+            "live",
+            "placement",
+            "record",
+            "reshard",
+            "shard",
+            "time",
+            "wire",
+        ],
+    ),
+    (
+        "command",
+        &[
+            "client", "config", "ids", "journal", "json", "limits", "live", "log", "record", "reshard",
+            "salvage", "shard", "time", "wire",
+        ],
+    ),
     ("lib", &[]),
     ("main", &["command"]),
 ];

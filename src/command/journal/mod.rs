@@ -2,7 +2,9 @@
 //!
 //! Decides what is printed. What is in a journal, and what is wrong with it, is `journal`'s to say.
 
+mod inspect;
 mod reshard;
+mod salvage;
 mod verify;
 
 use std::path::Path;
@@ -16,6 +18,12 @@ use crate::journal::{JournalError, Options};
 pub(super) enum Command {
     /// Say whether every block and record is as it was written, and where not. Changes nothing.
     Verify(verify::Arguments),
+    /// Print every record, without payloads; or every file. Changes nothing, and works on damaged journals.
+    Inspect(inspect::Arguments),
+    /// Make a new data directory from everything that is provably intact in a damaged one.
+    ///
+    /// Says what is missing, by session and record. Nothing in the damaged directory is changed.
+    Salvage(salvage::Arguments),
     /// Give a stopped data directory another number of shards.
     ///
     /// Everything that it holds goes into new journals. It can be interrupted at any point, and done again: the data
@@ -27,6 +35,8 @@ pub(super) enum Command {
 pub(super) fn run(command: &Command) -> Result<(), Failure> {
     match command {
         Command::Verify(arguments) => verify::run(arguments),
+        Command::Inspect(arguments) => inspect::run(arguments),
+        Command::Salvage(arguments) => salvage::run(arguments),
         Command::Reshard(arguments) => reshard::run(arguments),
     }
 }

@@ -9,6 +9,7 @@ use super::super::{FAILURE, Failure};
 use super::{open, options, refused};
 use crate::ids::ShardId;
 use crate::journal::{self, Flaw, Verdict};
+use crate::json::quoted;
 
 /// Flags of `journal verify`.
 #[derive(clap::Args)]
@@ -116,30 +117,4 @@ fn shard_json(verdict: &Verdict) -> String {
         flaws.join(","),
         lost.join(",")
     )
-}
-
-/// A JSON string.
-fn quoted(text: &str) -> String {
-    let mut quoted = String::from("\"");
-    for character in text.chars() {
-        match character {
-            '"' | '\\' => quoted.extend(['\\', character]),
-            control if control.is_control() => {
-                write!(quoted, "\\u{:04x}", u32::from(control)).expect("writing to a string");
-            }
-            other => quoted.push(other),
-        }
-    }
-    quoted.push('"');
-    quoted
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn json_strings_are_escaped() {
-        assert_eq!(quoted("a\"b\\c\nd"), "\"a\\\"b\\\\c\\u000ad\"");
-    }
 }

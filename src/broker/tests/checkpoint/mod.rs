@@ -11,10 +11,12 @@
 
 mod client;
 mod digest;
+mod disk;
 mod look;
 mod random;
 mod reshard;
 mod run;
+mod salvage;
 
 use super::*;
 use run::Run;

@@ -28,7 +28,7 @@ impl Source for Records<'_> {
 }
 
 #[derive(Default)]
-struct Journals(Vec<Vec<(Lsn, Vec<u8>)>>);
+pub(super) struct Journals(pub(super) Vec<Vec<(Lsn, Vec<u8>)>>);
 
 impl Sink for Journals {
     fn append(&mut self, shard: ShardId, record: &Record<'_>) -> Result<Lsn, JournalError> {
@@ -41,7 +41,7 @@ impl Sink for Journals {
 
 /// How often each kind of state was compared: a test without some would show little.
 #[derive(Default, Debug)]
-struct Seen {
+pub(super) struct Seen {
     queued: usize,
     in_flight: usize,
     released: usize,
@@ -79,7 +79,7 @@ fn reshard(from: &[Bench], count: u16) -> (Vec<Bench>, Vec<Totals>) {
 }
 
 /// See the module documentation.
-fn digest(shards: &[Bench], seen: &mut Seen) -> Vec<String> {
+pub(super) fn digest(shards: &[Bench], seen: &mut Seen) -> Vec<String> {
     let mut lines = Vec::new();
     for bench in shards {
         let broker = &bench.broker;
@@ -160,7 +160,7 @@ fn body(bench: &Bench, message: u32) -> String {
     words_of(bench, bench.broker.messages.get(message).lsn)
 }
 
-fn words_of(bench: &Bench, lsn: Lsn) -> String {
+pub(super) fn words_of(bench: &Bench, lsn: Lsn) -> String {
     let (_, bytes) = &bench.world.journal[usize::try_from(lsn.0 - 1).expect("few")];
     match journal::decoded(bytes) {
         Record::Message { body, .. } | Record::Inbound { body, .. } => {

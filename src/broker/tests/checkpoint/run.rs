@@ -42,6 +42,14 @@ impl Run {
         Run::of(shards, clients, random, seed)
     }
 
+    /// The same where each client is at home as the placement says.
+    pub(super) fn at_home(count: u16, seed: u64) -> Run {
+        let mut run = Run::new(count, seed);
+        let placement = run.shards[0].broker.settings.placement.clone();
+        run.clients.iter_mut().for_each(|client| client.home = placement.home(&client.name).index());
+        run
+    }
+
     fn of(shards: Vec<Bench>, clients: Vec<Client>, random: Random, seed: u64) -> Run {
         let looks = shards.iter().map(|_| None).collect();
         let marks = BTreeMap::new();
@@ -59,6 +67,11 @@ impl Run {
             client
         };
         Run::of(shards, (0..6).map(client).collect(), Random(seed), seed)
+    }
+
+    /// The shards as the last crash left them.
+    pub(super) fn stopped(self) -> Vec<Bench> {
+        self.shards
     }
 
     /// The process dies once more, and comes back without clients until all that it has accepted is routed.
