@@ -67,6 +67,14 @@ pub enum Problem {
     DataDirectoryMissing,
     /// There are journals, but not the file that says how many shards and which hash key they belong to.
     MetaMissing,
+    /// Something is in a directory that a backup is to be made in, and it is not a backup.
+    NotABackup,
+    /// The backup in that directory is another broker's.
+    OtherBackup,
+    /// There is something in a directory that a backup is to be restored to.
+    NotEmpty,
+    /// Nobody was ever served from the data directory.
+    NeverServed,
     /// A setting is outside of its bounds.
     Setting {
         /// Which, and what its bounds are.
@@ -91,6 +99,11 @@ impl JournalError {
         problem: Problem,
     ) -> JournalError {
         JournalError { operation, object: object.into(), offset: None, problem }
+    }
+
+    /// There is nothing in that data directory.
+    pub(crate) fn of_never_served(data: &std::path::Path) -> JournalError {
+        JournalError::new("back up", data.display().to_string(), Problem::NeverServed)
     }
 
     pub(super) fn at(mut self, offset: u64) -> JournalError {
@@ -191,11 +204,27 @@ impl JournalError {
             Problem::MetaMissing => format!(
                 "restore {object} from a backup of the data directory; without it nobody knows which shard a session is in"
             ),
+            Problem::NotABackup | Problem::OtherBackup | Problem::NotEmpty | Problem::NeverServed => {
+                self.backup_cure()
+            }
             Problem::Setting { bounds } => format!("set it within its bounds: {bounds}"),
             Problem::TooManySegments { .. } => {
                 format!("restore the directory of {object}: this program never makes so many files")
             }
             Problem::NoSuchRecord { .. } => "restart; this is a defect of ironpost, please report it".to_owned(),
+        }
+    }
+
+    fn backup_cure(&self) -> String {
+        match &self.problem {
+            Problem::OtherBackup => "give each broker's backups a directory of their own".to_owned(),
+            Problem::NotEmpty => format!(
+                "restore to a directory that is new or empty, or move away what is in {}: a restore replaces nothing",
+                self.object
+            ),
+            Problem::NeverServed => "name the data directory of the broker with --data, or start it once".to_owned(),
+            _ => "give the backup a directory of its own: one that is new, empty, or was made by `ironpost backup`"
+                .to_owned(),
         }
     }
 }
@@ -236,6 +265,12 @@ impl fmt::Display for JournalError {
             }
             Problem::DataDirectoryMissing => write!(formatter, ": it is not the data directory of a broker"),
             Problem::MetaMissing => write!(formatter, ": it is missing, but there are journals beside it"),
+            Problem::NotABackup => write!(formatter, ": it is not empty, and not a backup"),
+            Problem::OtherBackup => write!(formatter, ": the backup in it is of another data directory"),
+            Problem::NotEmpty => write!(formatter, ": there is a journal in it"),
+            Problem::NeverServed => {
+                write!(formatter, ": nobody was ever served from it, so there is nothing in it")
+            }
             Problem::Setting { bounds } => write!(formatter, ": {bounds}"),
             Problem::TooManySegments { found } => {
                 write!(formatter, ": it has {found} segments, more than {}", crate::limits::SEGMENTS_MAX)

@@ -4,6 +4,7 @@
 //! - `damage`: flipped bits, lost pages, another past; the golden segment
 //! - `exhaustive`: every bit, sector and page of a small journal
 //! - `worn`: the same of one with a checkpoint, kept records and segments that were given up
+//! - `pinned`: what stays as it is for somebody who copies it
 //! - `opening`: what is refused at start, and with which cure
 //! - `commit`: group commit, witness, fail-stop, full disk
 //! - `disk`: the disk in memory, which keeps, drops or tears every sector that was not synced
@@ -15,6 +16,7 @@ mod damage;
 mod disk;
 mod exhaustive;
 mod opening;
+mod pinned;
 mod worn;
 
 use std::collections::BTreeMap;

@@ -86,11 +86,13 @@ pub const MODULES: &[(&str, &[&str])] = &[
     ("broker", &["ids", "limits", "live", "placement", "record", "time", "wire"]),
     ("reactor", &["limits", "time"]),
     ("journal", &["ids", "limits", "live", "reactor", "record", "time", "wire"]),
+    ("backup", &["ids", "journal", "limits"]),
     ("config", &["broker", "limits", "placement"]),
     ("log", &["config"]),
     (
         "shard",
         &[
+            "backup", // what is said on the control socket
             "broker",
             "config",
             "ids",
@@ -121,7 +123,13 @@ pub const MODULES: &[(&str, &[&str])] = &[
             "wire",
         ],
     ),
-    ("command", &["client", "config", "ids", "journal", "limits", "log", "reshard", "shard", "wire"]),
+    (
+        "command",
+        &[
+            "backup", "client", "config", "ids", "journal", "limits", "log", "reactor", "reshard", "shard",
+            "wire",
+        ],
+    ),
     ("lib", &[]),
     ("main", &["command"]),
 ];
@@ -136,11 +144,12 @@ pub const IMPORT_EXCEPTIONS: &[(&str, &str, &str)] = &[(
 /// A crate of Cargo.toml, or a part of the standard library that touches the world, and the paths that may name it.
 pub const CRATES: &[(&str, &[&str])] = &[
     ("std::env", &["src/command/"]), // its arguments and STATE_DIRECTORY
-    ("std::fs", &["src/journal/", "src/shard/", "src/config/", "src/command/"]),
+    ("std::fs", &["src/journal/", "src/backup/", "src/shard/", "src/config/", "src/command/"]),
     ("std::net::Tcp", &["src/shard/", "src/reactor/", "src/client/"]),
-    ("std::os", &["src/reactor/", "src/shard/", "src/journal/storage.rs"]),
+    ("std::os", &["src/reactor/", "src/shard/", "src/journal/storage.rs", "src/backup/broker.rs"]), // broker: its socket
     ("std::process", &["src/main.rs", "src/command/", "src/shard/", "src/journal/"]),
-    ("std::thread", &["src/shard/", "src/reactor/", "src/journal/directory.rs"]), // directory: counts the usable cores
+    // directory: counts the usable cores; copy: keeps a rate
+    ("std::thread", &["src/shard/", "src/reactor/", "src/journal/directory.rs", "src/backup/copy.rs"]),
     ("clap", &["src/command/"]),
     ("crc32c", &["src/journal/"]),
     ("crossbeam_queue", &["src/shard/", "src/reactor/"]),
