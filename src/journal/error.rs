@@ -144,14 +144,7 @@ impl JournalError {
     pub fn cure(&self) -> String {
         let object = &self.object;
         match &self.problem {
-            // The room of a journal's file was written before it was used.
-            Problem::Kernel(Errno(libc::ENOSPC | libc::EDQUOT)) if self.offset.is_some() => format!(
-                "{object} has its room, so the device below its file system has less than it promised (a thin volume, an \
-                 image file): make room there, check the file system with fsck, and start again"
-            ),
-            Problem::Kernel(Errno(libc::ENOSPC | libc::EDQUOT)) => {
-                format!("free space on the file system of {object} (see `df -h`), or point --data at a larger one")
-            }
+            Problem::Kernel(Errno(libc::ENOSPC | libc::EDQUOT)) => self.room_cure(),
             Problem::Kernel(Errno(libc::EACCES | libc::EPERM)) => {
                 format!("give the user that runs ironpost read and write access to {object}")
             }
@@ -204,14 +197,28 @@ impl JournalError {
             Problem::MetaMissing => format!(
                 "restore {object} from a backup of the data directory; without it nobody knows which shard a session is in"
             ),
-            Problem::NotABackup | Problem::OtherBackup | Problem::NotEmpty | Problem::NeverServed => {
-                self.backup_cure()
-            }
             Problem::Setting { bounds } => format!("set it within its bounds: {bounds}"),
             Problem::TooManySegments { .. } => {
                 format!("restore the directory of {object}: this program never makes so many files")
             }
+            Problem::NotABackup | Problem::OtherBackup | Problem::NotEmpty | Problem::NeverServed => {
+                self.backup_cure()
+            }
             Problem::NoSuchRecord { .. } => "restart; this is a defect of ironpost, please report it".to_owned(),
+        }
+    }
+
+    fn room_cure(&self) -> String {
+        let object = &self.object;
+        match self.offset {
+            // The room of a journal's file was written before it was used.
+            Some(_) => format!(
+                "{object} has its room, so the device below its file system has less than it promised (a thin volume, an \
+                 image file): make room there, check the file system with fsck, and start again"
+            ),
+            None => format!(
+                "free space on the file system of {object} (see `df -h`), or point --data at a larger one"
+            ),
         }
     }
 

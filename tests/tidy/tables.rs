@@ -69,6 +69,8 @@ pub const LIMITS_UNTESTED: &[(&str, &str)] = &[
     ("WITNESS_MS", "invisible to a peer; tests of the journal use its deadline"),
     ("SEGMENT_MAPS_MAX", "invisible: a segment is mapped again"),
     ("FILE_OPERATIONS_MAX", "the journal has one in flight"),
+    ("BACKUP_ANSWER_MS", "only a disk that hangs comes to it"),
+    ("BACKUP_SYNC_BYTES", "a pace, not an outcome"),
 ];
 
 /// Module below `src/`, and the modules it may import besides itself.
