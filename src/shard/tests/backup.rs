@@ -74,7 +74,7 @@ fn it_keeps_what_there_is_until_told() {
     assert!(answers(&mut rig).is_empty() && rig.shard(0).journal().is_pinned());
     rig.shard(0).ask(7, Ask::Unpin);
     let said = answers(&mut rig);
-    assert!(matches!(said[..], [(7, Answer::Unpinned { held: 0, ms: 5_000.. })]), "{said:?}");
+    assert!(matches!(said[..], [(7, Answer::Unpinned { held: 0, ms: 4_000.. })]), "{said:?}");
     assert!(!rig.shard(0).journal().is_pinned());
 }
 
