@@ -175,3 +175,77 @@ impl<S: Storage> Journal<S> {
         self.pool.pin.is_some()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::kept::Kept;
+    use super::super::pool::Checkpoints;
+    use super::super::segment::{Segment, name};
+    use super::*;
+    use crate::ids::{Lsn, ShardId};
+    use crate::limits::SEGMENTS_MAX;
+    use crate::reactor::File;
+
+    fn header(kind: Kind, sequence: u64) -> SegmentHeader {
+        SegmentHeader {
+            kind,
+            shard: ShardId(0),
+            shards: 1,
+            previous_crc: 0,
+            sequence,
+            epoch: sequence + 1,
+            bytes: 64 << 20,
+            first_block: 1,
+            first_lsn: Lsn(1),
+            oldest_live: Lsn::NONE,
+            hash_key: [0; 16],
+        }
+    }
+
+    fn pool(count: u32) -> Pool {
+        let options = Options::new(ShardId(0), 1, [0; 16]);
+        let live = (1..=count).map(|n| Segment::new(File(0), name(n).into(), header(Kind::Log, n.into())));
+        let kept = vec![Kept::new(File(0), name(count + 1).into(), header(Kind::Kept, 7))];
+        let checkpoints = Checkpoints {
+            file: File(0),
+            name: name(count + 2).into(),
+            header: header(Kind::Checkpoint, 2),
+            end: 64 << 20,
+        };
+        Pool::new(&options, 1, live.collect(), kept, [checkpoints].into(), VecDeque::new(), count + 3)
+    }
+
+    #[test]
+    fn a_part_comes_back_from_its_line_and_what_was_in_use_is_told_from_what_came_later() {
+        let pool = pool(3);
+        let parts = parts(&pool);
+        assert_eq!(parts.len(), 5);
+        parts.iter().for_each(|part| assert_eq!(Part::parse(&part.to_string()).as_ref(), Some(part)));
+        let pin = Pin::of(&pool);
+        for (kind, highest) in [(Kind::Log, 3), (Kind::Kept, 7), (Kind::Checkpoint, 2)] {
+            assert!(pin.has(&header(kind, highest)) && !pin.has(&header(kind, highest + 1)), "{kind:?}");
+        }
+        assert!(parts[0].is_same(&parts[0]) && !parts[0].is_same(&parts[1]));
+        assert!(!parts[4].is_same(&parts[4]), "how far it goes is not known");
+    }
+
+    #[test]
+    #[ignore = "prints the times that the module documentation has"]
+    #[expect(clippy::disallowed_methods, reason = "it measures")]
+    fn pinning_takes_so_long() {
+        for count in [1_024, SEGMENTS_MAX as u32] {
+            let pool = pool(count);
+            let mut times: Vec<_> = (0..9)
+                .map(|_| {
+                    let begun = std::time::Instant::now();
+                    let all = (Pin::of(&pool), parts(&pool));
+                    let time = begun.elapsed();
+                    assert_eq!(all.1.len(), count as usize + 2);
+                    time
+                })
+                .collect();
+            times.sort();
+            println!("{count} segments: median {:?}, longest {:?}", times[4], times[8]);
+        }
+    }
+}
