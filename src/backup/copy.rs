@@ -62,7 +62,7 @@ pub(super) fn copy_part(
     rest: Rest,
     pace: &mut Pace,
 ) -> Result<u64, JournalError> {
-    let path = target.join(&*part.name);
+    let path = target.join(part.name());
     let failed = |operation| {
         let object = path.display().to_string();
         move |error| JournalError::kernel(operation, object.clone(), &error)

@@ -194,9 +194,7 @@ fn known(data: &DataDirectory, replica: &Replica) -> Result<Vec<Vec<Part>>, Jour
         let mut parts = Vec::new();
         for entry in std::fs::read_dir(&directory).map_err(failed)? {
             let name = entry.map_err(failed)?.file_name().into_string().unwrap_or_default();
-            if name.starts_with("segment-") {
-                parts.extend(examine(&directory, &name, &owner(data, shard))?);
-            }
+            parts.extend(examine(&directory, &name, &owner(data, shard))?);
         }
         Ok(parts)
     };
@@ -242,8 +240,8 @@ impl Copier<'_> {
     /// Take over what the backup before has. Not all file systems can; then it is copied.
     fn link(&self, shard: ShardId, part: &Part, to: &Path) -> Option<u64> {
         let known = self.known.get(shard.index())?.iter().find(|known| known.is_same(part))?;
-        let from = self.replica.shard_before(shard)?.join(&*known.name);
-        std::fs::hard_link(from, to.join(&*part.name)).ok()?;
+        let from = self.replica.shard_before(shard)?.join(known.name());
+        std::fs::hard_link(from, to.join(part.name())).ok()?;
         known.end()
     }
 }

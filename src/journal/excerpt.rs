@@ -10,6 +10,7 @@ use super::error::{JournalError, Problem};
 use super::format::{self, FirstPage, PAGE_BYTES, SegmentHeader};
 use super::pin::Part;
 use super::scan::{Window, corruption};
+use super::segment;
 use super::storage::{Directory, Storage};
 use crate::ids::ShardId;
 
@@ -36,7 +37,8 @@ pub fn read_part(
     owner: &Owner,
     take: &mut Take<'_>,
 ) -> Result<u64, JournalError> {
-    let source = Source::open(directory, &part.name)?;
+    let name = part.name();
+    let source = Source::open(directory, &name)?;
     let (header, page) = source.header(owner)?;
     let of = |header: &SegmentHeader| (header.kind, header.sequence, header.epoch, header.bytes);
     if of(&header) != (part.kind, part.sequence, part.epoch, part.bytes) {
@@ -55,6 +57,9 @@ pub fn read_part(
 
 /// What part of such a journal that file holds, up to the end of its chain; `None` if it holds none.
 pub fn examine(directory: &Path, name: &str, owner: &Owner) -> Result<Option<Part>, JournalError> {
+    if segment::number(name).is_none() {
+        return Ok(None);
+    }
     let source = Source::open(directory, name)?;
     let header = match source.header(owner) {
         Ok((header, _)) => header,
@@ -62,7 +67,7 @@ pub fn examine(directory: &Path, name: &str, owner: &Owner) -> Result<Option<Par
         Err(error) => return Err(error),
     };
     let (end, last_crc) = source.walk(&header, None, &owner.hash_key, &mut |_, _| Ok(()))?;
-    Ok(Some(Part::new(name.into(), &header, end, Some(last_crc))))
+    Ok(Some(Part::new(name, &header, end, Some(last_crc))))
 }
 
 /// A file that is read.

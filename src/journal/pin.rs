@@ -25,10 +25,10 @@ use super::segment::{self, Vacant};
 use super::{Journal, JournalError, Options, Storage};
 
 /// A segment of the cut.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Part {
-    /// Name of its file.
-    pub name: Box<str>,
+    /// In the name of its file.
+    number: u32,
     /// Length of the file.
     pub bytes: u64,
     pub(super) kind: Kind,
@@ -42,14 +42,22 @@ pub struct Part {
 
 impl Part {
     /// One with checkpoints. Those of a life before have no end in memory, and the whole file stands for it.
-    pub(super) fn of_checkpoints(name: Box<str>, header: &SegmentHeader, end: u64) -> Part {
+    pub(super) fn of_checkpoints(name: &str, header: &SegmentHeader, end: u64) -> Part {
         let end = Some(end).filter(|end| *end < header.bytes);
         Part { end, ..Part::new(name, header, 0, None) }
     }
 
-    pub(super) fn new(name: Box<str>, header: &SegmentHeader, end: u64, last_crc: Option<u32>) -> Part {
+    /// `name` is one of `segment`'s. Nothing is allocated: there may be tens of thousands.
+    pub(super) fn new(name: &str, header: &SegmentHeader, end: u64, last_crc: Option<u32>) -> Part {
         let SegmentHeader { kind, sequence, epoch, bytes, .. } = *header;
-        Part { name, bytes, kind, sequence, epoch, end: Some(end), last_crc }
+        let digits = name.bytes().filter(u8::is_ascii_digit);
+        let number = digits.fold(0, |number, digit| number * 10 + u32::from(digit - b'0'));
+        Part { number, bytes, kind, sequence, epoch, end: Some(end), last_crc }
+    }
+
+    /// Of its file.
+    pub fn name(&self) -> String {
+        segment::name(self.number)
     }
 
     /// Where its last block ends, if that is known without reading.
@@ -60,18 +68,17 @@ impl Part {
     /// The part that this is a line of; `None` if it is none.
     pub fn parse(line: &str) -> Option<Part> {
         let mut words = line.split(' ');
-        let name = words.next().filter(|name| segment::number(name).is_some())?;
+        let number = segment::number(words.next()?)?;
         let kind = Kind::from_number(words.next()?.parse().ok()?)?;
-        let mut number = || words.next()?.parse::<u64>().ok();
-        let (sequence, epoch, bytes) = (number()?, number()?, number()?);
+        let mut next = || words.next()?.parse::<u64>().ok();
+        let (sequence, epoch, bytes) = (next()?, next()?, next()?);
         let mut known = || match words.next()? {
             "-" => Some(None),
             number => number.parse::<u64>().ok().map(Some),
         };
         let (end, last_crc) = (known()?, known()?);
         let last_crc = last_crc.map(u32::try_from).transpose().ok()?;
-        let name = name.into();
-        words.next().is_none().then_some(Part { name, bytes, kind, sequence, epoch, end, last_crc })
+        words.next().is_none().then_some(Part { number, bytes, kind, sequence, epoch, end, last_crc })
     }
 
     /// Whether that is the same part, with the same bytes up to the same end, under whatever name. What has an unknown end
@@ -85,10 +92,10 @@ impl Part {
 /// One line, without its end; [`Part::parse`] reads it.
 impl fmt::Display for Part {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Part { name, bytes, kind, sequence, epoch, end, last_crc } = self;
+        let Part { bytes, kind, sequence, epoch, end, last_crc, .. } = self;
         let known = |number: Option<u64>| number.map_or_else(|| "-".to_owned(), |number| number.to_string());
         let (end, crc) = (known(*end), known(last_crc.map(u64::from)));
-        write!(formatter, "{name} {} {sequence} {epoch} {bytes} {end} {crc}", *kind as u32)
+        write!(formatter, "{} {} {sequence} {epoch} {bytes} {end} {crc}", self.name(), *kind as u32)
     }
 }
 
@@ -128,11 +135,11 @@ impl Pin {
 /// Every segment that is in use, up to what is durable of it.
 fn parts(pool: &Pool) -> Vec<Part> {
     let log = pool.live().iter();
-    let log = log.map(|one| Part::new(one.name.clone(), &one.header, one.end, Some(one.last_crc)));
+    let log = log.map(|one| Part::new(&one.name, &one.header, one.end, Some(one.last_crc)));
     let kept = pool.kept.iter();
-    let kept = kept.map(|one| Part::new(one.name.clone(), &one.header, one.end, Some(one.last_crc)));
+    let kept = kept.map(|one| Part::new(&one.name, &one.header, one.end, Some(one.last_crc)));
     let checkpoints = pool.checkpoints.iter();
-    let checkpoints = checkpoints.map(|one| Part::of_checkpoints(one.name.clone(), &one.header, one.end));
+    let checkpoints = checkpoints.map(|one| Part::of_checkpoints(&one.name, &one.header, one.end));
     log.chain(kept).chain(checkpoints).collect()
 }
 
@@ -140,16 +147,14 @@ fn parts(pool: &Pool) -> Vec<Part> {
 pub fn parts_at_rest<S: Storage>(storage: &S, options: &Options) -> Result<Vec<Part>, JournalError> {
     let Judged { inventory, headers, log, used } = judge(storage, options)?;
     let log_segments = log.live.iter();
-    let log_segments =
-        log_segments.map(|one| Part::new(one.name.clone(), &one.header, one.end, Some(one.last_crc)));
+    let log_segments = log_segments.map(|one| Part::new(&one.name, &one.header, one.end, Some(one.last_crc)));
     let kept = log.kept.iter();
-    let kept = kept.map(|one| Part::new(one.name.clone(), &one.header, one.end, Some(one.last_crc)));
+    let kept = kept.map(|one| Part::new(&one.name, &one.header, one.end, Some(one.last_crc)));
     let first = used.map_or(u64::MAX, |used| used.image.first_sequence);
     let checkpoints =
         headers.iter().filter(|(_, header)| header.kind == Kind::Checkpoint && header.sequence >= first);
-    let checkpoints = checkpoints.map(|(index, header)| {
-        Part::of_checkpoints(inventory.files[*index].name.clone(), header, header.bytes)
-    });
+    let checkpoints = checkpoints
+        .map(|(index, header)| Part::of_checkpoints(&inventory.files[*index].name, header, header.bytes));
     Ok(log_segments.chain(kept).chain(checkpoints).collect())
 }
 

@@ -30,6 +30,7 @@ const WINDOW: usize = 24;
 const PAYLOAD: usize = 2_000;
 /// How long nothing must come before all is taken to have come.
 const QUIET: Duration = Duration::from_millis(400);
+/// How long what is owed may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Default)]
@@ -141,8 +142,12 @@ impl Load {
     pub fn drain(&self, address: SocketAddr, before: &Messages, after: &Messages) {
         let mut got: BTreeMap<String, Vec<String>> = BTreeMap::new();
         let names = (0..SESSIONS).map(session).chain(["stays".to_owned(), "ends".to_owned()]);
-        let threads: Vec<_> =
-            names.map(|id| (id.clone(), std::thread::spawn(move || drain_one(address, &id)))).collect();
+        let owed: Arc<Mutex<Messages>> = Arc::new(Mutex::new(before.difference(after).cloned().collect()));
+        let drain = |id: String| {
+            let (owed, client_id) = (owed.clone(), id.clone());
+            (id, std::thread::spawn(move || drain_one(address, &client_id, &owed)))
+        };
+        let threads: Vec<_> = names.map(drain).collect();
         for (client_id, thread) in threads {
             for text in thread.join().expect("a session can be drained") {
                 got.entry(text).or_default().push(client_id.clone());
@@ -245,17 +250,30 @@ fn come_and_end(address: SocketAddr, books: &Books) {
     }
 }
 
-fn drain_one(address: SocketAddr, client_id: &str) -> Vec<String> {
+/// Until everything that is owed to anybody has come, and then what comes besides.
+fn drain_one(address: SocketAddr, client_id: &str, owed: &Mutex<Messages>) -> Vec<String> {
+    let begun = clock();
+    let waits = || {
+        let owed = owed.lock().unwrap_or_else(PoisonError::into_inner);
+        !owed.is_empty() && begun.elapsed() < PATIENCE
+    };
     let mut client = Client::connect_at(address, &Connect::durable(client_id));
     assert!(client.present || client_id == "ends", "the session {client_id} is gone");
     let (mut texts, mut exactly_once) = (Vec::new(), BTreeSet::new());
-    while client.hears_within(QUIET) {
+    loop {
+        if !client.hears_within(QUIET) {
+            if waits() {
+                continue;
+            }
+            break;
+        }
         match client.receive() {
             Packet::Publish(publish) => {
                 let text = name(publish.text());
                 // The end of a session is repeated after a crash, and so is what it hands on.
                 let may_repeat = publish.qos == 1 || text.starts_with("job");
                 assert!(exactly_once.insert(text.clone()) || may_repeat, "{text} came twice at QoS 2");
+                owed.lock().unwrap_or_else(PoisonError::into_inner).remove(&text);
                 texts.push(text);
                 client.send(&bytes::ack(if publish.qos == 2 { 5 } else { 4 }, publish.id));
             }

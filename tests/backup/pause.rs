@@ -66,7 +66,7 @@ fn while_it<T>(address: SocketAddr, what: &str, it: impl FnOnce() -> T) -> T {
         let pings = scope.spawn(|| {
             let mut client = Client::connect_at(address, &Connect::v5("pings"));
             measure(&stop, || {
-                client.send(&PINGREQ);
+                client.send(PINGREQ);
                 assert_eq!(client.receive(), Packet::Pingresp);
             })
         });

@@ -129,8 +129,8 @@ impl Writer {
         let parts = self.journal.pin();
         let image = self.disk.image();
         let up_to = |part: &Part| {
-            let end = part.end().map_or(image[&*part.name].len(), |end| end as usize);
-            (part.name.to_string(), image[&*part.name][..end].to_vec())
+            let end = part.end().map_or(image[&part.name()].len(), |end| end as usize);
+            (part.name(), image[&part.name()][..end].to_vec())
         };
         let files = parts.iter().map(up_to).collect();
         Pinned { files, parts, durable: self.journal.durable().0, last: self.journal.last_lsn().0 }
@@ -146,9 +146,9 @@ impl Writer {
 fn check_copy(pinned: &Pinned, model: &Model) -> u64 {
     let mut image = Image::new();
     for part in &pinned.parts {
-        let mut bytes = pinned.files[&*part.name].clone();
+        let mut bytes = pinned.files[&part.name()].clone();
         bytes.resize(part.bytes as usize, 0);
-        image.insert(part.name.to_string(), bytes);
+        image.insert(part.name(), bytes);
     }
     let options = Options { was_begun: true, ..sizes(40) };
     let mut journal = journal::open(Disk::of(&image).handle(), options, 9, at(0)).unwrap();
@@ -234,8 +234,8 @@ fn a_copy_of_damaged_bytes_is_not_made() {
     let owner = journal::Owner { shard: tiny().shard, shards: tiny().shards, hash_key: tiny().hash_key };
     let mut damaged = 0;
     for part in &pinned.parts {
-        let path = temporary.path().join(&*part.name);
-        let content = &writer.disk.image()[&*part.name];
+        let path = temporary.path().join(part.name());
+        let content = &writer.disk.image()[&part.name()];
         std::fs::write(&path, content).unwrap();
         let read = || {
             let mut bytes = Vec::new();
@@ -249,7 +249,7 @@ fn a_copy_of_damaged_bytes_is_not_made() {
         let (end, bytes) = read().unwrap();
         assert_eq!((end, &*bytes), (bytes.len() as u64, &content[..bytes.len()]));
         assert!(part.end().is_none_or(|known| known == end));
-        let known = journal::examine(temporary.path(), &part.name, &owner).unwrap().expect("it is one");
+        let known = journal::examine(temporary.path(), &part.name(), &owner).unwrap().expect("it is one");
         // The open one may have the block in flight behind its end.
         let is_sealed = known.end() == part.end();
         assert_eq!(
