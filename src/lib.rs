@@ -24,6 +24,7 @@ pub mod record;
 pub mod time;
 pub mod wire;
 
+pub mod backup;
 pub mod broker;
 pub mod journal;
 pub mod shard;

@@ -250,6 +250,33 @@ pub const SEGMENT_MAPS_MAX: usize = 256;
 /// Journal writes and syncs handed to the thread that performs them. The journal keeps one block in flight.
 pub const FILE_OPERATIONS_MAX: usize = 64;
 
+// --- Backups ---
+
+/// Settlements that wait while a backup's cuts are made. Beyond: they wait no longer, and the backup fails: its shards
+/// took too long. Some seconds' worth of a busy shard.
+pub const POSTPONED_SETTLEMENTS_MAX: usize = 1 << 18;
+
+/// How long a shard may take to answer what a backup asks of it: it waits for one block to be on disk. Beyond: the backup
+/// fails with a word about the disk.
+pub const BACKUP_ANSWER_MS: u64 = 10_000;
+
+/// How long segments may be kept from reuse for a backup. Beyond: it fails, and they are free. A day: 4 TiB at 50 MiB/s.
+pub const BACKUP_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
+
+/// Bytes of a request on the control socket, and of any line of an answer. Beyond: closed.
+pub const CONTROL_LINE_BYTES_MAX: usize = 256;
+
+/// How long a request on the control socket may take to come, and an answer to be taken. Beyond: closed.
+pub const CONTROL_MS: u64 = 5_000;
+
+/// Connections on the control socket at a time. Beyond: closed at once. One backup, and some who are told that it is
+/// under way.
+pub const CONTROL_CONNECTIONS_MAX: usize = 4;
+
+/// Bytes that a backup writes before it waits for them to be on disk: what a broker's sync on the same disk may have to wait
+/// for.
+pub const BACKUP_SYNC_BYTES: u64 = 4 << 20;
+
 // --- How they relate ---
 
 const _: () = assert!(CONNECT_BYTES_MAX < PACKET_BYTES_DEFAULT && PACKET_BYTES_DEFAULT <= PACKET_BYTES_MAX);

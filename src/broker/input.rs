@@ -115,6 +115,12 @@ pub enum Input<'a> {
         /// The highest session key known to be used, also if no record says so any more; 0 if none is.
         session_key_max: SessionKey,
     },
+    /// A backup is taken (or its cuts are made): say of nothing more that another shard has it (or go on, pulled by
+    /// `advance`).
+    HoldBack {
+        /// Whether to hold back.
+        on: bool,
+    },
     /// The process is stopping: tell every client and refuse new ones (pulled by `advance`).
     Drain,
 }

@@ -43,6 +43,7 @@ mod needs;
 mod origins;
 mod pace;
 mod place;
+mod postponed;
 mod publish;
 mod replay;
 mod replay_messages;
@@ -80,6 +81,7 @@ use self::needs::Notes;
 use self::origins::Origins;
 use self::pace::Pace;
 use self::place::Placing;
+use self::postponed::Postponed;
 use self::retained::Retained;
 use self::retained_pull::RetainedPulls;
 use self::session::{PendingWill, Sessions};
@@ -142,6 +144,7 @@ pub struct Broker {
     fetching: BTreeMap<Lsn, transmit::Fetch>,
     outbox: Outbox,
     origins: Origins,
+    postponed: Postponed,
     announcement: Announcement,
     replay: Option<Box<replay::Replay>>,
     /// Messages to be routed again, in order.
@@ -189,6 +192,7 @@ impl Broker {
             fetching: BTreeMap::new(),
             outbox: Outbox::new(settings.placement.shards()),
             origins: Origins::new(settings.placement.shards()),
+            postponed: Postponed::default(),
             announcement: Announcement::new(settings.placement.shards()),
             replay: Some(Box::default()),
             restored: VecDeque::new(),
@@ -234,6 +238,7 @@ impl Broker {
                 self.session_key_is_used(session_key_max);
                 self.replayed(effects);
             }
+            Input::HoldBack { on } => self.postponed.switch(on),
             Input::Drain => self.draining = Some(self.draining.unwrap_or(0)),
         }
     }
@@ -252,6 +257,7 @@ impl Broker {
         // What makes messages comes before what places them, and that before what delivers them.
         more |= self.release_durable(&mut budget, effects);
         more |= self.release_held(&mut budget, effects);
+        more |= self.take_postponed(&mut budget, effects);
         more |= self.drain_connections(&mut budget, effects);
         more |= self.end_sessions(&mut budget, effects);
         more |= self.announce_interest(&mut budget, effects);

@@ -7,6 +7,7 @@
 
 use super::effect::{Effect, Effects};
 use super::messages::{MessageId, Sender};
+use super::postponed::Settlement;
 use super::route::MeshMessage;
 use super::unwritten::Line;
 use super::{Broker, Budget};
@@ -194,10 +195,13 @@ impl Broker {
                 effects.perform(Effect::Mesh { to: shard, message: MeshMessage::Settled { token } });
             }
             Sender::Shard { .. } | Sender::Owner { .. } => {}
-            Sender::Inbound => self.inbound_settled(lsn, effects),
-            Sender::Will { key } => self.will_settled(key, slot, effects),
+            Sender::Inbound => self.settlement(Settlement::Inbound(lsn), effects),
+            Sender::Will { key } => {
+                let message = self.messages.id(slot);
+                self.settlement(Settlement::Will(key, message), effects);
+            }
             Sender::Again { token } => self.remote_settled(token, effects),
-            Sender::Departed { key } => self.departed_settled(key, effects),
+            Sender::Departed { key } => self.settlement(Settlement::Departed(key), effects),
         }
         if std::mem::take(&mut self.messages.get_mut(slot).travelling) {
             self.release_message(slot);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::Broker;
 use super::effect::Effects;
-use super::messages::Sender;
+use super::messages::{MessageId, Sender};
 use super::route::Parcel;
 use super::session::{PendingWill, Will};
 use super::timers::Due;
@@ -84,9 +84,8 @@ impl Broker {
     }
 
     /// Everyone owed has the message of a will. If its client came back meanwhile, the pending one is another.
-    pub(super) fn will_settled(&mut self, key: SessionKey, slot: u32, effects: &mut impl Effects) {
-        let message = Some(self.messages.id(slot));
-        if self.wills.get(&key).is_some_and(|pending| pending.publishing == message) {
+    pub(super) fn will_settled(&mut self, key: SessionKey, message: MessageId, effects: &mut impl Effects) {
+        if self.wills.get(&key).is_some_and(|pending| pending.publishing == Some(message)) {
             self.will_gone(key, effects);
         }
     }

@@ -1,9 +1,10 @@
-//! The command line: from arguments to one of five subcommands, and from their outcome to an exit code.
+//! The command line: from arguments to one of its subcommands, and from their outcome to an exit code.
 //!
 //! Decides how to run, not what a broker does. Called by `main` only. Exit codes: 0 done, 1 failed at work,
 //! 2 wrong arguments or configuration; `journal verify`, `inspect` and `salvage` say what their own mean.
 
 mod arguments;
+mod backup;
 mod check;
 mod journal;
 mod publish;
@@ -47,6 +48,14 @@ enum Command {
     /// Work on the data of a broker that is stopped: is it sound, and in how many shards.
     #[command(subcommand)]
     Journal(journal::Command),
+    /// Copy the data of a broker, while it runs or is stopped.
+    ///
+    /// Everything that the broker has acknowledged when this begins, and that is not consumed meanwhile, is in the backup. What
+    /// a backup has already is not copied again. It can be interrupted at any point: until the new backup is whole, the one
+    /// before counts.
+    Backup(backup::Arguments),
+    /// Make a data directory of a backup.
+    Restore(backup::RestoreArguments),
     /// Publish messages.
     #[command(name = "pub")]
     Publish(publish::Arguments),
@@ -61,6 +70,8 @@ pub fn run() -> ExitCode {
         Command::Serve(arguments) => serve::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Journal(command) => journal::run(&command),
+        Command::Backup(arguments) => backup::run(&arguments),
+        Command::Restore(arguments) => backup::restore(&arguments),
         Command::Publish(arguments) => publish::run(&arguments),
         Command::Subscribe(arguments) => subscribe::run(&arguments),
     };
@@ -123,6 +134,8 @@ mod tests {
             "ironpost journal inspect --segments",
             "ironpost journal salvage --to new --data d --config x --json",
             "ironpost journal reshard 4 --data d --config x --dry-run",
+            "ironpost backup d --data x --config y --rate 20",
+            "ironpost restore d --data x --rate 20",
             "ironpost pub -H h -p 1 -t a/b -m x -q 2 -r -i me -V 3.1.1 -u me -P secret",
             "ironpost pub -t a/b -l",
             "ironpost pub -t a/b -f file",
@@ -141,6 +154,9 @@ mod tests {
             "ironpost journal reshard 0",
             "ironpost journal reshard 65",
             "ironpost journal reshard",
+            "ironpost backup --data x",
+            "ironpost backup d --rate 0",
+            "ironpost restore d",
         ] {
             assert!(Arguments::try_parse_from(line.split_whitespace()).is_err(), "{line}");
         }

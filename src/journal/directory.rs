@@ -34,7 +34,7 @@ use super::storage::{Directory, Storage};
 use crate::ids::ShardId;
 use crate::limits;
 
-const META: &str = "meta";
+pub(super) const META: &str = "meta";
 const META_BYTES: usize = 64;
 const MAGIC: [u8; 8] = *b"IRONMETA";
 const CRC_AT: usize = META_BYTES - 4;
@@ -165,14 +165,14 @@ pub fn fresh(path: &Path, shards: u16, hash_key: [u8; 16]) -> Result<Successor, 
     Ok(Successor { meta: Meta { shards, hash_key, was_begun: true, generation: 0 }, root })
 }
 
-fn shard_of(root: &Directory, meta: &Meta, shard: ShardId) -> Result<Directory, JournalError> {
+pub(super) fn shard_of(root: &Directory, meta: &Meta, shard: ShardId) -> Result<Directory, JournalError> {
     assert!(shard.0 < meta.shards, "shards are numbered from 0");
     let name = shard_name(shard.0, meta.generation);
     root.subdirectory(&name)
         .map_err(|error| JournalError::kernel("make the directory", root.describe(&name), &error))
 }
 
-fn shard_name(shard: u16, generation: u32) -> String {
+pub(super) fn shard_name(shard: u16, generation: u32) -> String {
     match generation {
         0 => format!("shard-{shard:03}"),
         _ => format!("shard-{shard:03}.{generation}"),
@@ -190,7 +190,7 @@ pub(super) fn generation_of(name: &str) -> Option<u32> {
 }
 
 /// Nobody reads what is left, and the next start tries again.
-fn clear_away(root: &Directory, meta: &Meta) {
+pub(super) fn clear_away(root: &Directory, meta: &Meta) {
     if let Err(error) = remove_others(root, meta) {
         tracing::warn!(event = "old_journals_left", %error, cure = error.cure());
     }
@@ -198,7 +198,7 @@ fn clear_away(root: &Directory, meta: &Meta) {
 
 /// Remove what is not of the generation: never finished, or succeeded. Not if something of the generation is missing:
 /// then the file that names it may not be the one that belongs here.
-fn remove_others(root: &Directory, meta: &Meta) -> Result<(), JournalError> {
+pub(super) fn remove_others(root: &Directory, meta: &Meta) -> Result<(), JournalError> {
     let failed = |operation, name: &str, error| JournalError::kernel(operation, root.describe(name), &error);
     let names = root.list().map_err(|error| failed("list", "", error))?;
     let is_there = |shard| names.contains(&shard_name(shard, meta.generation));
@@ -299,6 +299,16 @@ pub fn open_read_only(path: &Path) -> Result<DataDirectory, JournalError> {
     };
     let root = Directory::open_read_only(path).map_err(failed("open"))?;
     root.lock().map_err(failed("lock"))?;
+    look_into(root)
+}
+
+/// The same of one that a process may be using, which has said what in it does not change.
+pub fn look(path: &Path) -> Result<DataDirectory, JournalError> {
+    let failed = |error| JournalError::kernel("open", path.display().to_string(), &error);
+    look_into(Directory::open_read_only(path).map_err(failed)?)
+}
+
+fn look_into(root: Directory) -> Result<DataDirectory, JournalError> {
     let meta =
         root.content(META).map_err(|error| JournalError::kernel("read", root.describe(META), &error))?;
     let Some(content) = meta else {
@@ -309,7 +319,7 @@ pub fn open_read_only(path: &Path) -> Result<DataDirectory, JournalError> {
 }
 
 /// With the entries of those that are new made durable.
-fn make_directories(path: &Path) -> io::Result<()> {
+pub(super) fn make_directories(path: &Path) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
     }
@@ -325,11 +335,11 @@ fn make_directories(path: &Path) -> io::Result<()> {
     }
 }
 
-fn write(root: &Directory, meta: &[u8; META_BYTES]) -> Result<(), JournalError> {
+pub(super) fn write(root: &Directory, meta: &[u8; META_BYTES]) -> Result<(), JournalError> {
     root.replace(META, meta).map_err(|error| JournalError::kernel("write", root.describe(META), &error))
 }
 
-fn encode(meta: &Meta) -> [u8; META_BYTES] {
+pub(super) fn encode(meta: &Meta) -> [u8; META_BYTES] {
     let mut bytes = [0; META_BYTES];
     put(&mut bytes, 0, MAGIC);
     put(&mut bytes, 8, VERSION.to_le_bytes());
@@ -342,7 +352,7 @@ fn encode(meta: &Meta) -> [u8; META_BYTES] {
     bytes
 }
 
-fn decode(root: &Directory, content: &[u8]) -> Result<Meta, JournalError> {
+pub(super) fn decode(root: &Directory, content: &[u8]) -> Result<Meta, JournalError> {
     let refuse = |problem| Err(JournalError::new("validate", root.describe(META), problem));
     let corrupt = |what, expected: String, found: String| {
         refuse(Problem::Corrupt { what, expected: expected.into(), found: found.into() })

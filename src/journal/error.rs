@@ -69,6 +69,12 @@ pub enum Problem {
     MetaMissing,
     /// A data directory was to be made where something is.
     NotEmpty,
+    /// Something is in a directory that a backup is to be made in, and it is not a backup.
+    NotABackup,
+    /// The backup in that directory is another broker's.
+    OtherBackup,
+    /// Nobody was ever served from the data directory.
+    NeverServed,
     /// A setting is outside of its bounds.
     Setting {
         /// Which, and what its bounds are.
@@ -93,6 +99,11 @@ impl JournalError {
         problem: Problem,
     ) -> JournalError {
         JournalError { operation, object: object.into(), offset: None, problem }
+    }
+
+    /// There is nothing in that data directory.
+    pub(crate) fn of_never_served(data: &std::path::Path) -> JournalError {
+        JournalError::new("back up", data.display().to_string(), Problem::NeverServed)
     }
 
     pub(super) fn at(mut self, offset: u64) -> JournalError {
@@ -176,6 +187,9 @@ impl JournalError {
             Problem::TooManySegments { .. } => {
                 format!("restore the directory of {object}: this program never makes so many files")
             }
+            Problem::NotABackup | Problem::OtherBackup | Problem::NeverServed => {
+                self.backup_cure()
+            }
             Problem::NoSuchRecord { .. } => "restart; this is a defect of ironpost, please report it".to_owned(),
         }
     }
@@ -211,6 +225,15 @@ impl JournalError {
                 format!("{object} is not there: name the data directory with --data, or mount its file system")
             }
             _ => format!("see `dmesg` for the cause, repair {object}, and start again"),
+        }
+    }
+
+    fn backup_cure(&self) -> String {
+        match &self.problem {
+            Problem::OtherBackup => "give each broker's backups a directory of their own".to_owned(),
+            Problem::NeverServed => "name the data directory of the broker with --data, or start it once".to_owned(),
+            _ => "give the backup a directory of its own: one that is new, empty, or was made by `ironpost backup`"
+                .to_owned(),
         }
     }
 }
@@ -252,6 +275,11 @@ impl fmt::Display for JournalError {
             Problem::DataDirectoryMissing => write!(formatter, ": it is not the data directory of a broker"),
             Problem::MetaMissing => write!(formatter, ": it is missing, but there are journals beside it"),
             Problem::NotEmpty => write!(formatter, ": there is something in it"),
+            Problem::NotABackup => write!(formatter, ": it is not empty, and not a backup"),
+            Problem::OtherBackup => write!(formatter, ": the backup in it is of another data directory"),
+            Problem::NeverServed => {
+                write!(formatter, ": nobody was ever served from it, so there is nothing in it")
+            }
             Problem::Setting { bounds } => write!(formatter, ": {bounds}"),
             Problem::TooManySegments { found } => {
                 write!(formatter, ": it has {found} segments, more than {}", crate::limits::SEGMENTS_MAX)

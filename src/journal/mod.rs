@@ -10,6 +10,7 @@
 //! - `writer`, `flight`: blocks and group commit
 //! - `reclaim`, `usage`, `copy`, `checkpoint`: giving segments up before all of their records are dead
 //! - `reader`: single records back
+//! - `pin`, `excerpt`, `replica`: a backup: what it has to copy, that this stays as it is meanwhile, and where to
 //! - `recover`, `inventory`, `scan`, `tail`: opening, torn tail versus corruption
 //! - `replay`: all that is needed, in order, at start
 //! - `verify`, `evidence`, `browse`: whether everything is there, what is if not, and looking at it
@@ -110,17 +111,20 @@ pub mod directory;
 mod encode;
 mod error;
 mod evidence;
+mod excerpt;
 mod flight;
 mod format;
 mod inventory;
 mod kept;
 mod lost_meta;
 mod offline;
+mod pin;
 mod pool;
 mod reader;
 mod reclaim;
 mod recover;
 mod replay;
+mod replica;
 mod scan;
 mod segment;
 pub mod storage;
@@ -132,12 +136,15 @@ mod writer;
 pub use browse::{Life, Row};
 pub use error::{JournalError, Problem};
 pub use evidence::{Evidence, Evident, Flaw, Lost};
+pub use excerpt::{Owner, examine, read_part};
 pub use lost_meta::open_damaged;
 pub use offline::record_bytes;
+pub use pin::{Part, parts_at_rest};
 pub use pool::{GrowRequest, Grown};
 pub use recover::open;
 pub use replay::Replayed;
-pub use storage::Storage;
+pub use replica::Replica;
+pub use storage::{Storage, forget_pages};
 pub use verify::{Verdict, refusal, verify};
 
 use crate::ids::{Lsn, ShardId};

@@ -4,12 +4,13 @@
 //! writes its header; freed when it is durable that nothing needs it; made by a background thread.
 //!
 //! Segments of the log are in sequence order and the last one is being written; where one was given up there is a gap
-//! in the order. Freed ones are reused oldest first.
+//! in the order. Freed ones are reused oldest first. While a backup copies, those that it copies are not reused (`pin`).
 
 use std::collections::VecDeque;
 
 use super::format::{Kind, SegmentHeader};
 use super::kept::Kept;
+use super::pin::Pin;
 use super::segment::{Segment, Vacant, mix, name};
 use super::storage::Storage;
 use super::{Options, error};
@@ -68,6 +69,8 @@ pub(super) struct Pool {
     /// In sequence order.
     pub checkpoints: VecDeque<Checkpoints>,
     free: VecDeque<Vacant>,
+    /// What a backup is copying.
+    pub pin: Option<Pin>,
     /// For the next checkpoint, which must not wait for a free segment: it is what frees them.
     slot: Option<Vacant>,
     /// Segments freed so far.
@@ -110,6 +113,7 @@ impl Pool {
             kept,
             checkpoints,
             free,
+            pin: None,
             slot: None,
             freed: 0,
             next_number,
@@ -237,7 +241,27 @@ impl Pool {
         // Its map, if it has one, ends here: nothing maps a file that is written.
         self.freed += 1;
         let Segment { file, name, header, .. } = segment;
-        self.free.push_back(Vacant { file, name, bytes: header.bytes, epoch: header.epoch });
+        self.set_free(file, name, &header);
+    }
+
+    fn set_free(&mut self, file: File, name: Box<str>, header: &SegmentHeader) {
+        let vacant = Vacant { file, name, bytes: header.bytes, epoch: header.epoch };
+        match &mut self.pin {
+            Some(pin) if pin.has(header) => pin.hold(vacant),
+            _ => self.free.push_back(vacant),
+        }
+    }
+
+    /// Free what a backup copied.
+    pub fn unpin(&mut self) -> Option<Pin> {
+        let mut pin = self.pin.take()?;
+        self.free.extend(pin.held.drain(..));
+        Some(pin)
+    }
+
+    /// Segments that are free but for a backup.
+    pub fn held_count(&self) -> usize {
+        self.pin.as_ref().map_or(0, |pin| pin.held.len())
     }
 
     /// Free segments of kept records. One that is being written stays.
@@ -249,7 +273,7 @@ impl Pool {
             }
             self.freed += 1;
             let Kept { file, name, header, .. } = kept;
-            self.free.push_back(Vacant { file, name, bytes: header.bytes, epoch: header.epoch });
+            self.set_free(file, name, &header);
         }
     }
 
@@ -258,6 +282,10 @@ impl Pool {
         while let Some(old) = self.checkpoints.pop_front_if(|old| old.header.sequence < first_sequence) {
             self.freed += 1;
             let Checkpoints { file, name, header, .. } = old;
+            if self.pin.as_ref().is_some_and(|pin| pin.has(&header)) {
+                self.set_free(file, name, &header);
+                continue;
+            }
             let vacant = Vacant { file, name, bytes: header.bytes, epoch: header.epoch };
             self.free.extend(self.slot.replace(vacant));
         }
@@ -297,13 +325,20 @@ impl Pool {
         self.free.len() < self.reserve && (refused || self.is_full())
     }
 
+    /// Break the pin if it would be for its sake that the reserve is reached.
+    fn relieve(&mut self) {
+        if self.pin.is_some() && self.reserve_reached() {
+            let _broken = self.unpin();
+        }
+    }
+
     /// Segments that are not free.
     pub fn in_use(&self) -> usize {
         self.live.len() + self.kept.len() + self.checkpoints.len() + usize::from(self.slot.is_some())
     }
 
     fn is_full(&self) -> bool {
-        self.in_use() + self.free.len() >= self.segments_max
+        self.in_use() + self.held_count() + self.free.len() >= self.segments_max
     }
 
     fn wants_growth(&self, block_bytes: u64) -> bool {
@@ -313,6 +348,7 @@ impl Pool {
 
     /// Ask for one more segment, if that is due. `soon`: some are about to be freed, so only a lack is a reason.
     pub fn grow(&mut self, block_bytes: u64, soon: bool, now: Nanos) -> Option<GrowRequest> {
+        self.relieve();
         let refused = match self.growth {
             Growth::Idle => false,
             Growth::Refused { retry_at } if retry_at <= now => true,
@@ -339,6 +375,7 @@ impl Pool {
             }
             Err(errno) => {
                 self.growth = Growth::Refused { retry_at: now.plus_ms(limits::GROW_RETRY_MS) };
+                self.relieve();
                 Err(errno)
             }
         }

@@ -179,7 +179,8 @@ impl Reclaim {
 
     /// Free segments are few: copies take turns with what is appended.
     pub fn is_urgent(&self, pool: &Pool) -> bool {
-        pool.free_count() <= self.reserve + limits::SEGMENTS_AHEAD
+        // What a backup still copies is as good as free: copying survivors would gain nothing sooner.
+        pool.free_count() + pool.held_count() <= self.reserve + limits::SEGMENTS_AHEAD
     }
 
     /// Whether growing the pool can wait because segments are about to be freed.

@@ -110,7 +110,7 @@ fn forget_header<S: Storage>(storage: &S, found: &Found) -> Result<(), JournalEr
 pub(super) struct Judged {
     pub inventory: Inventory,
     /// Of every segment that is or was in use, by kind and sequence, with its index among the files.
-    headers: Vec<(usize, SegmentHeader)>,
+    pub headers: Vec<(usize, SegmentHeader)>,
     pub log: Log,
     /// The checkpoint that the log was assembled by.
     pub used: Option<Checkpoint>,

@@ -231,7 +231,7 @@ impl<'a, S: Storage> Window<'a, S> {
     }
 
     /// The intact block there of that life of the segment, if it has that number and that predecessor.
-    fn linked(
+    pub fn linked(
         &mut self,
         header: &SegmentHeader,
         offset: u64,

@@ -175,6 +175,14 @@ impl Directory {
         Ok((status.f_blocks > 0).then(|| status.f_bavail.saturating_mul(status.f_frsize)))
     }
 
+    /// What is read of that file will not be read again soon: its pages shall not push out those that will. (Linux 6.3
+    /// and later; before, the kernel goes by what it sees.) Dropping them afterwards would drop those as well that a broker
+    /// had read before.
+    pub(super) fn read_once(&self, file: File) {
+        // SAFETY: takes a descriptor by value and touches no memory of ours. It is advice: that it is not taken is no error.
+        let _ignored = unsafe { libc::posix_fadvise(file.0, 0, 0, libc::POSIX_FADV_NOREUSE) };
+    }
+
     fn keep(&self, file: fs::File) -> File {
         let handle = File(file.as_raw_fd());
         self.shared.files.lock().expect("no code panics while it holds this lock").push(file.into());
@@ -299,6 +307,12 @@ impl Storage for Directory {
     fn describe(&self, name: &str) -> String {
         self.shared.path.join(name).display().to_string()
     }
+}
+
+/// Forget the pages, in memory, of a file that was written and synced, and will not be read soon.
+pub fn forget_pages(file: &fs::File) {
+    // SAFETY: takes a descriptor by value and touches no memory of ours. It is advice: that it is not taken is no error.
+    let _ignored = unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
 }
 
 /// Zeros are written, because a first write to an allocated but unwritten block costs a journal commit of the file

@@ -5,6 +5,7 @@
 //!         complete        bytes -> packets -> Input; accepted, sent, closed; Durable, or the journal's failure
 //!         receive_mesh    what other shards sent -> Input
 //!         on_time         handshakes too old, peers that do not read, segments to release
+//!         watch_backup    answers to whoever copies the journal
 //!         handle_parked   packets of connections that may go on -> Input
 //!         advance         the broker does its plural work, within a budget
 //!         fetch           bodies read back from the journal -> Input
@@ -21,11 +22,14 @@
 //! - `inbound`: bytes to inputs
 //! - `outbound`: effects to bytes
 //! - `mesh`, `signal`: batches between shards, and when to ring for them
+//! - `backup`: what a shard keeps, and says, for somebody who copies its journal
+//! - `socket`: who asks it to
 //! - `serve`, `pin`: the process around the shards: threads, listeners, signals
 //!
 //! Nothing is shared between shards but the rings of the mesh. Nothing in a turn waits but the reactor, and nothing
 //! waits there while there is something to do.
 
+pub mod backup;
 pub mod connection;
 mod handshake;
 mod inbound;
@@ -36,6 +40,7 @@ mod serve;
 #[expect(clippy::module_inception, reason = "the shard itself, among its parts")]
 pub mod shard;
 pub mod signal;
+mod socket;
 
 pub use serve::{ServeError, serve, settle};
 pub(crate) use serve::{once_unlocked, random};

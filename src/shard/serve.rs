@@ -25,14 +25,16 @@ use std::time::{Duration, Instant};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use super::backup::Ask;
 use super::mesh::Mesh;
 use super::pin;
 use super::shard::{Parts, Recovered, Shard, State};
+use super::socket::{self, Desk, Tell, Told};
 use crate::config::{Config, ReactorChoice};
 use crate::ids::ShardId;
 use crate::journal::directory::DataDirectory;
 use crate::journal::storage::Directory;
-use crate::journal::{self, GrowRequest, Grown, JournalError};
+use crate::journal::{self, GrowRequest, Grown, JournalError, Storage};
 use crate::limits::{LOCK_RETRY_MS, LOCK_WAIT_MS};
 use crate::reactor::{self, Backend, Doorbell, Probe, Reactor, Socket};
 
@@ -85,6 +87,8 @@ impl From<JournalError> for ServeError {
 enum Command {
     Listen(Vec<Socket>),
     Grown(Grown),
+    /// Part of the backup with that number.
+    Backup(u64, Ask),
     Drain,
     Stop,
 }
@@ -135,6 +139,7 @@ struct Seat {
     control: Arc<Control>,
     reports: Sender<Report>,
     growth: Sender<(ShardId, Directory, GrowRequest)>,
+    answers: Sender<Told>,
 }
 
 /// Runs the broker until it is told to stop. Blocks.
@@ -158,9 +163,26 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
     if watch.until(State::Serving, None)? == Waited::Reached {
         data.begun()?;
         open_listeners(&config.listen, &watch.controls)?;
+        open_socket(config, &mut watch);
         watch.until_signal()?;
     }
-    watch.stop(config.drain_ms)
+    let stopped = watch.stop(config.drain_ms);
+    socket::close(&config.data);
+    stopped
+}
+
+/// Who wants a backup asks here. A file system without sockets is no reason not to serve.
+fn open_socket(config: &Config, watch: &mut Watch) {
+    let Some(answers) = watch.answers.take() else { return };
+    let tell = |control: &Arc<Control>| -> Tell {
+        let control = control.clone();
+        Box::new(move |session, ask| control.post(Command::Backup(session, ask)))
+    };
+    let desk = Desk { shards: watch.controls.iter().map(tell).collect(), answers, session: 0 };
+    if let Err(error) = socket::open(&config.data, desk) {
+        let cure = "backups need it: put the data directory on a file system that has sockets, under a path that is not too long";
+        tracing::warn!(event = "no_control_socket", data = %config.data.display(), %error, cure);
+    }
 }
 
 /// Runs the broker without clients, until everything that it had accepted is where it belongs. Blocks; a signal ends the
@@ -189,6 +211,7 @@ fn launch(
 ) -> Result<Watch, ServeError> {
     let controls: Vec<Arc<Control>> = (0..data.shards).map(|_| Arc::default()).collect();
     let growth = start_growth(controls.clone()).map_err(system("start a thread"))?;
+    let (answers, answered) = mpsc::channel();
     let processors = pin::allowed().unwrap_or_default();
     for (index, (mesh, control)) in Mesh::ends(data.shards).into_iter().zip(&controls).enumerate() {
         let seat = Seat {
@@ -203,11 +226,13 @@ fn launch(
             control: control.clone(),
             reports: reports.clone(),
             growth: growth.clone(),
+            answers: answers.clone(),
         };
         let name = format!("shard-{index}");
         thread::Builder::new().name(name).spawn(|| sit(seat)).map_err(system("start a thread"))?;
     }
-    Ok(Watch { received, _reports: reports, controls, states: vec![State::Starting; data.shards.into()] })
+    let states = vec![State::Starting; data.shards.into()];
+    Ok(Watch { received, _reports: reports, answers: Some(answered), controls, states })
 }
 
 /// Opens something that is locked. The kernel releases the locks of a process that was killed one after the other,
@@ -244,6 +269,8 @@ struct Watch {
     received: Receiver<Report>,
     /// So that there is always somebody who could report.
     _reports: Sender<Report>,
+    /// What the shards say to whoever makes a backup, until somebody listens to it.
+    answers: Option<Receiver<Told>>,
     controls: Vec<Arc<Control>>,
     states: Vec<State>,
 }
@@ -394,6 +421,7 @@ fn run(seat: Seat) -> Result<(), ServeError> {
         control,
         reports,
         growth,
+        answers,
     } = seat;
     let id = mesh.me();
     // Before the thread is pinned: a reactor may start a companion thread, which inherits the affinity.
@@ -419,15 +447,10 @@ fn run(seat: Seat) -> Result<(), ServeError> {
     let report = |report| drop(reports.send(report));
     report(Report::Recovered(id, recovered, clock() - begun));
     let mut commands = control.take();
-    let mut state = shard.state();
+    let (mut state, mut busy) = (shard.state(), Duration::ZERO);
     loop {
         for command in commands {
-            match command {
-                Command::Listen(sockets) => shard.listen(&sockets),
-                Command::Grown(grown) => shard.grown(grown),
-                Command::Drain => shard.drain(),
-                Command::Stop => shard.stop(),
-            }
+            busy = obey(&mut shard, command).unwrap_or(busy);
         }
         let reached = shard.turn().map_err(|fatal| ServeError::Journal(fatal.error))?;
         if reached != state {
@@ -437,6 +460,9 @@ fn run(seat: Seat) -> Result<(), ServeError> {
         if state == State::Stopped {
             return Ok(());
         }
+        while let Some((session, answer)) = shard.answer() {
+            let _ending = answers.send(Told { shard: id, session, answer, busy });
+        }
         if let Some(request) = shard.grow() {
             // As above.
             let _ending = growth.send((id, storage.clone(), request));
@@ -444,6 +470,22 @@ fn run(seat: Seat) -> Result<(), ServeError> {
         let waiting = control.waiting.load(Ordering::Acquire);
         commands = if waiting { control.take() } else { Vec::new() };
     }
+}
+
+/// Returns how long that took, if it was for a backup.
+fn obey<R: Reactor, S: Storage>(shard: &mut Shard<R, S>, command: Command) -> Option<Duration> {
+    let begun = clock();
+    match command {
+        Command::Listen(sockets) => shard.listen(&sockets),
+        Command::Grown(grown) => shard.grown(grown),
+        Command::Backup(session, ask) => {
+            shard.ask(session, ask);
+            return Some(clock() - begun);
+        }
+        Command::Drain => shard.drain(),
+        Command::Stop => shard.stop(),
+    }
+    None
 }
 
 /// The thread that writes segments full of zeros, ahead of need and outside of every turn.
@@ -489,7 +531,6 @@ pub(crate) fn random() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::journal::storage::Storage;
     use crate::reactor::sim::{Settings, World};
 
     #[test]

@@ -29,6 +29,7 @@ use crate::record::{Body, Record};
 use crate::time::{Nanos, Now, SteadyClock, UnixMs};
 use crate::wire::QoS;
 
+use super::backup::{Backup, Reason};
 use super::connection::{Phase, Target};
 use super::handshake::{Handshakes, Identities};
 use super::mesh::{Adopted, Batch, Mesh};
@@ -107,6 +108,7 @@ pub struct Shard<R, S> {
     /// Connections between `Detach` and `Detached`.
     pub(super) moving: BTreeMap<ConnectionId, (ShardId, Adopted)>,
     pub(super) packet_bytes_max: u32,
+    pub(super) backup: Backup,
     /// Emptied receive buffers.
     pub(super) receive_buffers: Vec<Vec<u8>>,
     state: State,
@@ -116,7 +118,7 @@ pub struct Shard<R, S> {
     stalled: Vec<ConnectionId>,
     fetched: Fetched,
     /// The broker has more to do right now.
-    more: bool,
+    pub(super) more: bool,
     journal_busy: bool,
     reserve_reached: bool,
     disk_behind: bool,
@@ -135,6 +137,7 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
             clock: SteadyClock::from(reactor.now()),
             reactor,
             packet_bytes_max: settings.packet_bytes_max,
+            backup: Backup::default(),
             broker: Broker::new(settings, id),
             out: Outbound::new(journal, mesh),
             handshakes: Handshakes::default(),
@@ -196,6 +199,7 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
         self.complete()?;
         self.receive_mesh();
         self.on_time();
+        self.watch_backup();
         self.handle_parked();
         self.more = self.broker.advance(self.now, ADVANCE_BUDGET, &mut self.out);
         self.fetch()?;
@@ -258,6 +262,7 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
             return;
         }
         self.state = State::Draining;
+        self.end_backup(Some(Reason::Stopping));
         for (index, socket) in self.listeners.drain(..).enumerate() {
             let token = Target::Listener(index as u32).token();
             self.out.submit(Op::Close { socket, token });

@@ -4,6 +4,7 @@
 //! - `damage`: flipped bits, lost pages, another past; the golden segment
 //! - `exhaustive`: every bit, sector and page of a small journal
 //! - `worn`: the same of one with a checkpoint, kept records and segments that were given up
+//! - `pinned`: what stays as it is for somebody who copies it
 //! - `opening`: what is refused at start, and with which cure
 //! - `commit`: group commit, witness, fail-stop, full disk
 //! - `pace`: copying keeps pace with appending
@@ -17,6 +18,7 @@ mod disk;
 mod exhaustive;
 mod opening;
 mod pace;
+mod pinned;
 mod worn;
 
 use std::collections::BTreeMap;

@@ -196,6 +196,12 @@ impl Bench {
         self.crash_with(settings)
     }
 
+    /// Another that has what is on disk now, as if this one had been killed and started.
+    fn cut(&self) -> Bench {
+        let records = self.world.journal[..self.durable].to_vec();
+        Bench::start(self.broker.settings.clone(), self.broker.shard, self.now, records)
+    }
+
     /// The same, to go on with other settings.
     fn crash_with(self, settings: Settings) -> Bench {
         let mut bench = self.crash_and_replay(settings);

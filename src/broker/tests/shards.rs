@@ -241,3 +241,116 @@ fn what_comes_after_a_skipped_message_waits_until_the_skip_is_durable() {
     shards.settle();
     assert_eq!(shards.0[1].seen(1), ["PUBLISH 1 2 third"]);
 }
+
+/// What a backup relies on. Each shard is cut where its disk is; between the two cuts the message is placed over there, and
+/// its publisher's home hears of it. If that is not held back, the one cut says that the other has it, and it has not.
+#[test]
+fn cuts_at_different_moments_lose_nothing_if_shards_hold_back_meanwhile() {
+    let mut lost = 0;
+    for (holds_back, exchanges) in (0..8).flat_map(|exchanges| [(true, exchanges), (false, exchanges)]) {
+        let mut shards = Shards::new(2);
+        let topic = shards.topic_of(1);
+        shards.0[1].connect(1, "subscriber", true, 1_000);
+        shards.0[1].subscribe(1, "a/#", 2);
+        shards.settle();
+        shards.0[1].handle(Input::Closed { connection: id(1) });
+        shards.0[0].connect(2, "publisher", true, 1_000);
+        shards.settle();
+        shards.0[0].publish(2, &topic, QoS::ExactlyOnce, 7, "accepted");
+        shards.0[0].sync();
+        assert!(shards.0[0].seen(2).contains(&"Pubrec 7 Success".to_owned()), "it was acknowledged before");
+        let hold_back = |shards: &mut Shards, on| {
+            shards.0.iter_mut().for_each(|bench| bench.handle(Input::HoldBack { on }));
+        };
+        if holds_back {
+            hold_back(&mut shards, true);
+        }
+        shards.0.iter_mut().for_each(Bench::sync);
+        // The other shard is cut first, and this one after that many steps.
+        let cut_over_there = shards.0[1].cut();
+        for _ in 0..exchanges {
+            let _ = shards.exchange();
+            shards.0.iter_mut().for_each(Bench::sync);
+        }
+        assert_eq!(shards.0[0].broker.holds_back(), holds_back);
+        let mut restored = Shards(vec![shards.0[0].cut(), cut_over_there]);
+        restored.settle();
+        restored.0[1].connect(3, "subscriber", false, 1_000);
+        restored.settle();
+        let seen = restored.0[1].seen(3);
+        let deliveries = seen.iter().filter(|packet| packet.starts_with("PUBLISH")).count();
+        if holds_back {
+            assert_eq!(deliveries, 1, "{exchanges} exchanges: {seen:?}");
+            // The broker that was backed up goes on where it was.
+            hold_back(&mut shards, false);
+            shards.settle();
+            assert!(shards.0[0].broker.origins.all_routed());
+        } else {
+            lost += usize::from(deliveries == 0);
+        }
+    }
+    assert!(lost > 0, "it would be lost without, or this shows nothing");
+}
+
+/// The same of the entries of a session that has ended, which another member of its shared subscription gets.
+#[test]
+fn what_an_ended_session_hands_on_is_in_one_cut_or_the_other() {
+    let mut lost = 0;
+    for (holds_back, exchanges) in (0..8).flat_map(|exchanges| [(true, exchanges), (false, exchanges)]) {
+        let mut shards = Shards::new(2);
+        let topic = shards.topic_of(1);
+        shards.0[0].connect(1, "ends", true, 1_000);
+        shards.0[0].subscribe(1, "$share/g/a/#", 1);
+        shards.settle();
+        shards.0[0].handle(Input::Closed { connection: id(1) });
+        shards.0[1].connect(2, "publisher", true, 1_000);
+        shards.settle();
+        shards.0[1].publish(2, &topic, QoS::AtLeastOnce, 7, "a job");
+        shards.settle();
+        shards.0[1].connect(3, "stays", true, 1_000);
+        shards.0[1].subscribe(3, "$share/g/a/#", 1);
+        shards.settle();
+        shards.0[1].handle(Input::Closed { connection: id(3) });
+        shards.settle();
+        if holds_back {
+            shards.0.iter_mut().for_each(|bench| bench.handle(Input::HoldBack { on: true }));
+        }
+        shards.0.iter_mut().for_each(Bench::sync);
+        let cut_over_there = shards.0[1].cut();
+        // A clean start ends it.
+        shards.0[0].connect(4, "ends", true, 0);
+        for _ in 0..exchanges {
+            shards.0.iter_mut().for_each(Bench::sync);
+            let _ = shards.exchange();
+        }
+        shards.0.iter_mut().for_each(Bench::sync);
+        let mut restored = Shards(vec![shards.0[0].cut(), cut_over_there]);
+        restored.settle();
+        restored.0[0].connect(5, "ends", false, 1_000);
+        restored.0[1].connect(6, "stays", false, 1_000);
+        restored.settle();
+        let mut seen = restored.0[0].seen(5);
+        seen.extend(restored.0[1].seen(6));
+        let deliveries = seen.iter().filter(|packet| packet.starts_with("PUBLISH")).count();
+        if holds_back {
+            assert!(deliveries >= 1, "{exchanges} exchanges: {seen:?}");
+        } else {
+            lost += usize::from(deliveries == 0);
+        }
+    }
+    assert!(lost > 0, "it would be lost without, or this shows nothing");
+}
+
+/// `limits::POSTPONED_SETTLEMENTS_MAX`: whoever makes a backup learns of it, and everybody else goes on.
+#[test]
+fn what_is_held_back_is_bounded() {
+    let mut postponed = super::super::postponed::Postponed::default();
+    postponed.switch(true);
+    let settlement = super::super::postponed::Settlement::Inbound(Lsn(1));
+    let mut waiting = 0;
+    while postponed.wait(settlement) {
+        waiting += 1;
+    }
+    assert_eq!(waiting, crate::limits::POSTPONED_SETTLEMENTS_MAX);
+    assert!(!postponed.is_on() && !postponed.wait(settlement));
+}

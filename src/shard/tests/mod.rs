@@ -3,6 +3,7 @@
 //! The broker, the journal and the reactor under it are the real ones; what is simulated is the kernel. So these
 //! tests say what a peer of the shard sees, byte by byte and on the virtual clock, and nothing of how it comes about.
 
+mod backup;
 mod bytes;
 mod fairness;
 mod framing;

@@ -1,0 +1,52 @@
+//! A backup becomes a data directory again.
+//!
+//! Decides when it counts: `meta` is written last, when every shard's journal was read back and is sound. Replaces nothing.
+
+use std::path::Path;
+
+use super::copy::{Pace, Rest, copy_part};
+use super::{BackupError, Summary, options, owner};
+use crate::ids::ShardId;
+use crate::journal::directory::{self, DataDirectory};
+use crate::journal::{Replica, Storage, parts_at_rest, verify};
+
+/// Make `target` a data directory with what the backup in `source` has.
+pub fn restore(source: &Path, target: &Path, rate: Option<u64>) -> Result<Summary, BackupError> {
+    let backup = directory::open_read_only(source)?;
+    let replica = Replica::restore(target, &backup)?;
+    let mut pace = Pace::new(rate);
+    let mut summary = Summary { shards: backup.shards, ..Summary::default() };
+    match fill(&backup, &replica, &mut pace, &mut summary) {
+        Ok(()) => replica.complete()?,
+        Err(error) => {
+            replica.abandon();
+            return Err(error);
+        }
+    }
+    summary.seconds = pace.elapsed().as_secs_f64();
+    Ok(summary)
+}
+
+fn fill(
+    backup: &DataDirectory,
+    replica: &Replica,
+    pace: &mut Pace,
+    summary: &mut Summary,
+) -> Result<(), BackupError> {
+    for shard in (0..backup.shards).map(ShardId) {
+        let (from, to) = (backup.shard(shard)?, replica.shard(shard)?);
+        for part in parts_at_rest(&from, &options(backup, shard))? {
+            let owner = owner(backup, shard);
+            summary.bytes_copied += copy_part((from.path(), to.path()), &part, &owner, Rest::Zeros, pace)?;
+            summary.segments_copied += 1;
+        }
+        to.sync_directory()
+            .map_err(|error| crate::journal::JournalError::kernel("sync", to.describe(""), &error))?;
+        drop(to);
+        let verdict = verify(replica.shard(shard)?, &options(backup, shard))?;
+        if let Some(refusal) = verdict.refusal {
+            return Err(refusal.into());
+        }
+    }
+    Ok(())
+}
