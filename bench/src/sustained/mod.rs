@@ -289,6 +289,7 @@ fn report_waits(
     outcome.add("long waits: the generator's", "messages", blame.generator as f64);
     outcome.add("long waits: while the server had no CPU", "messages", blame.cpu as f64);
     outcome.add("long waits: the disk's", "messages", blame.disk as f64);
+    outcome.add("long waits: of these together", "messages", blame.together as f64);
     outcome.add("long waits: the broker's", "messages", blame.broker as f64);
     outcome.add("sent late p99.9", "ms", Quantiles::of(&load.waits.settled_late).p999);
     outcome.add("fdatasync beside it p50", "ms", disk.p50);

@@ -53,7 +53,7 @@ const PANELS: [Panel; 5] = [
         ],
     },
     Panel {
-        title: "Bytes written per byte of records appended",
+        title: "Bytes written per byte appended",
         unit: 1.0,
         logarithmic: false,
         curves: &[

@@ -4,8 +4,8 @@
 //! that are not the broker's: a generator that did not run, a CPU that was somebody else's, and a disk that was slow for
 //! everybody. Each is watched by itself: the generator sees when its loop stood still, the kernel says when the
 //! server was ready to run and did not ([`super::stand`]), and a file beside the broker's is synced all the time
-//! ([`crate::disk::Probe`]). A long wait is given to the first of them whose bad times cover half of it. What none of
-//! them explains is the broker's.
+//! ([`crate::disk::Probe`]). A long wait is given to the first of them whose bad times cover half of it, or to all
+//! together if only all of them do. What they do not explain is the broker's.
 //!
 //! A broker may make the disk slow for everybody by what it writes itself. So the settled waits are also divided by whether
 //! anything was copied in the same sample: if reclaim were the one who makes publishers wait, it would show there.
@@ -84,6 +84,8 @@ pub struct Blame {
     pub generator: u64,
     pub cpu: u64,
     pub disk: u64,
+    /// No one of these covers half of the wait, but all together do.
+    pub together: u64,
     /// What is left to the broker.
     pub broker: u64,
     /// All settled waits but for the long ones that are not the broker's.
@@ -151,15 +153,18 @@ impl Waits {
         if self.long_uncounted > 0 {
             remaining.saturating_record_n(self.long_ns, self.long_uncounted);
         }
+        let all = united(&[generator, cpu, disk]);
         for way in &self.long {
             blame.long += 1;
-            let is_of = |spans| 2 * covered_ns(spans, way.due_ns, way.answered_ns) >= way.wait_ns();
+            let is_of = |spans: &Spans| 2 * covered_ns(spans, way.due_ns, way.answered_ns) >= way.wait_ns();
             if is_of(generator) {
                 blame.generator += 1;
             } else if is_of(cpu) {
                 blame.cpu += 1;
             } else if is_of(disk) {
                 blame.disk += 1;
+            } else if is_of(&all) {
+                blame.together += 1;
             } else {
                 blame.broker += 1;
                 remaining.saturating_record(way.wait_ns());
@@ -168,6 +173,20 @@ impl Waits {
         blame.remaining = Quantiles::of(&remaining);
         blame
     }
+}
+
+/// When any of them was, in order and apart.
+fn united(lists: &[&Spans]) -> Vec<(u64, u64)> {
+    let mut spans: Vec<(u64, u64)> = lists.iter().flat_map(|spans| spans.iter().copied()).collect();
+    spans.sort_unstable();
+    let mut united: Vec<(u64, u64)> = Vec::new();
+    for (begin, end) in spans {
+        match united.last_mut() {
+            Some((_, last)) if begin <= *last => *last = end.max(*last),
+            _ => united.push((begin, end)),
+        }
+    }
+    united
 }
 
 /// How much of `from..to` the spans cover, which are in order and do not overlap.
@@ -218,6 +237,16 @@ mod tests {
         assert!((blame.remaining.p999 - 100.0).abs() < 0.2, "two of 997 are left: {blame:?}");
         let always = waits.blame(&[], &[], &[(0, 9_000 * MS)]);
         assert!((always.remaining.max - 2.0).abs() < 0.01, "{always:?}");
+    }
+
+    #[test]
+    fn what_overlaps_is_counted_once_when_several_are_to_blame() {
+        assert_eq!(united(&[&[(1, 5), (9, 10)], &[(2, 3), (4, 7)], &[(10, 12)]]), [(1, 7), (9, 12)]);
+        let mut waits = Waits::new(0, 50 * MS).unwrap();
+        waits.record(way(0, 0, 100));
+        let (cpu, apart, within) = ((0, 30 * MS), (40 * MS, 60 * MS), (10 * MS, 30 * MS));
+        assert_eq!(waits.blame(&[], &[cpu], &[apart]).together, 1, "30 and 20 of 100");
+        assert_eq!(waits.blame(&[], &[cpu], &[within]).broker, 1, "30 of 100");
     }
 
     #[test]
