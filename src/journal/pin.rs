@@ -56,6 +56,11 @@ impl Part {
         Part { number, bytes, kind, sequence, epoch, end: Some(end), last_crc }
     }
 
+    /// The same, with the end that it turned out to have.
+    pub fn ending(self, end: u64) -> Part {
+        Part { end: Some(end), ..self }
+    }
+
     /// Of its file.
     pub fn name(&self) -> String {
         segment::name(self.number)
