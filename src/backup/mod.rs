@@ -57,6 +57,10 @@
 //! once more to the end, have the same end and the same last CRC, which is a CRC over all before it. That is done before the
 //! broker is asked, so that nothing waits for it.
 //!
+//! Each shard's directory has a list of its segments with their ends. A journal does not need it; but by itself it cannot tell a
+//! last block that was damaged at rest from one that never arrived, and nothing is written behind it in a backup. `restore` goes by
+//! the list, so it takes the backup as it was made, or refuses it.
+//!
 //! At last the whole backup is judged as a start would judge it. Only then does it count.
 //!
 //! A restored broker has the hash key of the other one, because sessions are found by it; and the epochs of its segments. Each
@@ -80,6 +84,9 @@ use self::protocol::Cut;
 use crate::ids::ShardId;
 use crate::journal::directory::{self, DataDirectory};
 use crate::journal::{JournalError, Options, Owner, Part, Replica, Storage, examine, parts_at_rest};
+
+/// Name of the list of a shard's segments.
+const LIST: &str = "segments";
 
 /// What was done.
 #[derive(Clone, Copy, Debug, Default)]
@@ -219,18 +226,24 @@ impl Copier<'_> {
     ) -> Result<(), BackupError> {
         for Cut { shard, parts, .. } in cuts {
             let (from, to) = (self.data.shard(*shard)?, self.replica.shard(*shard)?);
+            let mut list = String::new();
             for part in parts {
                 goes_on()?;
                 if let Some(bytes) = self.link(*shard, part, to.path()) {
                     summary.segments_linked += 1;
                     summary.bytes_linked += bytes;
+                    list.push_str(&format!("{part}\n"));
                     continue;
                 }
                 let owner = owner(self.data, *shard);
                 let paths = (from.path(), to.path());
-                summary.bytes_copied += copy_part(paths, part, &owner, Rest::Hole, pace)?;
+                let end = copy_part(paths, part, &owner, Rest::Hole, pace)?;
+                summary.bytes_copied += end;
                 summary.segments_copied += 1;
+                list.push_str(&format!("{}\n", part.ending(end)));
             }
+            let failed = |error| JournalError::kernel("write", to.describe(LIST), &error);
+            to.replace(LIST, list.as_bytes()).map_err(failed)?;
             let failed = |error| JournalError::kernel("sync", to.describe(""), &error);
             to.sync_directory().map_err(failed)?;
         }

@@ -12,8 +12,9 @@
 //! A backup is never a reason to refuse a publish: when free segments fall below the reserve and no more can be made, the
 //! pin is broken. What it held is free again, the cut is no longer whole on disk, and whoever copies is told.
 //!
-//! To pin is a walk over the table of segments: 12 ms for the 65,536 of the largest journal, 0.1 ms for 64 GiB (`cargo
-//! test --release --lib journal::pin -- --ignored --nocapture`).
+//! To pin is a walk over the table of segments, which allocates once: 5 ms for the 65,536 of the largest journal (4 TiB), 9 ms on a
+//! machine that does other things, 0.03 ms for 64 GiB (`cargo test --lib journal::pin -- --ignored --nocapture`). With a
+//! string for each name it was 12 and 33 ms, more than the 10 ms that a shard may be kept from its work for a backup.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -53,6 +54,11 @@ impl Part {
         let digits = name.bytes().filter(u8::is_ascii_digit);
         let number = digits.fold(0, |number, digit| number * 10 + u32::from(digit - b'0'));
         Part { number, bytes, kind, sequence, epoch, end: Some(end), last_crc }
+    }
+
+    /// The same, with the end that it turned out to have.
+    pub fn ending(self, end: u64) -> Part {
+        Part { end: Some(end), ..self }
     }
 
     /// Of its file.

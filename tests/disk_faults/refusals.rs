@@ -26,7 +26,8 @@ pub fn tree(path: &Path) -> Tree {
     for entry in std::fs::read_dir(path).expect("a directory").map(|entry| entry.expect("an entry").path()) {
         if entry.is_dir() {
             found.extend(tree(&entry));
-        } else {
+        } else if entry.is_file() {
+            // Not the socket that a broker listens on, or had when it was killed.
             let content = std::fs::read(&entry).expect("a file can be read");
             found.insert(entry, content);
         }

@@ -71,6 +71,8 @@ pub const LIMITS_UNTESTED: &[(&str, &str)] = &[
     ("FILE_OPERATIONS_MAX", "the journal has one in flight"),
     ("BACKUP_ANSWER_MS", "only a disk that hangs comes to it"),
     ("BACKUP_SYNC_BYTES", "a pace, not an outcome"),
+    ("CONTROL_MS", "no client of the broker can reach it; tests/backup/refusals holds it against the socket"),
+    ("CONTROL_CONNECTIONS_MAX", "the same"),
 ];
 
 /// Module below `src/`, and the modules it may import besides itself.
