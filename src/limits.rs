@@ -150,6 +150,9 @@ pub const HOLD_MS_MAX: u32 = 10_000;
 /// Work units for the broker in one turn: bounds how long inputs wait while backlogs are delivered.
 pub const ADVANCE_BUDGET: u32 = 1_024;
 
+/// Bodies read back from disk in one turn. The rest wait for the next: what others have sent comes in between.
+pub const FETCHES_PER_TURN_MAX: usize = 256;
+
 /// How often a shard looks for stalled connections and for journal segments to release.
 pub const SWEEP_MS: u64 = 1_000;
 

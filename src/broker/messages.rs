@@ -430,6 +430,11 @@ impl Messages {
         self.make_evictable(slot);
     }
 
+    /// Whether bodies may be brought into memory before they are due.
+    pub(super) fn has_room_to_read_ahead(&self) -> bool {
+        self.resident_bytes < self.resident_bytes_max / 2
+    }
+
     /// The body came back from disk, to stay until `make_evictable` or `take_bytes`.
     pub(super) fn keep_bytes(&mut self, slot: u32, body: &Body<'_>) {
         let bytes: Arc<[u8]> = [body.topic.as_bytes(), body.forward, body.payload].concat().into();

@@ -152,6 +152,10 @@ impl Queue {
         self.entries.remove(index)
     }
 
+    pub(super) fn replace(&mut self, index: usize, queued: Queued) {
+        self.entries[index] = queued;
+    }
+
     pub(super) fn front(&self) -> Option<Queued> {
         self.entries.front().copied()
     }
@@ -267,8 +271,7 @@ impl Broker {
     /// Give the stored entry at the front of a queue a message.
     pub(super) fn bring_in_front(&mut self, slot: u32, stored: Stored) -> Entry {
         let entry = self.bring_in(slot, stored);
-        let front = self.sessions.get_mut(slot).delivery().queue.entries.front_mut();
-        *front.expect("it is at the front") = Queued::Here(entry);
+        self.sessions.get_mut(slot).delivery().queue.replace(0, Queued::Here(entry));
         entry
     }
 

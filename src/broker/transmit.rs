@@ -5,10 +5,17 @@ use super::Broker;
 use super::effect::{Effect, Effects};
 use super::messages::MessageId;
 use super::session::{Entry, NO_SLOT};
+use super::stored::Queued;
 use crate::ids::{ConnectionId, Lsn};
 use crate::record;
 use crate::time::UnixMs;
 use crate::wire::{Packet, PacketId, Properties, Publish, QoS, encode};
+
+/// Messages of one session that are read back together: enough that a turn is worth its while.
+const READ_AHEAD_MESSAGES: usize = 32;
+
+/// Their bytes, after which no other is read with them.
+const READ_AHEAD_BYTES: usize = 64 << 10;
 
 /// What became of sending.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -41,6 +48,7 @@ impl Broker {
     ) -> Attempted {
         if self.messages.get(entry.message).bytes.is_none() {
             self.fetch(entry.message, Some(slot), effects);
+            self.read_ahead(slot, effects);
             return Attempted::Fetching;
         }
         let alias = self.outgoing_alias(id, entry.message);
@@ -118,6 +126,34 @@ impl Broker {
         fetch.sessions.extend(session);
         if first {
             effects.perform(Effect::Fetch { lsn });
+        }
+    }
+
+    /// A session waits for a body: those behind it are read with it, or every turn would send it one message.
+    fn read_ahead(&mut self, slot: u32, effects: &mut impl Effects) {
+        let Some(delivery) = self.sessions.get(slot).delivery.as_deref() else { return };
+        let in_flight = delivery.in_flight.iter().skip(delivery.cursor).map(|one| Queued::Here(one.entry));
+        let next: Vec<Queued> = in_flight.chain(delivery.queue.iter()).take(READ_AHEAD_MESSAGES).collect();
+        let begun = delivery.in_flight.len().saturating_sub(delivery.cursor);
+        let mut bytes = 0;
+        for (index, queued) in next.into_iter().enumerate() {
+            if bytes >= READ_AHEAD_BYTES || !self.messages.has_room_to_read_ahead() {
+                return;
+            }
+            let message = match queued {
+                Queued::Here(entry) => entry.message,
+                Queued::Stored(stored) if stored.expires_at() <= self.now.wall => return,
+                Queued::Stored(stored) => {
+                    let entry = self.bring_in(slot, stored);
+                    self.sessions.get_mut(slot).delivery().queue.replace(index - begun, Queued::Here(entry));
+                    entry.message
+                }
+            };
+            let message_held = self.messages.get(message);
+            if message_held.bytes.is_none() && message_held.lsn.is_some() {
+                bytes += message_held.length();
+                self.fetch(message, None, effects);
+            }
         }
     }
 

@@ -188,12 +188,6 @@ impl<S: Storage> Evidence<S> {
         self.image.as_ref().map(|image| image.head.last_lsn)
     }
 
-    /// There are, or were, checkpoints. If none is whole, what was dead may come back.
-    pub fn had_checkpoints(&self) -> bool {
-        let kinds = |one: &Surveyed| header_of(&one.file).map(|header| header.kind);
-        self.files.iter().any(|one| kinds(one).is_some_and(|kind| kind != Kind::Log))
-    }
-
     /// The highest number that is known to have been given.
     pub fn last_lsn(&self) -> Lsn {
         self.last

@@ -153,7 +153,8 @@ impl<'a> Losses<'a> {
             last: evidence.last_lsn(),
             flaws: evidence.flaws().to_vec(),
             lost: self.lost.to_vec(),
-            again: is_behind || covered == Lsn::NONE && evidence.had_checkpoints(),
+            // Without a checkpoint every number is needed, so what is not lost is all that was ever said.
+            again: is_behind,
             retained: self.retained,
             ..ShardReport::empty(self.shard, state)
         };

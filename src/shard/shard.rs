@@ -22,7 +22,9 @@ use crate::broker::settings::Settings;
 use crate::config::AccountSource;
 use crate::ids::{ConnectionId, Lsn, ShardId};
 use crate::journal::{GrowRequest, Grown, Io, IoDone, Journal, JournalError, Replayed, Storage};
-use crate::limits::{ADVANCE_BUDGET, JOURNAL_BACKLOG_BYTES_MAX, MESH_RETRY_MS, SWEEP_MS};
+use crate::limits::{
+    ADVANCE_BUDGET, FETCHES_PER_TURN_MAX, JOURNAL_BACKLOG_BYTES_MAX, MESH_RETRY_MS, SWEEP_MS,
+};
 use crate::live::Facts;
 use crate::reactor::{Completion, Op, Reactor, Socket};
 use crate::record::{Body, Record};
@@ -468,7 +470,8 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
 
     /// Reads back what the broker asked for. A record that cannot be read back was promised and is lost: fatal.
     fn fetch(&mut self) -> Result<(), Fatal> {
-        while let Some(lsn) = self.out.fetches.pop_front() {
+        for _ in 0..FETCHES_PER_TURN_MAX {
+            let Some(lsn) = self.out.fetches.pop_front() else { break };
             let mut fetched = std::mem::take(&mut self.fetched);
             let read = self.out.journal.read(lsn, &mut |record| fetched.keep(&record));
             if let Err(error) = read {

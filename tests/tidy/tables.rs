@@ -50,6 +50,7 @@ pub const LIMITS_UNTESTED: &[(&str, &str)] = &[
     ("HOLD_MS_DEFAULT", "default of a setting; tests read it from the settings"),
     ("HOLD_MS_MAX", "ceiling of a setting"),
     ("ADVANCE_BUDGET", "fairness within a turn, not an outcome"),
+    ("FETCHES_PER_TURN_MAX", "fairness within a turn, not an outcome"),
     ("SWEEP_MS", "how late a limit of time may be, and named where that matters"),
     ("REACTOR_OPERATIONS_MAX", "the reactor's contract fills it, whatever its number"),
     ("REACTOR_OPERATIONS_RESERVED", "invisible: what waits leaves in the next turn"),

@@ -66,6 +66,33 @@ fn a_backlog_is_the_same_after_a_crash() {
     drain(&mut bench, 300);
 }
 
+/// Each turn reads back what was asked for in the one before.
+#[test]
+fn a_backlog_is_read_back_many_messages_at_a_time_but_not_without_bound() {
+    let mut bench = backlog(300, None);
+    let connect = Connect { session_expiry: Some(100_000), clean_start: false, ..connect("subscriber") };
+    bench.handle(Input::Connect {
+        connection: id(3),
+        connect: &connect,
+        client_id: "subscriber",
+        assigned: false,
+        account: "",
+        peer: IpAddr::V4(Ipv4Addr::LOCALHOST),
+    });
+    bench.durable = bench.world.journal.len();
+    let (lsn, _) = *bench.world.journal.last().expect("the session is back");
+    bench.handle(Input::Durable { lsn });
+    bench.advance_by(1_000);
+    assert_eq!(bench.world.fetches.len(), 32, "what is due, and what comes behind it");
+    for lsn in std::mem::take(&mut bench.world.fetches) {
+        bench.fetch(lsn);
+    }
+    (0..10).for_each(|_| bench.advance_by(1_000));
+    assert_eq!(bench.seen(3).len(), 1 + 32, "they leave without another being read");
+    bench.advance();
+    assert_eq!(bench.seen(3).len(), 128 - 32, "and the rest of the window");
+}
+
 /// Whoever is far behind keeps in memory what comes next, and no more.
 #[test]
 fn a_reader_that_is_far_behind_has_the_rest_of_its_backlog_on_disk() {
