@@ -8,8 +8,8 @@
 //! 2. *Copy forward.* When free segments run low, the records that are live in the segment with the least of them are
 //!    copied, with their numbers, into segments of kept records, one for each class of time to live; then it is given
 //!    up like one with nothing live. Only segments of which at most half is live, so no more than was appended is ever
-//!    copied: write amplification stays below 2, however long it goes on. One that lost records in the last 15 s is left
-//!    alone: it goes on dying by itself.
+//!    copied: write amplification stays below 2, however long it goes on. One that lost a good part in the last 15 s is
+//!    left alone: it goes on dying by itself.
 //! 3. *Bounded tail.* A checkpoint is also written when the log behind the last one has grown to `CHECKPOINT_TAIL_BYTES`,
 //!    or four times what the last one took.
 //!

@@ -14,9 +14,15 @@ struct Usage {
     live_bytes: u64,
     /// What it could hold: one that a restart left hardly begun is worth emptying too.
     bytes: u64,
-    /// When it was last seen to lose some.
+    /// What was live in it when it was last seen to lose a good part.
+    counted: u64,
+    /// When that was.
     lost_at: Nanos,
 }
+
+/// What a segment must lose before it counts as losing: one part in so many. Some small record dies in nearly every
+/// segment all the time, and emptying it cannot wait for that to end.
+const LOSS_PARTS: u64 = 64;
 
 impl Usage {
     fn is_half_empty(&self) -> bool {
@@ -49,11 +55,13 @@ impl Usages {
         let before = std::mem::take(&mut self.by_id);
         for (id, live_bytes, bytes) in log.chain(kept) {
             // One that is new has just been sealed: what it lost before counts as lost now.
-            let lost_at = match before.get(&id) {
-                Some(known) if known.live_bytes <= live_bytes => known.lost_at,
-                _ => now,
+            let counts = |known: &Usage| known.counted.saturating_sub(live_bytes) >= bytes / LOSS_PARTS;
+            let (counted, lost_at) = match before.get(&id) {
+                Some(known) if !counts(known) => (known.counted, known.lost_at),
+                _ => (live_bytes, now),
             };
-            self.by_id.insert(id, Usage { live_bytes, bytes: bytes - PAGE_BYTES as u64, lost_at });
+            let bytes = bytes - PAGE_BYTES as u64;
+            self.by_id.insert(id, Usage { live_bytes, bytes, counted, lost_at });
         }
         self.some_empty = self.by_id.values().any(|usage| usage.live_bytes == 0);
         self.some_half_empty = self.by_id.values().any(Usage::is_half_empty);
@@ -85,7 +93,7 @@ impl Usages {
         })
     }
 
-    /// The one with the least in it, of those that are half empty and have lost nothing for so long.
+    /// The one with the least in it, of those that are half empty and have lost next to nothing for so long.
     pub fn emptiest(&self, pool: &Pool, copied: &[Id], quiet_ms: u64, now: Nanos) -> Option<Id> {
         let quiet = |usage: &Usage| now >= usage.lost_at.plus_ms(quiet_ms);
         self.by_id

@@ -60,17 +60,48 @@ fn operate(journal: &mut Journal<Handle>, disk: &Handle, live: &LiveSet, now: No
     true
 }
 
+/// Blocks of a page until only so many segments are free; one record of each block stays for ever.
+fn night(journal: &mut Journal<Handle>, disk: &Disk, live: &mut LiveSet, free: usize) {
+    while journal.segments().1 > free {
+        (0..4).for_each(|index| append(journal, live, index == 0));
+        settle_with(journal, &disk.handle(), live, at(0));
+    }
+}
+
+/// Else a segment in which something small dies now and then is never emptied, and the pool grows instead.
+#[test]
+fn a_segment_that_loses_next_to_nothing_counts_as_quiet() {
+    let disk = Disk::default();
+    let options = Options { reclaim_quiet_ms: 15_000, reserve: 4, ..sizes() };
+    let mut journal = journal::open(disk.handle(), options, 3, at(0)).unwrap();
+    journal.replay(&mut |_, _, _| {}).unwrap();
+    let mut live = LiveSet::default();
+    night(&mut journal, &disk, &mut live, 5);
+    let staying: Vec<Lsn> = (1..=journal.durable().0).map(Lsn).filter(|lsn| live.contains(*lsn)).collect();
+    // Every three seconds one record dies in every segment.
+    for second in (0..60).step_by(3) {
+        for lsn in staying.iter().skip(second / 3).step_by(staying.len() / 14) {
+            live.remove(*lsn);
+        }
+        (second..second + 3).for_each(|second| journal.observe(&live, at(1_000 * second as u64)));
+        settle_with(&mut journal, &disk.handle(), &live, at(1_000 * second as u64));
+    }
+    assert!(
+        journal.statistics().segments_copied > 0,
+        "{:?} {:?} {}",
+        journal.segments(),
+        journal.statistics(),
+        staying.len()
+    );
+}
+
 #[test]
 fn small_blocks_are_copied_as_fast_as_large_ones_are_appended() {
     let disk = Disk::default();
     let mut journal = journal::open(disk.handle(), sizes(), 3, at(0)).unwrap();
     journal.replay(&mut |_, _, _| {}).unwrap();
     let mut live = LiveSet::default();
-    // At night: blocks of a page, and one record of each block stays for ever.
-    while journal.segments().1 > 5 {
-        (0..4).for_each(|index| append(&mut journal, &mut live, index == 0));
-        settle_with(&mut journal, &disk.handle(), &live, at(0));
-    }
+    night(&mut journal, &disk, &mut live, 5);
     let stay = live.len();
     // In the morning the log always has something to write: blocks of eight pages, in which nothing stays.
     let mut rounds = 0;
