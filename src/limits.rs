@@ -250,6 +250,10 @@ pub const WITNESS_MS: u64 = 100;
 /// Sealed segments of one journal that are mapped at once. The kernel allows 65,530 maps per process by default.
 pub const SEGMENT_MAPS_MAX: usize = 256;
 
+/// Blocks of one journal of which it is remembered where their records are, once one was read: some 1.3 KB for a block
+/// of small messages.
+pub const BLOCKS_STEPPED_MAX: usize = 4_096;
+
 /// Journal writes and syncs handed to the thread that performs them. The journal keeps one block in flight.
 pub const FILE_OPERATIONS_MAX: usize = 64;
 

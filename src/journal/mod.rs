@@ -9,7 +9,7 @@
 //! - `pool`, `segment`, `kept`: the files, what is in each, growth
 //! - `writer`, `flight`: blocks and group commit
 //! - `reclaim`, `usage`, `copy`, `checkpoint`: giving segments up before all of their records are dead
-//! - `reader`: single records back
+//! - `reader`, `steps`: single records back
 //! - `pin`, `excerpt`, `replica`: a backup: what it has to copy, that this stays as it is meanwhile, and where to
 //! - `recover`, `inventory`, `scan`, `tail`: opening, torn tail versus corruption
 //! - `replay`: all that is needed, in order, at start
@@ -127,6 +127,7 @@ mod replay;
 mod replica;
 mod scan;
 mod segment;
+mod steps;
 pub mod storage;
 mod tail;
 mod usage;

@@ -1,17 +1,16 @@
 //! Single records back. (All of them, at start, are `replay`'s.)
 //!
-//! A record is found by the pool's index of blocks, then by stepping over the frames of its block. Blocks not
-//! yet durable are read from the writer's memory, those of sealed segments through a map, those of the open segment
-//! through a copy; the copy and the place reached are remembered, because a queue is drained in order. A record that
-//! was kept when its segment was given up is found by its own place.
+//! A record is found by the pool's index of blocks, then by stepping over the frames of its block, the second time only
+//! over a few of them (`steps`). Blocks not yet durable are read from the writer's memory, those of sealed segments through
+//! a map, those of the open segment through a copy; which piece was copied or is in memory is remembered, because a
+//! queue is drained in order. A record that was kept when its segment was given up is found by its own place.
 //!
-//! Touching a mapped page that the disk cannot read would be SIGBUS, an end without a word. So the pages of a block are
+//! Touching a mapped page that the disk cannot read would be SIGBUS, an end without a word. So the pages of a piece are
 //! brought into memory by a call that may fail (`MADV_POPULATE_READ`, Linux 5.14) before they are touched, once for all
-//! that is read of the block in a row. If it does, the block is copied instead, and the copy fails with what the disk
+//! that is read of it in a row. If it does, the piece is copied instead, and the copy fails with what the disk
 //! said. What is left is a page that the kernel drops between the two and cannot read again. Measured (Linux 6.18, in the
-//! page cache): the call costs 1 us per change of block, whatever its size, and nothing that can be seen for a queue that
-//! is drained in order (176 ns against 175 ns per record of 256 B); copying each block instead costs 1.6 us (4 KiB) to
-//! 116 us (1 MiB) per change of block.
+//! page cache): the call costs 1 us for a page and some 10 us for the 256 of a large block; copying each block instead
+//! costs 1.6 us (4 KiB) to 116 us (1 MiB).
 
 use super::checkpoint::Image;
 use super::decode::{self, Defect};
@@ -20,6 +19,7 @@ use super::format::{BLOCK_HEADER_BYTES, BlockHeader, FRAME_BYTES};
 use super::kept::Kept;
 use super::pool::Pool;
 use super::segment::{BlockPlace, Segment};
+use super::steps::Steps;
 use super::storage::Storage;
 use super::{Journal, Statistics};
 use crate::ids::Lsn;
@@ -32,16 +32,19 @@ pub(super) struct Reader {
     pub(super) replay: Replay,
     /// What replay goes by.
     pub(super) image: Option<Image>,
-    /// Copy of the block at (sequence, offset).
+    /// Copy of a piece of a segment.
     pub(super) block: Vec<u8>,
-    block_at: Option<(u64, u64)>,
-    /// (sequence, offset) of the mapped block whose pages are in memory.
-    present: Option<(u64, u64)>,
-    cursor: Cursor,
+    block_at: Option<Piece>,
+    /// The mapped piece whose pages are in memory.
+    present: Option<Piece>,
+    steps: Steps,
     /// Index of the segment of kept records that was read last.
     kept: usize,
     maps: usize,
 }
+
+/// Sequence of a segment of the log, and from where to where in it.
+type Piece = (u64, u64, u64);
 
 /// Whether the records of before were handed out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -51,16 +54,6 @@ pub(super) enum Replay {
     /// There are none.
     Empty,
     Done,
-}
-
-/// A frame that was read: the next one is probably behind it.
-#[derive(Clone, Copy, Default, Debug)]
-struct Cursor {
-    sequence: u64,
-    block: u64,
-    lsn: Lsn,
-    /// Of the frame, from the block's first.
-    position: usize,
 }
 
 impl Reader {
@@ -84,8 +77,7 @@ impl<S: Storage> Journal<S> {
     /// An error means that the disk lost what it had, or that the record was released before.
     pub fn read(&mut self, lsn: Lsn, apply: &mut dyn FnMut(Record<'_>)) -> Result<(), JournalError> {
         if let Some(frames) = self.writer.in_memory(lsn) {
-            let (record, _) = find(frames, 0, lsn).expect("the block holds it, as `encode` made it");
-            apply(record);
+            apply(find(frames, lsn).expect("the block holds it, as `encode` made it"));
             return Ok(());
         }
         if lsn > self.writer.durable() {
@@ -149,39 +141,44 @@ impl Reader {
         &mut self,
         storage: &S,
         segment: &Segment,
-        &BlockPlace { begin, end, .. }: &BlockPlace,
+        block: &BlockPlace,
         lsn: Lsn,
         apply: &mut dyn FnMut(Record<'_>),
         statistics: &mut Statistics,
     ) -> Result<(), JournalError> {
-        let sequence = segment.header.sequence;
-        let start = match self.cursor {
-            Cursor { sequence: s, block, lsn: l, position }
-                if (s, block) == (sequence, begin) && l <= lsn =>
-            {
-                position
-            }
-            _ => 0,
+        let place = (segment.header.sequence, block.begin);
+        let frames_at = block.begin + BLOCK_HEADER_BYTES as u64;
+        let known = self.steps.piece(place, lsn.0 - block.lsns.start.0);
+        let (from, to) = match &known {
+            Some(piece) => (frames_at + piece.start as u64, frames_at + piece.end as u64),
+            None => (block.begin, block.end),
         };
-        let block = match self.mapped(segment, begin, end) {
-            Some(block) => block,
+        let bytes = match self.mapped(segment, from, to) {
+            Some(bytes) => bytes,
             None => {
-                self.load(storage, segment, begin, end)?;
+                self.load(storage, segment, from, to)?;
                 &self.block[..]
             }
         };
-        let (record, position) = find(frames(block), start, lsn)
-            .map_err(|defect| damaged(storage, &segment.name, begin, defect))?;
-        apply(record);
-        self.cursor = Cursor { sequence, block: begin, lsn, position };
+        let failed = |defect| damaged(storage, &segment.name, from, defect);
+        let (frames, positions) = match known {
+            Some(_) => (bytes, None),
+            None => (frames(bytes), Some(Steps::of(frames(bytes)).map_err(failed)?)),
+        };
+        let skipped =
+            positions.as_ref().map_or(0, |positions| Steps::begin(positions, lsn.0 - block.lsns.start.0));
+        apply(find(&frames[skipped..], lsn).map_err(failed)?);
+        if let Some(positions) = positions {
+            self.steps.note(place, positions);
+        }
         statistics.records_read += 1;
         Ok(())
     }
 
-    /// The block in the segment's map, if it has one and the block can be brought into memory.
+    /// The piece in the segment's map, if it has one and the piece can be brought into memory.
     fn mapped<'a>(&mut self, segment: &'a Segment, begin: u64, end: u64) -> Option<&'a [u8]> {
         let map = segment.map.as_ref()?;
-        let place = (segment.header.sequence, begin);
+        let place = (segment.header.sequence, begin, end);
         let range = usize::try_from(begin).ok().zip(usize::try_from(end).ok());
         let (begin, end) = range.expect("a segment's size fits 32 bits");
         if self.present != Some(place) {
@@ -221,7 +218,7 @@ impl Reader {
         begin: u64,
         end: u64,
     ) -> Result<(), JournalError> {
-        let place = (segment.header.sequence, begin);
+        let place = (segment.header.sequence, begin, end);
         if self.block_at == Some(place) {
             return Ok(());
         }
@@ -245,16 +242,15 @@ pub(super) fn frames(block: &[u8]) -> &[u8] {
         .unwrap_or_default()
 }
 
-/// The record with that number at or behind `position`, and where it is.
-fn find(frames: &[u8], mut position: usize, lsn: Lsn) -> Result<(Record<'_>, usize), Defect> {
+/// The record with that number.
+fn find(mut frames: &[u8], lsn: Lsn) -> Result<Record<'_>, Defect> {
     loop {
-        let rest = frames.get(position..).unwrap_or_default();
-        let (found, extent) = decode::step(rest)?;
+        let (found, extent) = decode::step(frames)?;
         if found == lsn {
-            let (frame, _) = decode::frame(rest)?;
-            return Ok((decode::record(&frame)?, position));
+            let (frame, _) = decode::frame(frames)?;
+            return decode::record(&frame);
         }
-        position += extent;
+        frames = frames.get(extent..).unwrap_or_default();
     }
 }
 

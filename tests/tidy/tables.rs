@@ -69,6 +69,7 @@ pub const LIMITS_UNTESTED: &[(&str, &str)] = &[
     ("BLOCK_BYTES_MAX", "a size, not an outcome"),
     ("WITNESS_MS", "invisible to a peer; tests of the journal use its deadline"),
     ("SEGMENT_MAPS_MAX", "invisible: a segment is mapped again"),
+    ("BLOCKS_STEPPED_MAX", "invisible: a block is stepped over again"),
     ("FILE_OPERATIONS_MAX", "the journal has one in flight"),
     ("BACKUP_ANSWER_MS", "only a disk that hangs comes to it"),
     ("BACKUP_SYNC_BYTES", "a pace, not an outcome"),
