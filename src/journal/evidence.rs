@@ -131,8 +131,8 @@ pub struct Evidence<S> {
     pub(super) index: Vec<Entry>,
     /// In the present lives of all files.
     records: u64,
-    lost: Vec<Lost>,
-    flaws: Vec<Flaw>,
+    pub(super) lost: Vec<Lost>,
+    pub(super) flaws: Vec<Flaw>,
 }
 
 impl<S: Storage> Evidence<S> {
@@ -165,6 +165,7 @@ impl<S: Storage> Evidence<S> {
         evidence.take_index(all)?;
         evidence.find_flaws();
         evidence.find_lost();
+        evidence.miss_successor();
         Ok(evidence)
     }
 
@@ -370,11 +371,17 @@ impl<S: Storage> Evidence<S> {
             if end.is_some_and(|end| reached.0 < end) {
                 let why = if header.kind == Kind::Checkpoint { "the rest of it" } else { "named by it" };
                 gap(reached.0, reached.1, format!("a checkpoint is whole, and this is {why}"));
-            } else if reached.1 < next {
+            } else if reached.1 < next && !follower.is_some_and(|next| self.is_unopened(&next, reached.1)) {
                 gap(reached.0, reached.1, format!("the next segment begins with block {next}"));
             }
         }
         self.flaws.append(&mut flaws);
+    }
+
+    /// A crash came between the header of that segment and the block that names it.
+    fn is_unopened(&self, header: &SegmentHeader, block: u64) -> bool {
+        let mut files = self.files.iter().filter(|one| header_of(&one.file).as_ref() == Some(header));
+        header.first_block == block + 1 && files.all(|one| life(one, header).next().is_none())
     }
 
     /// Whether that last block of a segment of checkpoints is the end of one.

@@ -13,7 +13,7 @@
 //! - `pin`, `excerpt`, `replica`: a backup: what it has to copy, that this stays as it is meanwhile, and where to
 //! - `recover`, `inventory`, `scan`, `tail`: opening, torn tail versus corruption
 //! - `replay`: all that is needed, in order, at start
-//! - `verify`, `evidence`, `browse`: whether everything is there, what is if not, and looking at it
+//! - `verify`, `evidence`, `successor`, `browse`: whether everything is there, what is if not, and looking at it
 //! - `offline`: for commands that write one while no broker runs
 //! - `directory`, `lost_meta`: the data directory above the shards, with its `meta` file, or without
 //!
@@ -129,6 +129,7 @@ mod scan;
 mod segment;
 mod steps;
 pub mod storage;
+mod successor;
 mod tail;
 mod usage;
 mod verify;

@@ -152,6 +152,9 @@ fn a_segment_that_is_gone_as_a_whole_is_corruption_or_was_free() {
                 }
                 Err(error) => {
                     assert!(matches!(error.problem, Problem::Corrupt { .. }), "{name}: {error}");
+                    let verdict = journal::verify(Disk::of(&left).handle(), &tiny()).unwrap();
+                    assert!(!verdict.is_sound() && !verdict.flaws.is_empty(), "{name}: {verdict:?}");
+                    assert!(!verdict.lost.is_empty(), "{name}: {verdict:?}");
                     refused += 1;
                 }
             }
