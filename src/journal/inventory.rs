@@ -56,6 +56,8 @@ pub(super) fn inventory<S: Storage>(storage: &S, options: &Options) -> Result<In
             FirstPage::Zero if found.bytes > 0 && is_zero(storage, &found)? => {
                 inventory.unfinished.push(found.name.into());
             }
+            // Of another size once; its header was taken back before it was the next segment.
+            FirstPage::Zero if is_size(found.bytes) => inventory.files.push(found),
             FirstPage::Zero | FirstPage::Invalid => {
                 let expected = format!("{} (if it is not a file of this journal, move it away)", usual[0]);
                 let (what, is) = ("the length of the file", found.bytes.to_string());

@@ -42,6 +42,10 @@ const REGRESSIONS: &[(u64, &str)] = &[
     (11, "after a failed sync and a power cut the log had a hole"),
     (18, "two copies of a message in one session were mixed up at replay"),
     (22, "a QoS 2 message that came back to its publisher's home was routed twice"),
+    (
+        31,
+        "a segment whose header was taken back at a start was refused at the next, with another segment size",
+    ),
     (53, "CONNACK with a reason that only DISCONNECT may have"),
     (213, "a session ended and its slot was gone while a message was being placed for it"),
     (
