@@ -123,25 +123,28 @@ fn settle<S: Storage>(journal: &mut Journal<S>, disk: &S, now: Now) {
 /// The same, with what is live: for what `observe` sets going.
 fn settle_with<S: Storage>(journal: &mut Journal<S>, disk: &S, live: &LiveSet, now: Now) {
     for _ in 0..100_000 {
-        let Some(io) = journal.commit(live, now).unwrap() else {
-            if journal.wants_turn(live) {
-                continue;
-            }
+        if !operate(journal, disk, live, now) && !journal.wants_turn(live) {
             return;
-        };
-        let done = match io {
-            Io::Write { file, offset, buffer } => {
-                disk.write_at(file, offset, &buffer).unwrap();
-                IoDone::Written { buffer, result: Ok(()) }
-            }
-            Io::Sync { file } => {
-                disk.sync(file).unwrap();
-                IoDone::Synced { result: Ok(()) }
-            }
-        };
-        journal.completed(done, live, now).unwrap();
+        }
     }
     panic!("a journal comes to rest");
+}
+
+/// One operation, from its begin to its end; false if there is none.
+fn operate<S: Storage>(journal: &mut Journal<S>, disk: &S, live: &LiveSet, now: Now) -> bool {
+    let Some(io) = journal.commit(live, now).unwrap() else { return false };
+    let done = match io {
+        Io::Write { file, offset, buffer } => {
+            disk.write_at(file, offset, &buffer).unwrap();
+            IoDone::Written { buffer, result: Ok(()) }
+        }
+        Io::Sync { file } => {
+            disk.sync(file).unwrap();
+            IoDone::Synced { result: Ok(()) }
+        }
+    };
+    journal.completed(done, live, now).unwrap();
+    true
 }
 
 /// What a journal must know: LSN to number of the record.

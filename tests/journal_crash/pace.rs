@@ -2,14 +2,14 @@
 //! written: segments from a quiet night, recycled in a busy morning.
 
 use ironpost::ids::Lsn;
-use ironpost::journal::{self, Io, IoDone, Journal, Storage};
+use ironpost::journal::{self, Journal};
 use ironpost::live::LiveSet;
 use ironpost::record::{Body, Recipients, Record};
-use ironpost::time::{Now, UnixMs};
+use ironpost::time::UnixMs;
 use ironpost::wire::QoS;
 
 use crate::disk::{Disk, Handle};
-use crate::{Options, at, settle_with, tiny};
+use crate::{Options, at, operate, settle_with, tiny};
 
 /// Sixteen segments of 128 pages, and never more.
 fn sizes() -> Options {
@@ -41,23 +41,6 @@ fn append(journal: &mut Journal<Handle>, live: &mut LiveSet, stays: bool) {
     if stays {
         live.add(lsn, 800);
     }
-}
-
-/// One operation, from its begin to its end; false if there is none.
-fn operate(journal: &mut Journal<Handle>, disk: &Handle, live: &LiveSet, now: Now) -> bool {
-    let Some(io) = journal.commit(live, now).unwrap() else { return false };
-    let done = match io {
-        Io::Write { file, offset, buffer } => {
-            disk.write_at(file, offset, &buffer).unwrap();
-            IoDone::Written { buffer, result: Ok(()) }
-        }
-        Io::Sync { file } => {
-            disk.sync(file).unwrap();
-            IoDone::Synced { result: Ok(()) }
-        }
-    };
-    journal.completed(done, live, now).unwrap();
-    true
 }
 
 /// Blocks of a page until only so many segments are free; one record of each block stays for ever.
