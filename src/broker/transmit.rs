@@ -17,6 +17,10 @@ const READ_AHEAD_MESSAGES: usize = 32;
 /// Their bytes, after which no other is read with them.
 const READ_AHEAD_BYTES: usize = 64 << 10;
 
+/// Bodies asked for and not read yet, of all sessions, beyond which each session gets only what is due: those of a great
+/// many that drain at once would have to leave memory again before they are sent.
+const READ_AHEAD_OUTSTANDING_MAX: usize = 4_096;
+
 /// What became of sending.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Attempted {
@@ -131,6 +135,9 @@ impl Broker {
 
     /// A session waits for a body: those behind it are read with it, or every turn would send it one message.
     fn read_ahead(&mut self, slot: u32, effects: &mut impl Effects) {
+        if self.fetching.len() >= READ_AHEAD_OUTSTANDING_MAX {
+            return;
+        }
         let Some(delivery) = self.sessions.get(slot).delivery.as_deref() else { return };
         let in_flight = delivery.in_flight.iter().skip(delivery.cursor).map(|one| Queued::Here(one.entry));
         let next: Vec<Queued> = in_flight.chain(delivery.queue.iter()).take(READ_AHEAD_MESSAGES).collect();
