@@ -58,6 +58,13 @@ pub struct Now {
     pub wall: UnixMs,
 }
 
+impl Now {
+    /// When a deadline on the wall clock comes on the other one.
+    pub fn mono_at(&self, wall: UnixMs) -> Nanos {
+        if wall == UnixMs::NEVER { Nanos::NEVER } else { self.mono.plus_ms(self.wall.ms_until(wall)) }
+    }
+}
+
 /// A wall clock that goes on as the other one does, whatever is done to the system's.
 ///
 /// Somebody who sets the system's clock forward must not make every message expire, nor one who sets it back keep them

@@ -129,6 +129,7 @@ impl Broker {
         if let Some(delivery) = &mut session.delivery {
             delivery.cursor = 0;
         }
+        self.set_session_timer(slot);
         // The will of an earlier connection is withdrawn by coming back in time [MQTT-3.1.3-9].
         self.withdraw_will(slot, effects);
         if expiry_s > 0 || self.sessions.get(slot).durable() {

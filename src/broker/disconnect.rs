@@ -3,10 +3,9 @@
 use super::Broker;
 use super::effect::{CloseReason, Effect, Effects};
 use super::session::NO_SLOT;
-use super::timers::Due;
 use crate::ids::ConnectionId;
 use crate::record::Record;
-use crate::time::{Nanos, UnixMs};
+use crate::time::UnixMs;
 use crate::wire::{Disconnect, Packet, ReasonCode};
 
 impl Broker {
@@ -97,20 +96,7 @@ impl Broker {
         if expiry_s != u32::MAX {
             let ends_at = self.now.mono.plus_s(u64::from(expiry_s));
             self.sessions.get_mut(slot).ends_at = ends_at;
-            self.timers.set(ends_at, Due::SessionEnd { slot, key });
-        }
-    }
-
-    /// A session's time may have come.
-    pub(super) fn session_end_is_due(
-        &mut self,
-        slot: u32,
-        key: crate::ids::SessionKey,
-        effects: &mut impl Effects,
-    ) {
-        let now = self.now.mono;
-        if self.sessions.get_if(slot, key).is_some_and(|session| session.ends_at <= now) {
-            self.end_session(slot, effects);
+            self.set_session_timer(slot);
         }
     }
 
@@ -138,10 +124,5 @@ impl Broker {
         }
         self.draining = Some(slot);
         slot < self.connections.slots()
-    }
-
-    /// When a deadline on the wall clock comes on the other one.
-    pub(super) fn mono_at(&self, wall: UnixMs) -> Nanos {
-        if wall == UnixMs::NEVER { Nanos::NEVER } else { self.now.mono.plus_ms(self.now.wall.ms_until(wall)) }
     }
 }

@@ -10,7 +10,6 @@ use super::delivery::Gone;
 use super::effect::Effects;
 use super::stored::Queued;
 use super::timers::Due;
-use crate::ids::SessionKey;
 use crate::record::Record;
 use crate::time::{Nanos, UnixMs};
 
@@ -26,18 +25,16 @@ impl Broker {
         if expires_at == UnixMs::NEVER {
             return;
         }
-        let at = self.mono_at(expires_at);
+        let at = self.now.mono_at(expires_at);
         self.look_through_at(slot, at);
     }
 
     fn look_through_at(&mut self, slot: u32, at: Nanos) {
         let session = self.sessions.get_mut(slot);
-        let key = session.key;
         let delivery = session.delivery();
         if delivery.look_through_at.is_none_or(|known| at < known) {
-            // An earlier timer that is set finds nothing to do then.
             delivery.look_through_at = Some(at);
-            self.timers.set(at, Due::Expiry { slot, key });
+            self.timers.set_earlier(&mut session.timer_at, at, Due::Session { slot });
         }
     }
 
@@ -56,9 +53,12 @@ impl Broker {
         }
     }
 
-    /// The time has come to look through that session's queue.
-    pub(super) fn look_through(&mut self, slot: u32, key: SessionKey, effects: &mut impl Effects) {
-        let Some(session) = self.sessions.get_if(slot, key).filter(|session| !session.ended) else { return };
+    /// Look through that session's queue, if the time for it has come.
+    pub(super) fn look_through(&mut self, slot: u32, effects: &mut impl Effects) {
+        let session = self.sessions.get_mut(slot);
+        if session.ended {
+            return;
+        }
         let Some(delivery) = session.delivery.as_deref_mut() else { return };
         if delivery.look_through_at.is_none_or(|at| at > self.now.mono) {
             return;
@@ -87,7 +87,7 @@ impl Broker {
             }
         }
         if next < UnixMs::NEVER {
-            let at = self.mono_at(next).max(again);
+            let at = self.now.mono_at(next).max(again);
             self.look_through_at(slot, at);
         }
         self.make_ready(slot);
@@ -96,12 +96,9 @@ impl Broker {
     /// What is retained may expire earlier than before: at the end of replay, and with every message.
     pub(super) fn retained_may_expire(&mut self) {
         let Some((first, _)) = self.retained.first_to_expire() else { return };
-        let at = self.mono_at(first);
-        // A timer that was set for one that is gone fires, finds nothing, and is set again.
-        if at < self.look_at_retained_at {
-            self.look_at_retained_at = at;
-            self.timers.set(at, Due::Retained);
-        }
+        let at = self.now.mono_at(first);
+        // One that was set for what is gone fires, finds nothing, and is set again.
+        self.timers.set_earlier(&mut self.look_at_retained_at, at, Due::Retained);
     }
 
     /// Retained messages that have expired leave.

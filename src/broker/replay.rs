@@ -19,7 +19,6 @@ use super::needs::Need;
 use super::session;
 use super::stored::{Queued, StoredBody};
 use super::subscriptions::{Grant, group_tag};
-use super::timers::Due;
 use super::{Broker, Budget};
 use crate::ids::{Lsn, OriginKey, SessionKey};
 use crate::live::Facts;
@@ -167,7 +166,7 @@ impl Broker {
 
     fn withdraw_at_replay(&mut self, key: SessionKey) {
         if let Some(pending) = self.wills.remove(&key) {
-            self.forget_will(&pending);
+            self.forget_will(key, pending);
         }
     }
 
@@ -327,10 +326,10 @@ impl Broker {
             let record = self.append(Record::Disconnected { key, at, expiry_s, will_due }, effects);
             self.disconnected_is_noted(slot, record);
         }
-        let ends_at = self.mono_at(self.expires_at(expiry_s, at));
+        let ends_at = self.now.mono_at(self.expires_at(expiry_s, at));
         self.sessions.get_mut(slot).ends_at = ends_at;
         self.queue_expires_after_replay(slot);
-        self.timers.set(ends_at, Due::SessionEnd { slot, key });
+        self.set_session_timer(slot);
     }
 
     /// Route again what was accepted at QoS 2 and not known to have arrived.

@@ -44,6 +44,8 @@ pub(super) struct Session {
     pub(super) disconnected: Lsn,
     /// When it ends, if it is not connected before.
     pub(super) ends_at: Nanos,
+    /// Where its deadline stands among the timers: at that or earlier, at what expires in its queue or earlier.
+    pub(super) timer_at: Nanos,
     pub(super) subscriptions: Few<Subscription>,
     pub(super) delivery: Option<Box<Delivery>>,
     pub(super) will: Option<Box<Will>>,
@@ -68,6 +70,7 @@ impl Session {
             record: Lsn::NONE,
             disconnected: Lsn::NONE,
             ends_at: Nanos::NEVER,
+            timer_at: Nanos::NEVER,
             subscriptions: Few::None,
             delivery: None,
             will: None,
@@ -213,6 +216,8 @@ pub(super) struct Will {
 pub(super) struct PendingWill {
     pub(super) will: Will,
     pub(super) due: UnixMs,
+    /// Where it stands among the timers.
+    pub(super) timer_at: Nanos,
     /// It is written down.
     pub(super) durable: bool,
     /// It is on its way, as that message.
@@ -348,6 +353,7 @@ impl Sessions {
     pub(super) fn remove(&mut self, slot: u32) {
         let session = self.slots.remove(slot as usize);
         assert!(session.ended, "a session is ended before it is removed");
+        assert!(session.timer_at == Nanos::NEVER, "its timer goes with it");
     }
 
     /// Whether the slot is in use.

@@ -104,7 +104,7 @@ impl Broker {
         } else if let Some(pending) = self.wills.get_mut(&key) {
             // The session's end does not wait for the rest of the delay [MQTT-3.1.3-9].
             pending.due = pending.due.min(now);
-            self.timers.set(self.now.mono, Due::Will { key });
+            self.timers.set(&mut pending.timer_at, self.now.mono, Due::Will { key });
         }
         let (groups, needed) = self.drop_subscriptions(slot, effects);
         self.sessions.end(slot);
@@ -298,6 +298,7 @@ impl Broker {
         self.ending.pop_front();
         let session = self.sessions.get_mut(slot);
         let (key, inbound) = (session.key, session.inbound.take().filter(|_| session.durable()));
+        self.timers.set(&mut session.timer_at, Nanos::NEVER, Due::Session { slot });
         for lsn in inbound.into_iter().flat_map(|inbound| inbound.into_values()) {
             self.dies_with_session(key, Need::Taken(lsn));
         }

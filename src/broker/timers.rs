@@ -1,7 +1,10 @@
-//! Deadlines of the broker that are minutes or days away: session and message expiry, and wills. One ordered table; an entry that
-//! no longer applies is recognised when it fires, never searched for.
+//! Deadlines of the broker that are minutes or days away: session and message expiry, and wills.
+//!
+//! Whatever has deadlines is in the table once at most, with the one it knows of itself: so the table is bounded by the sessions,
+//! wills and not by how often they come and go. A deadline that moves further away may be left where it is; what fires too
+//! early is put back.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use super::effect::Effects;
 use super::{Broker, Budget};
@@ -9,52 +12,82 @@ use crate::ids::SessionKey;
 use crate::time::Nanos;
 
 /// What is due.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum Due {
-    /// The session in that slot, if it still has that key and its end has come.
-    SessionEnd { slot: u32, key: SessionKey },
-    /// A message in the queue of the session in that slot expires, if it still has that key.
-    Expiry { slot: u32, key: SessionKey },
     /// The pending will of that session.
     Will { key: SessionKey },
+    /// The session in that slot ends, or a message in its queue expires.
+    Session { slot: u32 },
     /// A retained message expires, if it is still there.
     Retained,
 }
 
-/// Deadlines, earliest first; the number keeps those of one instant apart.
+/// Deadlines, earliest first.
 #[derive(Debug, Default)]
 pub(super) struct Timers {
-    entries: BTreeMap<(Nanos, u64), Due>,
-    next_number: u64,
+    entries: BTreeSet<(Nanos, Due)>,
 }
 
 impl Timers {
-    pub(super) fn set(&mut self, at: Nanos, due: Due) {
+    /// Move a deadline. `known` is where it stands, `NEVER` if it is not in the table.
+    pub(super) fn set(&mut self, known: &mut Nanos, at: Nanos, due: Due) {
+        if *known < Nanos::NEVER {
+            let stood = self.entries.remove(&(*known, due));
+            assert!(stood, "whoever has a deadline knows where it stands");
+        }
         if at < Nanos::NEVER {
-            self.entries.insert((at, self.next_number), due);
-            self.next_number += 1;
+            self.entries.insert((at, due));
+        }
+        *known = at;
+    }
+
+    /// Not before that, though it may stand earlier.
+    pub(super) fn set_earlier(&mut self, known: &mut Nanos, at: Nanos, due: Due) {
+        if at < *known {
+            self.set(known, at, due);
         }
     }
 
     pub(super) fn next(&self) -> Nanos {
-        self.entries.first_key_value().map_or(Nanos::NEVER, |((at, _), _)| *at)
+        self.entries.first().map_or(Nanos::NEVER, |(at, _)| *at)
     }
 
-    fn pop(&mut self, now: Nanos) -> Option<Due> {
-        let entry = self.entries.first_entry().filter(|entry| entry.key().0 <= now)?;
-        Some(entry.remove())
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
     }
 }
 
 impl Broker {
+    /// Put a session's deadline where the earliest of what it waits for is.
+    pub(super) fn set_session_timer(&mut self, slot: u32) {
+        let session = self.sessions.get_mut(slot);
+        if session.ended {
+            return;
+        }
+        let expiry = session.delivery.as_deref().and_then(|delivery| delivery.look_through_at);
+        let at = session.ends_at.min(expiry.unwrap_or(Nanos::NEVER));
+        self.timers.set(&mut session.timer_at, at, Due::Session { slot });
+    }
+
+    fn session_is_due(&mut self, slot: u32, effects: &mut impl Effects) {
+        let session = self.sessions.get_mut(slot);
+        session.timer_at = Nanos::NEVER;
+        if session.ends_at <= self.now.mono {
+            self.end_session(slot, effects);
+        } else {
+            self.look_through(slot, effects);
+            self.set_session_timer(slot);
+        }
+    }
+
     /// Do what is due.
     pub(super) fn fire_timers(&mut self, budget: &mut Budget, effects: &mut impl Effects) {
         while self.timers.next() <= self.now.mono && budget.take() {
-            match self.timers.pop(self.now.mono) {
-                Some(Due::SessionEnd { slot, key }) => self.session_end_is_due(slot, key, effects),
-                Some(Due::Expiry { slot, key }) => self.look_through(slot, key, effects),
-                Some(Due::Will { key }) => self.will_is_due(key),
-                Some(Due::Retained) => self.expire_retained(effects),
+            match self.timers.entries.pop_first() {
+                Some((_, Due::Will { key })) => self.will_is_due(key),
+                Some((_, Due::Session { slot })) => self.session_is_due(slot, effects),
+                Some((_, Due::Retained)) => self.expire_retained(effects),
                 None => return,
             }
         }

@@ -13,7 +13,7 @@ use super::session::{PendingWill, Will};
 use super::timers::Due;
 use crate::ids::{Lsn, PublisherKey, SessionKey};
 use crate::record::{Body, Record, WillRecord};
-use crate::time::UnixMs;
+use crate::time::{Nanos, UnixMs};
 use crate::wire;
 
 /// As CONNECT brought it.
@@ -66,10 +66,12 @@ impl Broker {
             self.live.add(record, 0);
         }
         let durable = record.is_some();
-        let pending = PendingWill { will, due, durable, publishing: None, record, ended: Lsn::NONE };
+        let (at, mut timer_at) = (self.now.mono_at(due), Nanos::NEVER);
+        self.timers.set(&mut timer_at, at, Due::Will { key });
+        let pending =
+            PendingWill { will, due, timer_at, durable, publishing: None, record, ended: Lsn::NONE };
         let replaced = self.wills.insert(key, pending);
         assert!(replaced.is_none(), "a session has one connection and so one will at a time");
-        self.timers.set(self.mono_at(due), Due::Will { key });
     }
 
     /// The client is back before its will was due.
@@ -79,7 +81,7 @@ impl Broker {
             self.will_gone(key, effects);
         } else if let Some(pending) = self.wills.remove(&key) {
             // It is being published; from here on it is only a message. The new connection may bring a new will.
-            self.forget_will(&pending);
+            self.forget_will(key, pending);
         }
     }
 
@@ -102,10 +104,11 @@ impl Broker {
                 let _ = self.append(Record::SessionEnded { key, will_due: UnixMs::NEVER }, effects);
             }
         }
-        self.forget_will(&pending);
+        self.forget_will(key, pending);
     }
 
-    pub(super) fn forget_will(&mut self, pending: &PendingWill) {
+    pub(super) fn forget_will(&mut self, key: SessionKey, mut pending: PendingWill) {
+        self.timers.set(&mut pending.timer_at, Nanos::NEVER, Due::Will { key });
         for record in [pending.record, pending.ended].into_iter().filter(|record| record.is_some()) {
             self.live.remove(record);
         }
@@ -113,17 +116,19 @@ impl Broker {
 
     /// Publish it, if it is still there and its time has come.
     pub(super) fn will_is_due(&mut self, key: SessionKey) {
-        let now = self.now.wall;
-        let Some(pending) = self.wills.get_mut(&key).filter(|pending| pending.publishing.is_none()) else {
-            return;
-        };
-        if pending.due > now {
-            // The wall clock went back; ask again when it should be there.
-            let due = pending.due;
-            let at = self.mono_at(due);
-            self.timers.set(at, Due::Will { key });
+        let now = self.now;
+        let pending = self.wills.get_mut(&key).expect("a timer goes with its will");
+        pending.timer_at = Nanos::NEVER;
+        if pending.publishing.is_some() {
             return;
         }
+        if pending.due > now.wall {
+            // The wall clock went back; ask again when it should be there.
+            let at = now.mono_at(pending.due);
+            self.timers.set(&mut pending.timer_at, at, Due::Will { key });
+            return;
+        }
+        let now = now.wall;
         let will = &pending.will;
         let expires_at = match will.message_expiry_s {
             u32::MAX => UnixMs::NEVER,

@@ -10,6 +10,7 @@ mod shards;
 mod shared;
 mod statistics;
 mod stored;
+mod timers;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
