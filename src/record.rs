@@ -400,6 +400,16 @@ pub enum Record<'a> {
         /// Packet id in its session.
         packet_id: PacketId,
     },
+    /// A QoS 2 message in the queue of a session that is over goes to another member of the shared subscription that it
+    /// came through, under the key (this shard, this LSN). Replay: it goes under that key again.
+    ///
+    /// Live until the end of the session is written.
+    HandedOn {
+        /// The `Message` or `Deliver` record that lists the session.
+        list: Lsn,
+        /// Its place in that list, of those without `more`.
+        place: u32,
+    },
 }
 
 impl Record<'_> {

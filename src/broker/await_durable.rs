@@ -95,7 +95,7 @@ impl Broker {
                 self.send_ack(connection, AckKind::Pubcomp, packet_id, ReasonCode::Success, effects);
             }
             Waiter::Routed { inbound } => self.routed_durable(inbound, effects),
-            Waiter::Ended { key } => self.end_durable(key),
+            Waiter::Ended { key } => self.end_durable(key, effects),
         }
     }
 

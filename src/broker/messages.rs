@@ -303,8 +303,9 @@ impl Messages {
     }
 
     /// Another message with the same body, with one reference and nothing owed. It has the same record, unless that has
-    /// a key: a `Deliver` of that record says that what came under the key was placed, and this one is something else.
-    pub(super) fn copy(&mut self, slot: u32, sender: Sender) -> MessageId {
+    /// a key: a `Deliver` of that record says that what came under the key was placed, and this one is something else,
+    /// with its own key or none.
+    pub(super) fn copy(&mut self, slot: u32, sender: Sender, origin: Option<OriginKey>) -> MessageId {
         let message = self.get(slot);
         let (bytes, payload_len) = (message.bytes.clone(), message.payload_len as usize);
         let lsn = if message.is_keyed() { Lsn::NONE } else { message.lsn };
@@ -316,7 +317,7 @@ impl Messages {
             accepted_at: message.accepted_at,
             expires_at: message.expires_at,
             publisher: message.publisher,
-            origin: None,
+            origin,
         };
         let id = self.insert_parts(bytes, payload_len, sender, &head);
         self.get_mut(id.slot).lsn = lsn;

@@ -34,6 +34,7 @@ mod delivery;
 mod disconnect;
 mod expiry;
 mod few;
+mod hand_on;
 mod interest;
 mod keep_alive;
 mod mesh;
@@ -119,6 +120,7 @@ pub struct Broker {
     ending: VecDeque<Ending>,
     /// Ended sessions whose record waits for that many entries to arrive elsewhere.
     departing: BTreeMap<SessionKey, u32>,
+    handed_on: hand_on::Notes,
     ends: Ends,
     subscriptions: Subscriptions,
     subscription_ids: SubscriptionIds,
@@ -172,6 +174,7 @@ impl Broker {
             wills: BTreeMap::new(),
             ending: VecDeque::new(),
             departing: BTreeMap::new(),
+            handed_on: BTreeMap::new(),
             ends: Ends::default(),
             subscriptions: Subscriptions::new(hash_key),
             subscription_ids: SubscriptionIds::default(),

@@ -5,6 +5,8 @@
 //! that has a record with that key drops the repeat (also the home itself, whose sessions get their copy from the
 //! owner of the topic). A key is forgotten when its home says that everything below its
 //! mark is routed, durably. Records that hold a key stay live until then.
+//!
+//! What an ended session hands on has a key in the same way (`hand_on`).
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,7 +22,7 @@ use crate::record::Record;
 /// See the module documentation.
 #[derive(Debug)]
 pub(super) struct Origins {
-    /// `Inbound` records of this shard without a durable `Routed`.
+    /// `Inbound` records of this shard without a durable `Routed`, and `HandedOn` ones of sessions without a durable end.
     routing: BTreeSet<Lsn>,
     /// Keys placed here, and what says so.
     placed: BTreeMap<(ShardId, Lsn), Placed>,
@@ -81,6 +83,19 @@ impl Origins {
         origin.is_some_and(|origin| self.placed.contains_key(&(origin.shard, origin.lsn)))
     }
 
+    /// The newest key of each shard that was placed here and may come again.
+    pub(super) fn newest_placed(&self) -> Vec<OriginKey> {
+        let mut newest: BTreeMap<ShardId, Lsn> = BTreeMap::new();
+        newest.extend(self.placed.keys().copied());
+        newest.into_iter().map(|(shard, lsn)| OriginKey { shard, lsn }).collect()
+    }
+
+    /// Whether none of those, nor any older one of the same shard, may come again.
+    pub(super) fn are_released(&self, keys: &[OriginKey]) -> bool {
+        let older = |key: &OriginKey| self.placed.range((key.shard, Lsn::NONE)..=(key.shard, key.lsn)).next();
+        keys.iter().all(|key| older(key).is_none())
+    }
+
     /// Keys placed here, and the records that say so.
     #[cfg(test)]
     pub(super) fn placed(&self) -> impl Iterator<Item = (OriginKey, [Lsn; 2])> {
@@ -113,7 +128,7 @@ impl Origins {
         routed.into_iter().for_each(|key| self.forget_one(key, live));
     }
 
-    /// Everything below this is routed, durably.
+    /// Everything below this is routed, durably. `last`: the newest record.
     fn mark(&self, last: Lsn) -> Lsn {
         self.routing.first().copied().unwrap_or(last.next())
     }
@@ -132,7 +147,7 @@ impl Broker {
     pub(super) fn routed_durable(&mut self, inbound: Lsn, effects: &mut impl Effects) {
         self.origins.routing.remove(&inbound);
         self.origins.forget_one((self.shard, inbound), &mut self.live);
-        let mark = OriginKey { shard: self.shard, lsn: self.origins.mark(inbound) };
+        let mark = OriginKey { shard: self.shard, lsn: self.origins.mark(self.lsn) };
         self.origins.forget(mark, &mut self.live);
         if mark.lsn > self.origins.told {
             self.tell_mark(mark, effects);

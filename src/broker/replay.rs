@@ -78,6 +78,7 @@ impl Broker {
             Record::DeliveryBegun { list, place, packet_id } => {
                 self.replay_begun(lsn, list, place, packet_id);
             }
+            Record::HandedOn { list, place } => self.replay_handed_on(lsn, list, place),
             Record::Acknowledged { key, message, packet_id } => {
                 self.replay_acknowledged(key, message, packet_id);
             }
@@ -286,6 +287,7 @@ impl Broker {
                 self.resume_clock(slot, &replay, effects);
             }
         }
+        self.sort_out_handed_on();
         self.retained_may_expire();
         self.tell_first_mark(effects);
     }

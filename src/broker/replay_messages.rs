@@ -84,6 +84,7 @@ impl Broker {
             self.live.add(list, 0);
         }
         self.live.recipient_gone(list, place);
+        self.forget_handed_on_at_replay(list, place);
     }
 
     /// The recipients that a record lists.
@@ -162,7 +163,7 @@ impl Broker {
     }
 
     /// The session that a list has in that place, if it is still there.
-    fn replay_listed(&mut self, list: Lsn, place: u32) -> Option<u32> {
+    pub(super) fn replay_listed(&mut self, list: Lsn, place: u32) -> Option<u32> {
         let listed = &self.replaying().listed;
         let key = |(list, place, _): &(Lsn, u32, u32)| (*list, *place);
         let index = listed.binary_search_by_key(&(list, place), key).ok()?;

@@ -114,7 +114,7 @@ impl Broker {
     fn scan_for(&mut self, pull: &mut Pull, number_max: u64) {
         let (found, next) = self.scan(&pull.next_part(number_max));
         for slot in found {
-            let copy = self.messages.copy(slot, Sender::Nobody);
+            let copy = self.messages.copy(slot, Sender::Nobody, None);
             let lsn = self.messages.get(copy.slot).lsn;
             if lsn.is_some() {
                 self.live.add(lsn, 0);

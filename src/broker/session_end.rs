@@ -1,6 +1,6 @@
 //! The end of a session: at once nobody finds it; its subscriptions and its queue are cleared a few per call.
 //!
-//! Entries of shared subscriptions go to another member first `[MQTT-4.8.2-6]`; the record that ends the session is
+//! Entries of shared subscriptions go to another member first (`hand_on`); the record that ends the session is
 //! written when they have arrived, so a crash in between only repeats the end; a note that the session has expired is
 //! written first, so that it is repeated whatever else is known by then. Until the end is written, all records of the
 //! session stay live.
@@ -12,24 +12,23 @@ use super::Budget;
 use super::await_durable::Waiter;
 use super::delivery::Gone;
 use super::effect::Effects;
-use super::messages::Sender;
+use super::hand_on::{Seen, Stage, Step};
 use super::needs::{Heads, Need};
-use super::place::{Scope, Task};
-use super::session::{Entry, NO_SLOT, Phase};
+use super::session::{Entry, NO_SLOT};
 use super::stored::Queued;
-use super::subscriptions::group_tag;
 use super::timers::Due;
 use crate::ids::{Lsn, SessionKey};
 use crate::record::Record;
 use crate::time::{Nanos, UnixMs};
-use crate::wire::{QoS, topic};
+use crate::wire::topic;
 
 /// An ended session whose queue is not cleared yet.
 #[derive(Debug)]
 pub(super) struct Ending {
-    slot: u32,
+    pub(super) slot: u32,
     /// Its shared subscriptions.
-    groups: Vec<Box<str>>,
+    pub(super) groups: Vec<Box<str>>,
+    pub(super) stage: Stage,
 }
 
 /// Ends of sessions that are not on disk yet. Until one is, a crash brings the session back; so a client of that
@@ -46,6 +45,16 @@ impl Ends {
     /// What dies with a session, if its end is not written yet.
     pub(super) fn unwritten(&mut self, key: SessionKey) -> Option<&mut Vec<Need>> {
         self.pending.get_mut(&key).filter(|end| !end.lsn.is_some()).map(|end| &mut end.needed)
+    }
+
+    /// An entry of that session is handed on under a key.
+    pub(super) fn note(&mut self, key: SessionKey, note: Lsn) {
+        self.pending.get_mut(&key).expect("the session is ending").notes.push(note);
+    }
+
+    /// The last of those.
+    pub(super) fn last_note(&self, key: SessionKey) -> Lsn {
+        self.pending.get(&key).and_then(|end| end.notes.iter().max().copied()).unwrap_or(Lsn::NONE)
     }
 
     /// The next that has died with its session.
@@ -67,6 +76,8 @@ struct End {
     heads: Heads,
     /// What else of the session a crash before that brings back.
     needed: Vec<Need>,
+    /// Keys of what is handed on, which may come again until this is on disk.
+    notes: Vec<Lsn>,
     /// CONNACKs that wait for it to be written, and then for the disk.
     waiters: Vec<Waiter>,
 }
@@ -85,10 +96,13 @@ impl Broker {
     }
 
     /// The end of a session is on disk.
-    pub(super) fn end_durable(&mut self, key: SessionKey) {
+    pub(super) fn end_durable(&mut self, key: SessionKey, effects: &mut impl Effects) {
         let Some(end) = self.ends.pending.remove(&key) else { return };
         if self.ends.by_identity.get(&end.identity) == Some(&key) {
             self.ends.by_identity.remove(&end.identity);
+        }
+        for note in end.notes {
+            self.routed_durable(note, effects);
         }
     }
 
@@ -109,7 +123,11 @@ impl Broker {
         let (groups, needed) = self.drop_subscriptions(slot, effects);
         self.sessions.end(slot);
         let moves = !groups.is_empty() && self.sessions.get(slot).delivery.is_some();
-        self.ending.push_back(Ending { slot, groups });
+        let stage = match moves && record.is_some() {
+            true => Stage::Listing { next: 0, seen: Seen::Plain },
+            false => Stage::Going,
+        };
+        self.ending.push_back(Ending { slot, groups, stage });
         if !record.is_some() {
             return;
         }
@@ -119,7 +137,7 @@ impl Broker {
         let session = self.sessions.get_mut(slot);
         let (identity, heads) = (session.identity.clone(), session.take_heads());
         self.ends.by_identity.insert(identity.clone(), key);
-        let end = End { identity, lsn: Lsn::NONE, heads, needed, waiters: Vec::new() };
+        let end = End { identity, lsn: Lsn::NONE, heads, needed, notes: Vec::new(), waiters: Vec::new() };
         self.ends.pending.insert(key, end);
         if moves {
             self.departing.insert(key, 1);
@@ -140,7 +158,7 @@ impl Broker {
         self.disconnected_is_noted(slot, record);
     }
 
-    fn write_end(&mut self, key: SessionKey, effects: &mut impl Effects) {
+    pub(super) fn write_end(&mut self, key: SessionKey, effects: &mut impl Effects) {
         let will_due = self.wills.get(&key).map_or(UnixMs::NEVER, |pending| pending.due);
         let lsn = self.append(Record::SessionEnded { key, will_due }, effects);
         self.awaiting.push(lsn, Waiter::Ended { key });
@@ -194,6 +212,11 @@ impl Broker {
         }
         while let Some(ending) = self.ending.front() {
             let slot = ending.slot;
+            match self.prepare_to_hand_on(budget, effects) {
+                Step::Done => {}
+                Step::More => return true,
+                Step::Wait => return false,
+            }
             if !budget.take() {
                 return true;
             }
@@ -227,23 +250,8 @@ impl Broker {
 
     /// Clear one entry, handing it on if it came through a shared subscription. False: come back later.
     fn depart(&mut self, slot: u32, entry: Entry, effects: &mut impl Effects) -> bool {
-        let owed = self.messages.get(entry.message).owed.as_slice().get(entry.owed as usize);
-        let group = owed.filter(|_| entry.owed != NO_SLOT).and_then(|owed| owed.group);
-        // A QoS 2 delivery that was begun ends with the session [MQTT-4.8.2-5].
-        let begun = self.entry_qos(entry) == QoS::ExactlyOnce
-            && self
-                .sessions
-                .get(slot)
-                .delivery
-                .as_deref()
-                .and_then(|delivery| delivery.in_flight.front())
-                .is_some_and(|front| !matches!(front.phase, Phase::Reserved | Phase::Sendable));
-        if let Some(group) = group.filter(|_| !begun) {
-            if self.messages.get(entry.message).bytes.is_none() {
-                self.fetch(entry.message, None, effects);
-                return false;
-            }
-            self.hand_on(slot, entry.message, group);
+        if entry.owed != NO_SLOT && !self.hand_on_front(slot, entry.message, entry.owed, effects) {
+            return false;
         }
         let session = self.sessions.get_mut(slot);
         let key = session.key;
@@ -254,44 +262,6 @@ impl Broker {
         }
         self.entry_done(slot, entry, Gone::WithSession, effects);
         true
-    }
-
-    /// Give a copy to another member of the shared subscription it came through.
-    fn hand_on(&mut self, slot: u32, message: u32, tag: u16) {
-        let key = self.sessions.get(slot).key;
-        let Some(body) = self.messages.get(message).body() else { return };
-        let groups = self.ending.front().map_or(&[][..], |ending| &ending.groups);
-        let matches = |text: &str| {
-            topic::split_shared(text).is_some_and(|(_, filter)| topic::matches(filter, body.topic))
-        };
-        let same = |text: &str| group_tag(text) == tag && matches(text);
-        // One that was written before its group was: any that it can have been.
-        let group =
-            groups.iter().find(|text| same(text)).or_else(|| groups.iter().find(|text| matches(text)));
-        let Some(group) = group.cloned() else { return };
-        let owner = self.settings.placement.owner(body.topic);
-        let copy = self.messages.copy(message, Sender::Departed { key });
-        if self.messages.get(copy.slot).lsn.is_some() {
-            self.live.add(self.messages.get(copy.slot).lsn, 0);
-        }
-        if let Some(count) = self.departing.get_mut(&key) {
-            *count += 1;
-        }
-        if owner == self.shard {
-            self.placing.push(Task { message: copy.slot, scope: Scope::Group(group) });
-        } else {
-            self.outbox.push(owner, copy.slot, Some(group));
-        }
-    }
-
-    /// A handed-on entry has arrived, or the clearing itself is through.
-    pub(super) fn departed_settled(&mut self, key: SessionKey, effects: &mut impl Effects) {
-        let Some(count) = self.departing.get_mut(&key) else { return };
-        *count -= 1;
-        if *count == 0 {
-            self.departing.remove(&key);
-            self.write_end(key, effects);
-        }
     }
 
     fn finish_ending(&mut self, slot: u32, effects: &mut impl Effects) {

@@ -160,6 +160,10 @@ impl Queue {
         self.entries.front().copied()
     }
 
+    pub(super) fn get(&self, index: usize) -> Option<Queued> {
+        self.entries.get(index).copied()
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = Queued> {
         self.entries.iter().copied()
     }

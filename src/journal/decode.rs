@@ -85,7 +85,7 @@ pub(super) fn record<'a>(frame: &Frame<'a>) -> Result<Record<'a>, Defect> {
 }
 
 fn known(kind: u8) -> bool {
-    (kind::MESSAGE..=kind::DELIVERY_BEGUN).contains(&kind)
+    (kind::MESSAGE..=kind::HANDED_ON).contains(&kind)
         || (kind::SESSION..=kind::RETAINED_CLEARED).contains(&kind)
 }
 
@@ -193,6 +193,9 @@ fn numbers(kind: u8, bytes: &[u8]) -> Option<Record<'_>> {
         }
         (kind::DELIVERY_DONE, 2) => {
             Record::DeliveryDone { list: Lsn(values[0]), place: u32::try_from(values[1]).ok()? }
+        }
+        (kind::HANDED_ON, 2) => {
+            Record::HandedOn { list: Lsn(values[0]), place: u32::try_from(values[1]).ok()? }
         }
         (kind::DELIVERY_BEGUN, 2) => Record::DeliveryBegun {
             list: Lsn(values[0]),

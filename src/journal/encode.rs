@@ -21,6 +21,7 @@
 //! | 14 origin released | LSN u64, shard u16, zeros to 16 |
 //! | 15 delivery done | list u64, place u32, zeros to 16 |
 //! | 16 delivery begun | list u64, place u32, packet id u16, zeros u16 |
+//! | 17 handed on | list u64, place u32, zeros to 16 |
 //! | 32 session | rkyv [`SessionBody`] |
 //! | 33 subscribed | rkyv [`SubscribedBody`] |
 //! | 34 unsubscribed | rkyv [`UnsubscribedBody`] |
@@ -54,6 +55,7 @@ pub(super) mod kind {
     pub const ORIGIN_RELEASED: u8 = 14;
     pub const DELIVERY_DONE: u8 = 15;
     pub const DELIVERY_BEGUN: u8 = 16;
+    pub const HANDED_ON: u8 = 17;
     pub const SESSION: u8 = 32;
     pub const SUBSCRIBED: u8 = 33;
     pub const UNSUBSCRIBED: u8 = 34;
@@ -244,6 +246,7 @@ fn body(record: &Record<'_>, out: &mut Vec<u8>) -> u8 {
             numbers(kind::ORIGIN_RELEASED, [mark.lsn.0, mark.shard.0.into()], out)
         }
         Record::DeliveryDone { list, place } => numbers(kind::DELIVERY_DONE, [list.0, place.into()], out),
+        Record::HandedOn { list, place } => numbers(kind::HANDED_ON, [list.0, place.into()], out),
         Record::DeliveryBegun { list, place, packet_id } => {
             let packet_id = u64::from(packet_id.get()) << 32;
             numbers(kind::DELIVERY_BEGUN, [list.0, u64::from(place) | packet_id], out)

@@ -276,6 +276,8 @@ impl Rehoming {
                 }
                 Ok(())
             }
+            // The session is over, and hands on again, under a new key: no other shard has the old one any more.
+            Record::HandedOn { .. } => Ok(()),
             Record::Retained { message } => {
                 let home = old.owners[&lsn];
                 self.totals[home.index()].retained += 1;

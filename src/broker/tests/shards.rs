@@ -18,7 +18,7 @@ impl Shards {
     }
 
     /// Hands over what the shards have said to each other so far; true if that was anything.
-    fn exchange(&mut self) -> bool {
+    pub(super) fn exchange(&mut self) -> bool {
         self.exchange_but(|_, _| false)
     }
 
@@ -49,7 +49,7 @@ impl Shards {
     }
 
     /// What is on its way between them is lost too.
-    fn crash(self) -> Shards {
+    pub(super) fn crash(self) -> Shards {
         let mut shards = Shards(self.0.into_iter().map(Bench::crash).collect());
         shards.settle();
         shards

@@ -169,3 +169,90 @@ fn a_member_that_starts_anew_leaves_its_messages_to_another_wherever_the_crash_i
     }
     assert!(crashes >= 3, "a crash before the clean start, before the end, and after it");
 }
+
+/// One way for an ended session's QoS 2 messages to another member.
+#[derive(Clone, Copy, Debug)]
+struct Way {
+    /// Home of the other member, and owner of the topic.
+    other: usize,
+    owner: u16,
+    /// What happens in turn: a disk catches up, or what the shards have said to each other arrives.
+    order: [Option<usize>; 4],
+    /// Of what the first disk is not known to have, it has so many records.
+    more: usize,
+}
+
+/// A member starts anew with three messages in its queue; after so many steps all crash. What the other member gets, and
+/// whether it was all over before.
+fn starts_anew_and_crashes(way: Way, steps: usize) -> (Vec<String>, bool) {
+    let Way { other, owner, order, more } = way;
+    let mut shards = Shards::new(2);
+    let topic = shards.topic_of(owner);
+    let filter = format!("$share/g/{topic}");
+    shards.0[0].connect(1, "leaves", true, 1_000);
+    shards.0[0].subscribe(1, &filter, 2);
+    shards.settle();
+    shards.0[0].handle(Input::Closed { connection: id(1) });
+    shards.0[1].connect(2, "publisher", true, 1_000);
+    for packet_id in 1..=3 {
+        shards.0[1].publish(2, &topic, QoS::ExactlyOnce, packet_id, "work");
+    }
+    shards.settle();
+    shards.0[other].connect(3, "stays", true, 1_000);
+    shards.0[other].subscribe(3, &filter, 2);
+    shards.settle();
+    shards.0[other].handle(Input::Closed { connection: id(3) });
+    shards.settle();
+    shards.0[0].handle(Input::Connect {
+        connection: id(4),
+        connect: &Connect { session_expiry: Some(1_000), ..connect("leaves") },
+        client_id: "leaves",
+        assigned: false,
+        account: "",
+        peer: IpAddr::V4(Ipv4Addr::LOCALHOST),
+    });
+    for step in 0..steps {
+        match order[step % 4] {
+            Some(shard) => shards.0[shard].sync(),
+            None => drop(shards.exchange()),
+        }
+    }
+    let is_over = shards.0[0].broker.departing.is_empty() && steps > 0;
+    let appended = shards.0[0].world.journal.len();
+    shards.0[0].durable = appended.min(shards.0[0].durable + more);
+    let mut shards = shards.crash();
+    shards.0[0].connect(5, "leaves", true, 1_000);
+    shards.settle();
+    shards.0[other].connect(6, "stays", false, 1_000);
+    shards.settle();
+    let mut seen = shards.0[other].seen(6);
+    for packet_id in 1..6 {
+        shards.0[other].ack(6, 0x50, packet_id);
+        shards.settle();
+        seen.extend(shards.0[other].seen(6));
+    }
+    for Bench { broker, .. } in &shards.0 {
+        let is_settled =
+            broker.handed_on.is_empty() && broker.departing.is_empty() && broker.origins.all_routed();
+        assert!(is_settled, "{way:?}, {steps} steps");
+    }
+    (seen, is_over)
+}
+
+/// Whatever is on disk of it at a crash, and how far the messages were on their way: each comes once.
+#[test]
+fn what_an_ended_session_had_at_qos_2_comes_to_one_other_once_wherever_the_crash_is() {
+    let places = [(0, 0), (1, 0), (0, 1), (1, 1)].into_iter();
+    let orders = [[Some(0), Some(1), None, None], [None, None, Some(1), Some(0)]];
+    let ways = places.flat_map(|(other, owner)| orders.map(|order| Way { other, owner, order, more: 0 }));
+    for way in ways.flat_map(|way| [0, 1, 2].map(|more| Way { more, ..way })) {
+        for steps in 0.. {
+            let (seen, is_over) = starts_anew_and_crashes(way, steps);
+            assert_eq!(deliveries(&seen), 3, "{way:?}, {steps} steps: {seen:?}");
+            if is_over && steps > 12 {
+                break;
+            }
+            assert!(steps < 60, "{way:?}: it never ends");
+        }
+    }
+}

@@ -244,9 +244,9 @@ impl OfSession {
             Record::Message { .. } | Record::Deliver { .. } => {
                 self.lists.range((one.lsn, 0)..=(one.lsn, u32::MAX)).next().is_some()
             }
-            Record::DeliveryDone { list, place } | Record::DeliveryBegun { list, place, .. } => {
-                self.lists.contains(&(list, place))
-            }
+            Record::DeliveryDone { list, place }
+            | Record::DeliveryBegun { list, place, .. }
+            | Record::HandedOn { list, place } => self.lists.contains(&(list, place)),
             Record::Routed { inbound } => self.inbound.contains(&inbound),
             Record::Session { key, .. }
             | Record::Disconnected { key, .. }

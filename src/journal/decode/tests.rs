@@ -92,6 +92,7 @@ fn samples() -> Vec<(&'static str, Record<'static>)> {
         ("retained-cleared", Record::RetainedCleared { topic: "a/b" }),
         ("delivery-done", Record::DeliveryDone { list: message, place: 0x0102_0304 }),
         ("delivery-begun", Record::DeliveryBegun { list: message, place: 0x0102_0304, packet_id }),
+        ("handed-on", Record::HandedOn { list: message, place: 0x0102_0304 }),
     ]
 }
 
@@ -142,7 +143,7 @@ fn every_flipped_bit_of_a_frame_is_noticed() {
 
 #[test]
 fn a_frame_of_another_type_or_version_is_not_guessed_at() {
-    for (kind, version, flags) in [(0, 1, 0), (17, 1, 0), (31, 1, 0), (36, 1, 0), (9, 2, 0), (9, 1, 1)] {
+    for (kind, version, flags) in [(0, 1, 0), (18, 1, 0), (31, 1, 0), (36, 1, 0), (9, 2, 0), (9, 1, 1)] {
         let frame = Frame { lsn: Lsn(1), kind, version, flags, body: &[0; 8] };
         assert_eq!(record(&frame), Err(Defect::Type { kind, version }));
     }
@@ -175,7 +176,7 @@ fn parts() -> impl Strategy<Value = Parts> {
             more: bits & 8 != 0,
         });
     let bytes = || prop::collection::vec(any::<u8>(), 0..300);
-    let scalars = (0..20usize, any::<[u64; 3]>(), any::<u32>(), 1..=u16::MAX, any::<u8>());
+    let scalars = (0..21usize, any::<[u64; 3]>(), any::<u32>(), 1..=u16::MAX, any::<u8>());
     let texts = [".{0,60}", ".{0,60}", ".{0,60}"];
     (scalars, texts, [bytes(), bytes()], prop::collection::vec(recipient, 0..20)).prop_map(
         |((kind, numbers, small, id, bits), texts, bytes, recipients)| Parts {
@@ -247,7 +248,8 @@ impl Parts {
             16 => Record::Gap { key, skipped: b },
             17 => Record::OriginReleased { mark: origin },
             18 => Record::DeliveryDone { list: message, place: self.small },
-            _ => Record::DeliveryBegun { list: message, place: self.small, packet_id },
+            19 => Record::DeliveryBegun { list: message, place: self.small, packet_id },
+            _ => Record::HandedOn { list: message, place: self.small },
         }
     }
 }

@@ -29,6 +29,8 @@ pub(super) fn digest(bench: &mut Bench) -> Vec<String> {
         lines.push(format!("to be routed: {:?} of {:?}", message.lsn, message.publisher));
     }
     lines.push(format!("{:?}", broker.origins));
+    let handed_on = broker.handed_on.iter();
+    lines.extend(handed_on.map(|(entry, handed_on)| format!("{entry:?} goes on as {:?}", handed_on.lsn())));
     lines.push(format!("{:?}", broker.notes));
     lines.push(format!("next session {:?}, {:?}", broker.sessions.next_key(), broker.live.session_key_max()));
     let live = &broker.live;

@@ -100,6 +100,7 @@ fn name(record: &Record<'_>) -> &'static str {
         Record::OriginReleased { .. } => "OriginReleased",
         Record::DeliveryDone { .. } => "DeliveryDone",
         Record::DeliveryBegun { .. } => "DeliveryBegun",
+        Record::HandedOn { .. } => "HandedOn",
     }
 }
 
@@ -133,7 +134,7 @@ fn of_kind(fields: &mut Fields, record: &Record<'_>, facts: &Facts<'_>) {
         Record::Released { key, packet_id } | Record::Received { key, packet_id } => {
             fields.number("session", key.0).number("packet_id", packet_id);
         }
-        Record::DeliveryDone { list, place } => {
+        Record::DeliveryDone { list, place } | Record::HandedOn { list, place } => {
             fields.number("list", list.0).number("place", place);
         }
         Record::DeliveryBegun { list, place, packet_id } => {
