@@ -275,13 +275,15 @@ impl Broker {
         }
         let slots: Vec<u32> = self.sessions.written().collect();
         slots.iter().for_each(|slot| self.forget_left_at_replay(*slot));
+        // Those without a name ended before the records that still speak of them. They go first: what another shard is told
+        // when the next one ends does not count them.
+        let (unnamed, named): (Vec<u32>, Vec<u32>) =
+            slots.into_iter().partition(|slot| self.sessions.get(*slot).identity.is_empty());
+        unnamed.into_iter().for_each(|slot| self.remove_at_replay(slot));
         self.announcement.begin();
-        for slot in slots {
+        for slot in named {
             let session = self.sessions.get(slot);
-            if session.identity.is_empty() {
-                // It ended before the records that still speak of it.
-                self.remove_at_replay(slot);
-            } else if session.expiry_s == 0 || replay.replaced.contains(&session.key) {
+            if session.expiry_s == 0 || replay.replaced.contains(&session.key) {
                 self.end_session(slot, effects);
             } else {
                 self.resume_clock(slot, &replay, effects);

@@ -227,6 +227,15 @@ fn every_session_is_the_same_after_any_number_of_other_numbers_of_shards() {
     }
 }
 
+/// Something waited for what would not come: for a key that was never released, for a member that was never there.
+#[test]
+fn seeds_that_failed_once() {
+    for seed in [4_052, 10_416] {
+        let seen = chains(seed..seed + 1, 400);
+        assert!(seen.wills > 0, "{seen:?}");
+    }
+}
+
 /// The same for longer: `SEED=1 SEEDS=1000 cargo test --lib other_numbers -- --ignored`.
 #[test]
 #[ignore = "minutes"]
