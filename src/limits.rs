@@ -214,7 +214,8 @@ pub const SEGMENT_BYTES_DEFAULT: u64 = 64 << 20;
 
 /// Segments that a new journal starts with, and their size: what a first start writes per shard, within a second.
 pub const SEGMENTS_FIRST: usize = 4;
-/// See `SEGMENTS_FIRST`.
+/// See `SEGMENTS_FIRST`. Also the size of segments that are made when a disk has no room for a larger one: so that of a small
+/// disk nothing much is left unused.
 pub const SEGMENT_BYTES_FIRST: u64 = 8 << 20;
 
 /// Free segments kept for acknowledgements and sessions. Below, when no more can be made: publishes are refused.

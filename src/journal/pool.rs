@@ -1,7 +1,8 @@
 //! The pool: which files hold the log, what is kept and checkpoints, which are free, and how it grows.
 //!
 //! Decides which file is written next and when one more is wanted. Does no I/O: a segment is taken into use by whoever
-//! writes its header; freed when it is durable that nothing needs it; made by a background thread.
+//! writes its header; freed when it is durable that nothing needs it; made by a background thread, smaller where the disk has
+//! no room for a usual one.
 //!
 //! Segments of the log are in sequence order and the last one is being written; where one was given up there is a gap
 //! in the order. Freed ones are reused oldest first. While a backup copies, those that it copies are not reused (`pin`).
@@ -11,7 +12,7 @@ use std::collections::VecDeque;
 use super::format::{Kind, SegmentHeader};
 use super::kept::Kept;
 use super::pin::Pin;
-use super::segment::{Segment, Vacant, mix, name};
+use super::segment::{self, Segment, Vacant, mix, name};
 use super::storage::Storage;
 use super::{Options, error};
 use crate::ids::Lsn;
@@ -25,13 +26,25 @@ use crate::time::Nanos;
 pub struct GrowRequest {
     name: String,
     bytes: u64,
+    /// If the disk has no room for that many, and as many do.
+    or_bytes: Option<u64>,
 }
 
 impl GrowRequest {
     /// Make it. Blocks for as long as the disk takes to write a segment.
     pub fn execute<S: Storage>(self, storage: &S) -> Grown {
-        let result = storage.create(&self.name, self.bytes).map_err(|error| error::errno(&error));
-        Grown { name: self.name, bytes: self.bytes, result }
+        self.made(|name, bytes| storage.create(name, bytes).map_err(|error| error::errno(&error)))
+    }
+
+    fn made(self, mut create: impl FnMut(&str, u64) -> Result<File, Errno>) -> Grown {
+        let GrowRequest { name, bytes, or_bytes } = self;
+        match (create(&name, bytes), or_bytes) {
+            (Err(errno), Some(bytes)) if errno.is_lack_of_room() => {
+                let result = create(&name, bytes);
+                Grown { name, bytes, result }
+            }
+            (result, _) => Grown { name, bytes, result },
+        }
     }
 }
 
@@ -79,6 +92,8 @@ pub(super) struct Pool {
     next_number: u32,
     seed: u64,
     segment_bytes: u64,
+    /// Size of the first ones, and of those made where a disk has no room for more.
+    segment_bytes_first: u64,
     segments_max: usize,
     reserve: usize,
     growth: Growth,
@@ -119,6 +134,7 @@ impl Pool {
             next_number,
             seed,
             segment_bytes: options.segment_bytes,
+            segment_bytes_first: options.segment_bytes_first,
             segments_max: options.segments_max,
             reserve: options.reserve,
             growth: Growth::Idle,
@@ -361,7 +377,10 @@ impl Pool {
         let name = name(self.next_number);
         self.next_number += 1;
         self.growth = Growth::Asked { refused };
-        Some(GrowRequest { name, bytes: self.segment_bytes })
+        let (bytes, fewer) = (self.segment_bytes, self.segment_bytes_first);
+        let fits = fewer < bytes && block_bytes <= segment::capacity(fewer);
+        let or_bytes = fits.then_some(fewer);
+        Some(GrowRequest { name, bytes, or_bytes })
     }
 
     pub fn grown(&mut self, grown: Grown, now: Nanos) -> Result<(), Errno> {
@@ -429,6 +448,31 @@ mod tests {
         let grown = Grown { name: request.name, bytes: request.bytes, result: Ok(File(9)) };
         pool.grown(grown, retry_at).expect("it grew");
         assert!(!pool.reserve_reached());
+    }
+
+    #[test]
+    fn where_there_is_no_room_for_a_large_segment_a_small_one_is_made() {
+        let request = |block_bytes| pool(0, 0).grow(block_bytes, false, Nanos(0)).expect("nothing is free");
+        let small = limits::SEGMENT_BYTES_FIRST;
+        let tried = |room, block_bytes| {
+            let mut tried = Vec::new();
+            let grown = request(block_bytes).made(|_, bytes| {
+                tried.push(bytes);
+                if bytes <= room { Ok(File(9)) } else { Err(Errno(libc::ENOSPC)) }
+            });
+            (tried, grown.bytes, grown.result.is_ok())
+        };
+        let large = limits::SEGMENT_BYTES_DEFAULT;
+        assert_eq!(tried(u64::MAX, 0), (vec![large], large, true));
+        assert_eq!(tried(large - 1, 0), (vec![large, small], small, true));
+        assert_eq!(tried(small - 1, 0), (vec![large, small], small, false));
+        assert_eq!(
+            tried(large - 1, small),
+            (vec![large], large, false),
+            "a block that the small one does not fit"
+        );
+        let failed = request(0).made(|_, _| Err(Errno(libc::EIO)));
+        assert_eq!(failed.bytes, large, "what fails for another reason is not tried again");
     }
 
     #[test]

@@ -124,8 +124,13 @@ pub(super) struct Vacant {
 impl Vacant {
     /// Bytes for blocks: not the header, and not the block that names the next segment.
     pub fn capacity(&self) -> u64 {
-        self.bytes - 2 * PAGE_BYTES as u64
+        capacity(self.bytes)
     }
+}
+
+/// The same, of a segment of that size.
+pub(super) fn capacity(bytes: u64) -> u64 {
+    bytes - 2 * PAGE_BYTES as u64
 }
 
 /// A permutation of 64-bit numbers that looks random (the finalizer of SplitMix64, Steele et al. 2014): so different

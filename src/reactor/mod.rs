@@ -196,6 +196,13 @@ impl Completion {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Errno(pub i32);
 
+impl Errno {
+    /// Whether there is no room on the disk, or none that this process may have.
+    pub fn is_lack_of_room(self) -> bool {
+        matches!(self.0, libc::ENOSPC | libc::EDQUOT)
+    }
+}
+
 impl std::fmt::Display for Errno {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(formatter, "{}", std::io::Error::from_raw_os_error(self.0))
