@@ -45,6 +45,8 @@ impl Sampler {
         let interval = mark.since(&self.mark);
         self.mark = mark;
         let counters = load.system.counters();
+        // A broker may be too young at the beginning to have said anything of itself.
+        self.begin = self.begin.or(counters);
         let copied = counters.zip(self.last).is_some_and(|(now, last)| now.copied > last.copied);
         let resident = server.pid.map(process::resident).transpose()?;
         let (live_messages, live_bytes) = load.live();
