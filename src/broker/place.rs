@@ -439,8 +439,12 @@ impl Broker {
         self.statistics.placed += 1;
         let urgent = self.placing.line().urgent;
         let skipped = std::mem::take(&mut self.placing.line_mut().skipped);
-        // Routed again after a crash it could find room where it had none, behind later ones of its publisher.
-        let noted = !skipped.is_empty() && self.messages.get(task.message).origin.is_some();
+        let message = self.messages.get(task.message);
+        let keyed = message.origin.is_some();
+        // Routed again after a crash it could find room where it had none, behind later ones of its publisher; or be
+        // retained again, where that was undone by a later one.
+        let retained = message.retain && matches!(task.scope, Scope::Owner);
+        let noted = keyed && (retained || !skipped.is_empty());
         self.placed(task.message, urgent, noted, effects);
         for slot in skipped.into_iter().filter(|_| noted) {
             // It may have ended meanwhile.

@@ -174,6 +174,36 @@ fn a_message_retained_while_a_client_subscribes_comes_once() {
     }
 }
 
+/// A message is retained, and then another client says that the topic has none; both are answered. Its publisher's home does
+/// not know yet that the first one has arrived, and after a crash routes it again.
+#[test]
+fn what_is_retained_no_more_is_not_back_after_a_crash() {
+    for (owner, home) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+        let mut shards = Shards::new(2);
+        let topic = shards.topic_of(owner);
+        shards.0[home].connect(1, "publisher", true, 100);
+        // Somebody who gets it is slow, so that it is not settled.
+        shards.0[1 - home].connect(2, "slow", true, 0);
+        shards.0[1 - home].subscribe(2, &topic, 1);
+        shards.settle();
+        shards.0[home].publish_with(1, &topic, QoS::ExactlyOnce, 7, "old", true);
+        shards.settle();
+        shards.0[usize::from(owner)].connect(3, "other", true, 0);
+        shards.0[usize::from(owner)].publish_with(3, &topic, QoS::AtLeastOnce, 1, "", true);
+        shards.settle();
+        shards.0[1 - home].ack(2, 0x40, 2);
+        shards.settle();
+        let answers = shards.0[usize::from(owner)].seen(3).join(" ");
+        assert!(answers.contains("Puback 1"), "{answers}");
+        let mut shards = shards.crash();
+        shards.0[0].connect(4, "new", true, 0);
+        shards.0[0].subscribe(4, &topic, 1);
+        shards.settle();
+        let seen = shards.0[0].seen(4);
+        assert!(!seen.join(" ").contains("PUBLISH"), "owner {owner}, publisher {home}: {seen:?}");
+    }
+}
+
 /// The queue that had no room is in the publisher's home or elsewhere; so is the topic. Both crash before that home
 /// knows that the message was placed everywhere, when the queue has room again and a later message in it.
 #[test]
