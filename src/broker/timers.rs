@@ -1,8 +1,8 @@
 //! Deadlines of the broker that are minutes or days away: session and message expiry, and wills.
 //!
-//! Whatever has deadlines is in the table once at most, with the one it knows of itself: so the table is bounded by the sessions,
-//! wills and not by how often they come and go. A deadline that moves further away may be left where it is; what fires too
-//! early is put back.
+//! Whatever has deadlines is in the table once at most, and knows where: so the table grows with the sessions and wills that
+//! there are, and not with how often they come and go. A deadline that moves further away may be left where it is; what fires
+//! too early is put back.
 
 use std::collections::BTreeSet;
 
@@ -41,7 +41,7 @@ impl Timers {
         *known = at;
     }
 
-    /// Not before that, though it may stand earlier.
+    /// Move a deadline there if it stands later.
     pub(super) fn set_earlier(&mut self, known: &mut Nanos, at: Nanos, due: Due) {
         if at < *known {
             self.set(known, at, due);
