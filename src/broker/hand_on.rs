@@ -11,6 +11,9 @@
 //! somebody else. So first all keys that may be those of the session's messages are waited for. While a session waits for
 //! that it holds no key itself, nor does any that comes after it, so no two can wait for each other.
 //!
+//! What remains: if all crash while it waits, such a message is routed again among the members that there are then, and the entry is
+//! handed on too, so that it comes twice. To close that, whoever routes again would have to ask every shard for the key.
+//!
 //! Sessions that do not outlive their connection have nothing in the journal to hand on twice.
 
 use std::collections::{BTreeMap, BTreeSet};
