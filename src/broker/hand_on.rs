@@ -199,7 +199,7 @@ impl Broker {
             Queued::Here(entry) if entry.owed != NO_SLOT => {
                 let message = self.messages.get(entry.message);
                 let owed = message.owed.as_slice()[entry.owed as usize];
-                let begun = in_flight.is_some_and(|in_flight| self.is_begun(owed.qos, in_flight.phase));
+                let begun = in_flight.is_some_and(|in_flight| is_begun(owed.qos, in_flight.phase));
                 match message.is_keyed() && owed.durable && owed.group.is_some() {
                     true if self.handed_on.contains_key(&(owed.list, owed.place)) || !begun => {
                         if owed.list.is_some() { Way::Listed(owed.list, owed.place) } else { Way::Unlisted }
@@ -210,11 +210,6 @@ impl Broker {
             _ => Way::Plain,
         };
         Some(way)
-    }
-
-    /// A QoS 2 delivery that was begun ends with the session [MQTT-4.8.2-5].
-    fn is_begun(&self, qos: QoS, phase: Phase) -> bool {
-        qos == QoS::ExactlyOnce && !matches!(phase, Phase::Reserved | Phase::Sendable)
     }
 
     /// Hand on the entry that is about to be cleared, if it is one of those. False: come back later.
@@ -230,7 +225,7 @@ impl Broker {
         let Some(group) = owed.group else { return true };
         let front =
             self.sessions.get(slot).delivery.as_deref().and_then(|delivery| delivery.in_flight.front());
-        let begun = front.is_some_and(|front| self.is_begun(owed.qos, front.phase));
+        let begun = front.is_some_and(|front| is_begun(owed.qos, front.phase));
         let note = self.handed_on.get(&(owed.list, owed.place)).copied();
         if begun && note.is_none() {
             return true;
@@ -312,4 +307,9 @@ impl Broker {
         let entries: Vec<_> = self.handed_on.iter().filter(stays).map(|(entry, _)| *entry).collect();
         entries.into_iter().for_each(|(list, place)| self.forget_handed_on_at_replay(list, place));
     }
+}
+
+/// A QoS 2 delivery that was begun ends with the session [MQTT-4.8.2-5].
+fn is_begun(qos: QoS, phase: Phase) -> bool {
+    qos == QoS::ExactlyOnce && !matches!(phase, Phase::Reserved | Phase::Sendable)
 }

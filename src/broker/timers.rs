@@ -31,6 +31,9 @@ pub(super) struct Timers {
 impl Timers {
     /// Move a deadline. `known` is where it stands, `NEVER` if it is not in the table.
     pub(super) fn set(&mut self, known: &mut Nanos, at: Nanos, due: Due) {
+        if *known == at {
+            return;
+        }
         if *known < Nanos::NEVER {
             let stood = self.entries.remove(&(*known, due));
             assert!(stood, "whoever has a deadline knows where it stands");
