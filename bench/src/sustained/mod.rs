@@ -195,7 +195,8 @@ fn measure(settings: &SustainedSettings, environment: &Environment) -> Result<Va
 
 fn drive(server: &Server, settings: &SustainedSettings, environment: &Environment) -> Result<Outcome> {
     let nonce = format!("{:x}{:x}", std::process::id(), clock::unix_seconds() & 0xffff);
-    let dialect = Dialect { target: server.address, version: Version::V5, keep_alive_s: 1_200 };
+    // None: clients here do not ping, and one that reads statistics says nothing for the whole hour.
+    let dialect = Dialect { target: server.address, version: Version::V5, keep_alive_s: 0 };
     let mut fleet = Fleet::new(dialect)?;
     let mut load = Load::new(settings, &nonce, clock::now())?;
     load.open(&mut fleet, settings.away_share).context("opening the sessions")?;
