@@ -6,6 +6,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::rc::Rc;
 
@@ -18,7 +19,33 @@ const SECTOR: usize = 512;
 /// Up to so many sectors every subset is a crash of its own; beyond, see [`Image::survivors`].
 const SECTORS_ALL_SUBSETS: usize = 8;
 
-type Page = [u8; PAGE];
+/// What a page has, and its hash if that was asked for: images share most of their pages.
+#[derive(Clone, Debug)]
+struct Page {
+    bytes: [u8; PAGE],
+    hash: Cell<Option<u64>>,
+}
+
+impl Page {
+    fn zeros() -> Page {
+        Page { bytes: [0; PAGE], hash: Cell::new(None) }
+    }
+
+    fn write(&mut self, at: usize, bytes: &[u8]) {
+        self.bytes[at..][..bytes.len()].copy_from_slice(bytes);
+        self.hash.set(None);
+    }
+
+    fn hash(&self) -> u64 {
+        let hash = self.hash.get().unwrap_or_else(|| {
+            let mut hasher = DefaultHasher::new();
+            self.bytes.hash(&mut hasher);
+            hasher.finish()
+        });
+        self.hash.set(Some(hash));
+        hash
+    }
+}
 
 #[derive(Clone, Debug)]
 struct Content {
@@ -76,6 +103,14 @@ impl Image {
         images
     }
 
+    /// Hashes what a process would find after a crash that has left this.
+    pub fn hash_found(&self, hasher: &mut impl Hasher) {
+        for file in &self.files {
+            (&file.name, file.cached.len()).hash(hasher);
+            file.cached.iter().for_each(|page| hasher.write_u64(page.hash()));
+        }
+    }
+
     /// After a loss of power that came when everything was written.
     pub fn synced(mut self) -> Image {
         self.files.iter_mut().for_each(|file| file.device.clear());
@@ -88,7 +123,7 @@ impl Image {
         for (number, file) in self.files.iter().enumerate() {
             for (index, device) in &file.device {
                 let cached = &file.cached[*index];
-                let differs = |sector: &usize| cached[range(*sector)] != device[range(*sector)];
+                let differs = |sector: &usize| cached.bytes[range(*sector)] != device.bytes[range(*sector)];
                 places.extend((0..PAGE / SECTOR).filter(differs).map(|sector| (number, *index, sector)));
             }
         }
@@ -101,7 +136,7 @@ impl Image {
             if is_lost(at) {
                 let old = &self.files[*file].device[page];
                 let page = Rc::make_mut(&mut left.files[*file].cached[*page]);
-                page[range(*sector)].copy_from_slice(&old[range(*sector)]);
+                page.write(range(*sector).start, &old.bytes[range(*sector)]);
             }
         }
         left.files.iter_mut().for_each(|file| file.device.clear());
@@ -169,7 +204,7 @@ impl Storage for Disk {
         self.take_operation()?;
         let mut image = self.image.borrow_mut();
         assert!(image.files.iter().all(|file| file.name != name), "{name} is new");
-        let zeros = Rc::new([0; PAGE]);
+        let zeros = Rc::new(Page::zeros());
         let cached = vec![zeros; bytes as usize / PAGE];
         image.files.push(Content { name: name.to_owned(), cached, device: BTreeMap::new() });
         Ok(File(image.files.len() as i32 - 1))
@@ -186,7 +221,7 @@ impl Storage for Disk {
         while done < buffer.len() {
             let at = offset as usize + done;
             let count = (PAGE - at % PAGE).min(buffer.len() - done);
-            buffer[done..done + count].copy_from_slice(&pages[at / PAGE][at % PAGE..][..count]);
+            buffer[done..done + count].copy_from_slice(&pages[at / PAGE].bytes[at % PAGE..][..count]);
             done += count;
         }
         Ok(())
@@ -202,7 +237,7 @@ impl Storage for Disk {
             let count = (PAGE - at % PAGE).min(buffer.len() - done);
             let page = &mut cached[at / PAGE];
             device.entry(at / PAGE).or_insert_with(|| Rc::clone(page));
-            Rc::make_mut(page)[at % PAGE..][..count].copy_from_slice(&buffer[done..done + count]);
+            Rc::make_mut(page).write(at % PAGE, &buffer[done..done + count]);
             done += count;
         }
         Ok(())

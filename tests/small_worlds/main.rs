@@ -10,7 +10,7 @@
 //! - `history`: what led to a failure
 //!
 //! `SMALL_WORLDS_OPERATIONS=4 cargo test --release --test small_worlds -- --nocapture` tries all; `cargo test` those of up
-//! to two operations.
+//! to two operations. All of them take hours: `SMALL_WORLDS_PART=3/8` tries the third of eight parts.
 #![allow(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
 
 mod clients;
@@ -23,7 +23,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use worlds::{Kind, OPERATIONS, Operation, Pace, Tried, World};
+use worlds::{Kind, OPERATIONS, Operation, Pace, Seen, Tried, World};
 
 /// Operations of a world, unless the environment says otherwise.
 const OPERATIONS_DEFAULT: usize = 2;
@@ -42,14 +42,15 @@ fn sequence(mut number: usize, length: usize) -> Vec<Operation> {
 
 /// All worlds of a kind, on two threads.
 fn sweep(kind: Kind) {
-    let totals = Mutex::new((0, Tried::default()));
+    let totals = Totals::default();
+    let (part, parts) = part();
     for length in 1..=operations_max() {
         let next = AtomicUsize::new(0);
         std::thread::scope(|scope| {
             for _ in 0..2 {
                 scope.spawn(|| {
                     loop {
-                        let number = next.fetch_add(1, Ordering::Relaxed);
+                        let number = part + parts * next.fetch_add(1, Ordering::Relaxed);
                         if number >= OPERATIONS.len().pow(length as u32) {
                             return;
                         }
@@ -63,10 +64,11 @@ fn sweep(kind: Kind) {
             }
         });
     }
-    let (worlds, Tried { crashes, by_checkpoint, nested, copied }) = totals.into_inner().unwrap();
+    let (worlds, tried) = totals.sums.into_inner().unwrap();
+    let Tried { crashes, alike, by_checkpoint, nested, copied } = tried;
     println!(
-        "{}: {worlds} worlds, {crashes} crashes, {nested} of them during recovery; {by_checkpoint} recoveries by a \
-         checkpoint, {copied} records copied",
+        "{}: {worlds} worlds, {crashes} crashes, {nested} of them during recovery, and {alike} that left what another \
+         had left; {by_checkpoint} recoveries by a checkpoint, {copied} records copied",
         kind.name
     );
     assert!(
@@ -75,20 +77,29 @@ fn sweep(kind: Kind) {
     );
 }
 
-fn play(kind: Kind, operations: &[Operation], pace: Pace, totals: &Mutex<(u64, Tried)>) {
-    let mut world = World::new(kind);
+/// What the worlds of a kind have in common: how many there were, what was tried, what crashes have left.
+#[derive(Default)]
+struct Totals {
+    sums: Mutex<(u64, Tried)>,
+    seen: Seen,
+}
+
+fn play(kind: Kind, operations: &[Operation], pace: Pace, totals: &Totals) {
+    let mut world = World::new(kind, &totals.seen);
     match catch_unwind(AssertUnwindSafe(|| world.play(operations, pace))) {
         Ok(happened) => {
-            let (worlds, sum) = &mut *totals.lock().unwrap();
+            let (worlds, sum) = &mut *totals.sums.lock().unwrap();
             *worlds += u64::from(happened);
             sum.crashes += world.tried.crashes;
+            sum.alike += world.tried.alike;
             sum.by_checkpoint += world.tried.by_checkpoint;
             sum.nested += world.tried.nested;
             sum.copied += world.tried.copied;
         }
         Err(panic) => {
             history::keep(true);
-            let again = catch_unwind(AssertUnwindSafe(|| World::new(kind).play(operations, pace)));
+            let nothing = Seen::default();
+            let again = catch_unwind(AssertUnwindSafe(|| World::new(kind, &nothing).play(operations, pace)));
             println!("{}", history::told());
             println!("{kind:?}: {operations:?} at {pace:?} pace, after {:?}", world.tried);
             std::panic::resume_unwind(again.err().unwrap_or(panic));
@@ -99,6 +110,16 @@ fn play(kind: Kind, operations: &[Operation], pace: Pace, totals: &Mutex<(u64, T
 #[expect(clippy::disallowed_methods, reason = "a test has no configuration file")]
 fn operations_max() -> usize {
     std::env::var("SMALL_WORLDS_OPERATIONS").map_or(OPERATIONS_DEFAULT, |text| text.parse().unwrap())
+}
+
+/// Which part of all sequences, from 0, and of how many.
+#[expect(clippy::disallowed_methods, reason = "a test has no configuration file")]
+fn part() -> (usize, usize) {
+    let Ok(text) = std::env::var("SMALL_WORLDS_PART") else { return (0, 1) };
+    let (part, parts) = text.split_once('/').expect("SMALL_WORLDS_PART is PART/PARTS");
+    let (part, parts): (usize, usize) = (part.parse().unwrap(), parts.parse().unwrap());
+    assert!((1..=parts).contains(&part), "SMALL_WORLDS_PART={text}: parts are numbered from 1");
+    (part - 1, parts)
 }
 
 #[test]

@@ -1,5 +1,9 @@
 //! One small world: what may happen in it, and what must be true after it was ended at some moment.
 
+use std::collections::BTreeSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Mutex;
+
 use ironpost::placement::Placement;
 use ironpost::time::{Nanos, Now, UnixMs};
 use ironpost::wire::QoS;
@@ -80,16 +84,38 @@ const QUEUE_MAX: u32 = 60;
 const ROUNDS_MAX: u32 = 1_000;
 
 /// The clients and what they know.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 struct Outsiders {
     clients: Vec<Client>,
     books: Books,
+}
+
+/// What crashes have left, disks and clients, as hashes: many ways lead to the same, and all that follows is the same.
+#[derive(Default)]
+pub struct Seen(Mutex<BTreeSet<u64>>);
+
+impl Seen {
+    fn is_new(&self, left: u64) -> bool {
+        self.0.lock().expect("nobody panics in between").insert(left)
+    }
+}
+
+/// What follows a crash.
+#[derive(Clone, Copy, Hash, Debug)]
+enum Depth {
+    /// The process ends once more when all is at rest.
+    Twice,
+    Once,
+    /// It was the second crash.
+    Nested,
 }
 
 /// What was tried.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Tried {
     pub crashes: u64,
+    /// Crashes that left what another had left before.
+    pub alike: u64,
     /// After which a journal was recovered by a checkpoint.
     pub by_checkpoint: u64,
     /// In the middle of recovery from an earlier one.
@@ -99,8 +125,9 @@ pub struct Tried {
 }
 
 /// See the module documentation.
-pub struct World {
+pub struct World<'a> {
     kind: Kind,
+    seen: &'a Seen,
     process: Process,
     outsiders: Outsiders,
     /// Crashes are tried from now on.
@@ -110,15 +137,15 @@ pub struct World {
     pub tried: Tried,
 }
 
-impl World {
-    /// Everybody is connected and subscribed, and all of it is on disk.
-    pub fn new(kind: Kind) -> World {
+impl<'a> World<'a> {
+    /// Everybody is connected and subscribed, and all of it is on disk. A crash that leaves what was seen is not tried again.
+    pub fn new(kind: Kind, seen: &'a Seen) -> World<'a> {
         let disks: Vec<Disk> = (0..kind.shards).map(|_| Disk::default()).collect();
         let now = Now { mono: Nanos(1_000_000_000), wall: UnixMs(1_767_225_600_000) };
         let process = Process::start(&kind, &disks, now).expect("a new disk");
         let outsiders = Outsiders::of(&kind);
         let mut world =
-            World { kind, process, outsiders, trying: false, nested: false, tried: Tried::default() };
+            World { kind, seen, process, outsiders, trying: false, nested: false, tried: Tried::default() };
         world.drain();
         if kind.checkpoints {
             world.leave_a_queue();
@@ -307,16 +334,31 @@ impl World {
                 .collect();
         }
         let outsiders = self.outsiders.after_crash(|shard| self.process.lsns(shard).1);
+        let mut known = DefaultHasher::new();
+        (format!("{outsiders:?}"), self.process.now.wall.0).hash(&mut known);
         let length = history::length();
         for (index, images) in left.into_iter().enumerate() {
+            if !self.is_new(&known, if index == 0 { Depth::Twice } else { Depth::Once }, &images) {
+                continue;
+            }
             history::note(|| format!("a crash, and what survives it is number {index}"));
-            self.try_crash(&images, &outsiders, index == 0);
+            self.try_crash(&images, (&outsiders, &known), index == 0);
             history::forget_from(length);
         }
     }
 
+    /// Whether no crash has left those images yet to clients who know that.
+    fn is_new(&mut self, known: &DefaultHasher, depth: Depth, images: &[Image]) -> bool {
+        let mut left = known.clone();
+        depth.hash(&mut left);
+        images.iter().for_each(|image| image.hash_found(&mut left));
+        let is_new = self.seen.is_new(left.finish());
+        self.tried.alike += u64::from(!is_new);
+        is_new
+    }
+
     /// The process starts again on what is left, and may die once more while it recovers.
-    fn try_crash(&mut self, images: &[Image], outsiders: &Outsiders, twice: bool) {
+    fn try_crash(&mut self, images: &[Image], (outsiders, known): (&Outsiders, &DefaultHasher), twice: bool) {
         let now = Now { mono: Nanos(1_000_000_000), wall: self.process.now.wall };
         for operations in 0.. {
             let disks: Vec<Disk> = images.iter().cloned().map(Disk::of).collect();
@@ -333,9 +375,12 @@ impl World {
             // Only one of the disks was written to when it died; the others lose nothing.
             for (index, survivors) in before.iter().enumerate() {
                 for survivor in survivors.iter().skip(usize::from(index > 0)) {
-                    let mut disks: Vec<Disk> =
-                        disks.iter().map(|disk| Disk::of(disk.image().synced())).collect();
-                    disks[index] = Disk::of(survivor.clone());
+                    let mut left: Vec<Image> = disks.iter().map(|disk| disk.image().synced()).collect();
+                    left[index] = survivor.clone();
+                    if !self.is_new(known, Depth::Nested, &left) {
+                        continue;
+                    }
+                    let disks: Vec<Disk> = left.into_iter().map(Disk::of).collect();
                     let process = Process::start(&self.kind, &disks, now).expect("a second recovery");
                     self.count(&process, true);
                     self.judge(process, outsiders.clone(), false);
@@ -354,6 +399,7 @@ impl World {
     fn judge(&self, process: Process, outsiders: Outsiders, twice: bool) {
         let mut world = World {
             kind: self.kind,
+            seen: self.seen,
             process,
             outsiders,
             trying: false,
