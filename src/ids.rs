@@ -43,9 +43,14 @@ impl Lsn {
     }
 }
 
-/// A session's name in the journal of its home shard: never reused within a data directory; 0 means "none".
+/// A session's name in the journal of its home shard: never reused within a data directory.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct SessionKey(pub u64);
+
+impl SessionKey {
+    /// No session.
+    pub const NONE: SessionKey = SessionKey(0);
+}
 
 /// Who published a message: a keyed hash of the client's identity, the same for every session of that client
 /// `[MQTT-4.6.0-6]` `[MQTT-3.8.3-3]`.
@@ -59,7 +64,8 @@ impl PublisherKey {
 
 /// The routing key of a QoS 2 message: the home shard of its publisher and the LSN of the inbound record there.
 ///
-/// A recipient shard that has seen the key drops the repeat, which is what makes re-routing after a crash exact.
+/// A recipient shard that has seen the key drops the repeat, and the shared subscriptions that have had it are known, which
+/// is what makes re-routing after a crash exact.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct OriginKey {
     /// Home shard of the publisher.

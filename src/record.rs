@@ -15,7 +15,7 @@ use crate::wire::{PacketId, QoS, SubscribeOptions, Version};
 /// One durable recipient of a message. 16 bytes on disk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Recipient {
-    /// The session, in the shard whose journal this is.
+    /// The session, in the shard whose journal this is. `NONE`: somebody who was done when the list was written anew.
     pub session: SessionKey,
     /// The QoS to deliver at: min(published, granted); never 0.
     pub qos: QoS,
@@ -280,7 +280,8 @@ pub enum Record<'a> {
     /// A message and who has to get it here. Replay: queue it for each recipient that is not `gone`, in LSN order.
     ///
     /// Live until every recipient is done; as long as the body is needed, for recipients that a `Deliver` lists or as a
-    /// retained message; and until its key may be forgotten, if it is the first record that says it was placed.
+    /// retained message; and until its key may be forgotten, which says that it was placed: for the shared subscriptions
+    /// that recipients are listed by, and for all ordinary ones here if one of the recipients has it by an ordinary one.
     Message {
         /// What is sent.
         body: Body<'a>,
@@ -291,8 +292,8 @@ pub enum Record<'a> {
     },
     /// More recipients of a message recorded earlier (or of an `Inbound`). Replay: queue it for each that is not `gone`.
     ///
-    /// Live until every one is done; and until the message's key may be forgotten, if it is the first record that says
-    /// it was placed.
+    /// Live until every one is done; and until the message's key may be forgotten, which says the same as in `Message`; if
+    /// nobody is listed, that for ordinary subscriptions it was placed.
     Deliver {
         /// The `Message` or `Inbound` record.
         message: Lsn,
@@ -315,7 +316,7 @@ pub enum Record<'a> {
     ///
     /// Live until it is routed, until its packet id is free (both are facts), and as long as the body is needed.
     Inbound {
-        /// The publisher's session; `SessionKey(0)` if that session does not outlive its connection.
+        /// The publisher's session; `SessionKey::NONE` if that session does not outlive its connection.
         key: SessionKey,
         /// Packet id in that session.
         packet_id: PacketId,

@@ -4,19 +4,15 @@
 //! The record that ends the session is written when all of that has arrived, so of a crash in between nothing is lost:
 //! the session is back, ends again, and hands on again. At QoS 2 that must not make a second one. So each such entry goes
 //! under a key of its own, as if it had been published here: it is noted (`HandedOn`), that becomes durable, the number of
-//! the note is the key, and whoever has placed a message under that key drops the repeat (`origins`). The key is
-//! released when the session's end is durable: from then on it will not come again.
+//! the note is the key, and of a message that some member has had under it nothing is handed on after a crash (`origins`
+//! says how that is known). The key is released when the session's end is durable: from then on it will not come again.
 //!
-//! Nor may the message that the entry came by be routed again once it is handed on: with one member less it could be given to
-//! somebody else. So first all keys that may be those of the session's messages are waited for. While a session waits for
-//! that it holds no key itself, nor does any that comes after it, so no two can wait for each other.
-//!
-//! What remains: if all crash while it waits, such a message is routed again among the members that there are then, and the entry is
-//! handed on too, so that it comes twice. To close that, whoever routes again would have to ask every shard for the key.
+//! The message that the entry came by may be routed again too, if all crash; but the record that lists the ended session
+//! stays for as long as that may happen, and says that the shared subscription has had it.
 //!
 //! Sessions that do not outlive their connection have nothing in the journal to hand on twice.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::effect::Effects;
 use super::messages::Sender;
@@ -35,26 +31,13 @@ use crate::wire::{QoS, topic};
 #[derive(Debug)]
 pub(super) enum Stage {
     /// Entries before that one are on a list in the journal, or need no key.
-    Listing { next: usize, seen: Seen },
-    /// Waiting until messages under those keys, and older ones of the same shards, are not routed again.
-    Releasing(Vec<OriginKey>),
+    Listing { next: usize, keyed: bool },
     /// Entries before that one have their note.
     Noting { next: usize },
     /// Waiting for the notes.
     Syncing,
     /// They go.
     Going,
-}
-
-/// What was seen of a session's entries.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) enum Seen {
-    /// None needs a key.
-    Plain,
-    /// Some do.
-    Keyed,
-    /// Some have their note, since before a crash.
-    Noted,
 }
 
 /// The note of an entry.
@@ -104,11 +87,7 @@ impl Broker {
             let slot = *slot;
             let (stage, step) = match std::mem::replace(stage, Stage::Going) {
                 Stage::Going => return Step::Done,
-                Stage::Listing { next, seen } => self.see_lists(slot, next, seen, budget),
-                Stage::Releasing(keys) => match self.origins.are_released(&keys) {
-                    true => (Stage::Noting { next: 0 }, Step::Done),
-                    false => (Stage::Releasing(keys), Step::Wait),
-                },
+                Stage::Listing { next, keyed } => self.see_lists(slot, next, keyed, budget),
                 Stage::Noting { next } => self.note_entries(slot, next, budget, effects),
                 Stage::Syncing => {
                     let key = self.sessions.get(slot).key;
@@ -126,26 +105,20 @@ impl Broker {
     }
 
     /// Whether all entries that need a key are on a list, from that one on.
-    fn see_lists(&self, slot: u32, mut next: usize, mut seen: Seen, budget: &mut Budget) -> (Stage, Step) {
+    fn see_lists(&self, slot: u32, mut next: usize, mut keyed: bool, budget: &mut Budget) -> (Stage, Step) {
         while let Some(way) = self.way(slot, next) {
             if !budget.take() {
-                return (Stage::Listing { next, seen }, Step::More);
+                return (Stage::Listing { next, keyed }, Step::More);
             }
-            seen = seen.max(match way {
-                Way::Plain => Seen::Plain,
+            match way {
+                Way::Plain => {}
                 // It was queued when its session ended, and is listed with the others who get it.
-                Way::Unlisted => return (Stage::Listing { next, seen }, Step::Wait),
-                Way::Listed(list, place) if self.handed_on.contains_key(&(list, place)) => Seen::Noted,
-                Way::Listed(..) => Seen::Keyed,
-            });
+                Way::Unlisted => return (Stage::Listing { next, keyed }, Step::Wait),
+                Way::Listed(..) => keyed = true,
+            }
             next += 1;
         }
-        match seen {
-            Seen::Plain => (Stage::Going, Step::Done),
-            Seen::Keyed => (Stage::Releasing(self.origins.newest_placed()), Step::Done),
-            // The keys of its messages were released before the first note.
-            Seen::Noted => (Stage::Noting { next: 0 }, Step::Done),
-        }
+        (if keyed { Stage::Noting { next: 0 } } else { Stage::Going }, Step::Done)
     }
 
     /// Note that the entries from that one on go under keys.
@@ -230,6 +203,17 @@ impl Broker {
         if begun && note.is_none() {
             return true;
         }
+        let origin = note.map(|note| OriginKey { shard: self.shard, lsn: note.lsn });
+        if let Some(key) = origin {
+            if !self.knows_all_interest() {
+                // Nor whether it was handed on before a crash.
+                return false;
+            }
+            if self.origins.has_shares(key) {
+                self.handed_on.remove(&(owed.list, owed.place));
+                return true;
+            }
+        }
         if self.messages.get(message).bytes.is_none() {
             // It is being read back.
             self.fetch(message, None, effects);
@@ -238,7 +222,6 @@ impl Broker {
         if note.is_some() {
             self.handed_on.remove(&(owed.list, owed.place));
         }
-        let origin = note.map(|note| OriginKey { shard: self.shard, lsn: note.lsn });
         self.hand_on(slot, message, group, origin);
         true
     }
@@ -298,11 +281,8 @@ impl Broker {
         }
     }
 
-    /// The end of replay. Sessions that hold keys come first: others may have to wait for those. Of one that does not end
-    /// after all (what said so was lost, `salvage`), nothing is handed on.
-    pub(super) fn sort_out_handed_on(&mut self) {
-        let holders: BTreeSet<u32> = self.handed_on.values().map(|handed_on| handed_on.slot).collect();
-        self.ending.make_contiguous().sort_by_key(|ending| !holders.contains(&ending.slot));
+    /// The end of replay: of a session that does not end after all (what said so was lost, `salvage`) nothing is handed on.
+    pub(super) fn forget_what_stays(&mut self) {
         let stays = |(_, handed_on): &(&(Lsn, u32), &HandedOn)| !self.sessions.get(handed_on.slot).ended;
         let entries: Vec<_> = self.handed_on.iter().filter(stays).map(|(entry, _)| *entry).collect();
         entries.into_iter().for_each(|(list, place)| self.forget_handed_on_at_replay(list, place));

@@ -1,13 +1,16 @@
 //! Which other shards must know a filter, and telling them: at subscribe, at the end of a session, and at start.
+//!
+//! At the start each shard also tells what it already has of what will be routed again (`origins`).
 
 use super::effect::{Effect, Effects};
 use super::route::MeshMessage;
 use super::{Broker, Budget};
-use crate::ids::ShardId;
+use crate::ids::{OriginKey, ShardId};
 use crate::placement::Owner;
 use crate::wire::topic;
 
-/// The exchange at start: every shard announces all its filters, then says so; when all have, every owner knows.
+/// The exchange at start: every shard announces what it already has through shared subscriptions and all its filters, then
+/// says so; when all have, every owner knows.
 #[derive(Debug)]
 pub(super) struct Announcement {
     others: u16,
@@ -15,15 +18,18 @@ pub(super) struct Announcement {
     /// Where our own announcement goes on; `None` before replay has ended and after it is finished.
     cursor: Option<u32>,
     finished: bool,
+    /// Messages that were placed here before the start, and by which shared subscription; still to be told.
+    shares: Vec<(OriginKey, u16)>,
 }
 
 impl Announcement {
     pub(super) fn new(shards: u16) -> Announcement {
-        Announcement { others: shards - 1, heard: 0, cursor: None, finished: false }
+        Announcement { others: shards - 1, heard: 0, cursor: None, finished: false, shares: Vec::new() }
     }
 
     /// Replay has ended.
-    pub(super) fn begin(&mut self) {
+    pub(super) fn begin(&mut self, shares: Vec<(OriginKey, u16)>) {
+        self.shares = shares;
         self.cursor = Some(0);
     }
 
@@ -45,13 +51,19 @@ impl Broker {
             if !budget.take() {
                 return true;
             }
+            if let Some((key, group)) = self.announcement.shares.pop() {
+                self.tell_share(key, group, effects);
+                continue;
+            }
             let Some((filter, entry)) = self.subscriptions.next_after(cursor) else {
                 self.announcement.cursor = None;
                 self.announcement.finished = true;
                 for to in self.settings.placement.all().filter(|to| *to != self.shard) {
                     effects.perform(Effect::Mesh { to, message: MeshMessage::InterestComplete });
                 }
-                return false;
+                self.announcement.shares = Vec::new();
+                // Something may have waited for this that has had its turn.
+                return true;
             };
             self.announcement.cursor = Some(filter.0 + 1);
             let members = u32::try_from(entry.local().len()).expect("bounded by SESSIONS_PER_SHARD_MAX");

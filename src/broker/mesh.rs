@@ -75,6 +75,10 @@ impl Broker {
         let slot = outgoing.message;
         let id = self.messages.id(slot);
         let message = self.messages.get_mut(slot);
+        for group in self.origins.take_shares(message.origin) {
+            let key = message.origin.expect("only what has a key comes again");
+            effects.perform(Effect::Mesh { to, message: MeshMessage::SharePlaced { key, group } });
+        }
         let tracked = message.qos != QoS::AtMostOnce;
         let parcel = message.parcel().expect("a message is routed with its body in memory");
         if tracked {
@@ -137,6 +141,7 @@ impl Broker {
                 self.answer_retained_pull(from, token, &Part { filter, after, count, number_max }, effects);
             }
             MeshMessage::Retained { token, parcels, next } => self.retained_arrived(token, parcels, next),
+            MeshMessage::SharePlaced { key, group } => self.origins.share_is_placed(key, group, self.shard),
             MeshMessage::OriginReleased { mark } => self.origins.forget(mark, &mut self.live),
             MeshMessage::Counters { deltas } => self.statistics.add_remote(&deltas),
             MeshMessage::InterestComplete => self.announcement.heard(),

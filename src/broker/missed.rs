@@ -9,7 +9,6 @@ use std::collections::VecDeque;
 use super::effect::Effects;
 use super::messages::{MessageId, Sender};
 use super::place::{Scope, Task};
-use super::route::Parcel;
 use super::{Broker, Budget};
 
 /// The messages, and for which shared subscription.
@@ -41,9 +40,7 @@ impl Broker {
                 return false;
             };
             let Some((_, group)) = self.missed.0.pop_front() else { return false };
-            // Without its key: what was placed here under that key is another copy. And with a record of its own: what
-            // is written about the first one's record speaks for all that it was placed for.
-            let parcel = Parcel { origin: None, ..parcel };
+            // With a record of its own: it may be one of many that the first one's record speaks of.
             let again = self.messages.insert(parcel, Sender::Again { token: id.token() });
             self.placing.push(Task { message: again.slot, scope: Scope::Group(group) });
         }

@@ -16,7 +16,7 @@ use super::messages::Sender;
 use super::route::{Audience, MeshMessage};
 use super::subscriptions::{Entry, FilterId, Grant, group_tag};
 use super::{Broker, Budget};
-use crate::ids::{OriginKey, SessionKey, ShardId};
+use crate::ids::{SessionKey, ShardId};
 use crate::wire::{QoS, ReasonCode};
 
 /// Whom a task is for.
@@ -67,7 +67,7 @@ struct Line {
     next: usize,
     /// Some durable recipient cannot be expected to acknowledge at once.
     urgent: bool,
-    /// Durable recipients that had no room for it.
+    /// Durable ordinary recipients that had no room for it.
     skipped: Vec<u32>,
     /// Other shards that are interested, and in what.
     remote: Vec<(ShardId, Audience)>,
@@ -197,7 +197,8 @@ impl Broker {
         line.skipped.clear();
         line.matched = true;
         let stored = self.messages.get(message);
-        // Routed again after a crash: what was placed here is in the queues. Other shards judge for themselves.
+        // Routed again after a crash: what ordinary subscribers here were to get is in their queues. Other shards judge for
+        // themselves; but who has it of a shared subscription may be anywhere, and is known.
         let repeat = self.origins.placed_before(stored.origin);
         let topic = stored.body().map_or("", |body| body.topic);
         let mut groups: Vec<FilterId> = Vec::new();
@@ -233,15 +234,19 @@ impl Broker {
             }
         }
         let here_only = matches!(task.scope, Scope::Here(_));
-        let is_retain_for_owner = matches!(task.scope, Scope::Owner) && stored.retain && !repeat;
-        let origin = stored.origin;
-        for group in groups {
-            self.choose_member(group, origin, here_only, &mut matches);
-        }
-        sort(&mut matches);
+        let is_for_everyone = matches!(task.scope, Scope::Owner);
+        let is_retain_for_owner = is_for_everyone && stored.retain && !repeat;
         if repeat {
             matches.clear();
         }
+        if is_for_everyone {
+            let shares = self.origins.take_shares(stored.origin);
+            self.leave_out(&shares, &mut groups);
+        }
+        for group in groups {
+            self.choose_member(group, here_only, &mut matches);
+        }
+        sort(&mut matches);
         self.placing.line_mut().matches = matches;
         if is_retain_for_owner && !self.retain_message(message, effects) && self.sender_can_be_told(message) {
             // Refused as a whole, or the publisher could not be told.
@@ -250,19 +255,21 @@ impl Broker {
         }
     }
 
-    /// One member of a shared subscription `[MQTT-4.8.2-4]`: shards take turns by their number of members. A QoS 2
-    /// message chooses by its key, so that routing it again after a crash chooses the same.
-    fn choose_member(
-        &mut self,
-        group: FilterId,
-        origin: Option<OriginKey>,
-        here_only: bool,
-        matches: &mut Vec<Match>,
-    ) {
-        let turn = match origin {
-            Some(origin) => u32::try_from(origin.lsn.0 & 0xFFFF_FFFF).expect("masked to 32 bits"),
-            None => self.subscriptions.pick_turn(group),
-        };
+    /// Leave out the shared subscriptions that already have the message. Where two go by the same tag, which one has it is
+    /// not known: then none is left out, for that could not be made up for.
+    fn leave_out(&self, shares: &[u16], groups: &mut Vec<FilterId>) {
+        if shares.is_empty() {
+            return;
+        }
+        let tag = |group: &FilterId| group_tag(self.subscriptions.text(*group));
+        let tags: Vec<u16> = groups.iter().map(tag).collect();
+        let is_ambiguous = |tag: u16| tags.iter().filter(|one| **one == tag).count() > 1;
+        groups.retain(|group| !shares.contains(&tag(group)) || is_ambiguous(tag(group)));
+    }
+
+    /// One member of a shared subscription `[MQTT-4.8.2-4]`: shards take turns by their number of members.
+    fn choose_member(&mut self, group: FilterId, here_only: bool, matches: &mut Vec<Match>) {
+        let turn = self.subscriptions.pick_turn(group);
         let entry = self.subscriptions.entry(group);
         let local = u32::try_from(entry.local().len()).expect("bounded by SESSIONS_PER_SHARD_MAX");
         let elsewhere: u32 =
@@ -292,8 +299,6 @@ impl Broker {
         let lines = [(chosen.here, true), (chosen.everywhere, false)];
         for (_, at_here) in lines.into_iter().filter(|(chosen, _)| *chosen) {
             self.placing.at_here = at_here;
-            let Some(task) = self.placing.line().queue.front() else { continue };
-            let origin = self.messages.get(task.message).origin;
             let group = self.subscriptions.find(text);
             let here = |group: &FilterId| !at_here || self.subscriptions.entry(*group).members() > 0;
             let Some(group) = group.filter(here) else {
@@ -304,7 +309,7 @@ impl Broker {
             };
             let line = self.placing.line_mut();
             let mut waiting = line.matches.split_off(line.next);
-            self.choose_member(group, origin, at_here, &mut waiting);
+            self.choose_member(group, at_here, &mut waiting);
             sort(&mut waiting);
             self.placing.line_mut().matches.append(&mut waiting);
         }
@@ -361,7 +366,7 @@ impl Broker {
             }
             Taken::Full => {
                 self.messages.get_mut(message).refused += 1;
-                self.skip(first.session, copy.qos, effects);
+                self.skip(first.session, copy.qos, shared, effects);
             }
             Taken::Nobody => {}
         }
@@ -370,7 +375,7 @@ impl Broker {
     /// The session's queue was full. If it was the only recipient and the publisher can be told, that is all, and it
     /// gets no second copy either; else the session has a gap, and is told at its next CONNACK. At QoS 1 and 2 the mark
     /// is on disk before the message is acknowledged.
-    fn skip(&mut self, slot: u32, qos: QoS, effects: &mut impl Effects) {
+    fn skip(&mut self, slot: u32, qos: QoS, shared: bool, effects: &mut impl Effects) {
         self.statistics.refused += 1;
         let Some(task) = self.placing.line().queue.front() else { return };
         let message = task.message;
@@ -393,7 +398,10 @@ impl Broker {
             let lsn = self.append(crate::record::Record::Gap { key, skipped }, effects);
             self.gap_is_noted(key, lsn, skipped);
             self.cover_table(message, lsn);
-            self.placing.line_mut().skipped.push(slot);
+            // What one member of a shared subscription misses may still come to any of them: they share no order.
+            if !shared {
+                self.placing.line_mut().skipped.push(slot);
+            }
         }
     }
 

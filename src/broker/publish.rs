@@ -141,7 +141,7 @@ impl Broker {
         let message = self.store(id, topic, publish, Sender::Inbound, Some(origin));
         let session = self.sessions.get(slot);
         let durable = session.durable();
-        let key = if durable { session.key } else { SessionKey(0) };
+        let key = if durable { session.key } else { SessionKey::NONE };
         let stored = self.messages.get_mut(message.slot);
         stored.lsn = lsn;
         self.lsn = lsn;

@@ -38,6 +38,8 @@ pub(super) struct Replay {
     pub(super) by_record: BTreeMap<Lsn, u32>,
     /// Records that list someone who is gone: each is needed once until replay ends.
     pub(super) held: BTreeSet<Lsn>,
+    /// Messages with a key that a shared subscription had here, and its `group_tag`.
+    pub(super) shares: Vec<(OriginKey, u16)>,
     /// Every recipient, by the record that lists it and its place there, and the slot of its session.
     pub(super) listed: Vec<(Lsn, u32, u32)>,
     /// `Inbound` records without `Routed`.
@@ -254,7 +256,7 @@ impl Broker {
 
     /// The last record was replayed: decide what time has decided since, and prepare to route again.
     pub(super) fn replayed(&mut self, effects: &mut impl Effects) {
-        let replay = self.replay.take().expect("replay ends once");
+        let mut replay = self.replay.take().expect("replay ends once");
         for slot in replay.by_record.values().copied() {
             if !self.messages.get(slot).is_pinned() {
                 self.messages.take_bytes(slot);
@@ -280,7 +282,7 @@ impl Broker {
         let (unnamed, named): (Vec<u32>, Vec<u32>) =
             slots.into_iter().partition(|slot| self.sessions.get(*slot).identity.is_empty());
         unnamed.into_iter().for_each(|slot| self.remove_at_replay(slot));
-        self.announcement.begin();
+        self.announcement.begin(std::mem::take(&mut replay.shares));
         for slot in named {
             let session = self.sessions.get(slot);
             if session.expiry_s == 0 || replay.replaced.contains(&session.key) {
@@ -289,7 +291,7 @@ impl Broker {
                 self.resume_clock(slot, &replay, effects);
             }
         }
-        self.sort_out_handed_on();
+        self.forget_what_stays();
         self.retained_may_expire();
         self.tell_first_mark(effects);
     }

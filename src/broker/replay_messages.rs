@@ -28,7 +28,7 @@ impl Broker {
         }
         // Without recipients it is the body of a retained message, which is placed when its `Deliver` is on record.
         if !recipients.is_empty() {
-            self.origins.recorded(origin, lsn, lsn, &mut self.live);
+            self.recorded_at_replay(origin, lsn, lsn, recipients);
         }
         self.replay_recipients(&stored, lsn, recipients, facts);
     }
@@ -70,7 +70,7 @@ impl Broker {
         let replay = self.replaying();
         if let Ok(index) = replay.bodies.binary_search_by_key(&message, |body| body.lsn) {
             let (stored, origin) = (replay.bodies[index], replay.origins.get(&message).copied());
-            self.origins.recorded(origin, message, lsn, &mut self.live);
+            self.recorded_at_replay(origin, message, lsn, recipients);
             self.replay_recipients(&stored, lsn, recipients, facts);
         }
     }
@@ -109,7 +109,7 @@ impl Broker {
             while let Some(more) = all.next_if(|next| next.more) {
                 ids.push(more.subscription_id);
             }
-            if facts.gone.is_some_and(|gone| gone.contains(place)) {
+            if first.session == SessionKey::NONE || facts.gone.is_some_and(|gone| gone.contains(place)) {
                 self.recipient_gone_at_replay(list, place);
             } else {
                 let slot = self.replay_slot(first.session);
@@ -251,7 +251,7 @@ impl Broker {
             self.origins.routing(lsn);
         }
         // Key 0: the publisher's session does not outlive its connection.
-        if key != SessionKey(0) && !facts.released {
+        if key != SessionKey::NONE && !facts.released {
             let slot = self.replay_slot(key);
             self.live.add(lsn, bytes);
             self.live.set_taken(lsn, true);

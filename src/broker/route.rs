@@ -143,6 +143,14 @@ pub enum MeshMessage {
         /// `$share/GROUP/FILTER`.
         shared: Box<str>,
     },
+    /// To the home of a QoS 2 key at the start, and from there to the owner of the topic right before the message, which
+    /// comes again: that shared subscription already has it.
+    SharePlaced {
+        /// Of the message.
+        key: OriginKey,
+        /// The shared subscription, as a hash (`subscriptions::group_tag`).
+        group: u16,
+    },
     /// Every QoS 2 key of the sender below that LSN is settled and durably so: forget it.
     OriginReleased {
         /// Sender and LSN.
@@ -153,6 +161,6 @@ pub enum MeshMessage {
         /// See `broker::statistics` for the order. Boxed: rare, and every message of a ring has the size of the largest.
         deltas: Box<Deltas>,
     },
-    /// Recovery: the sender has sent all its interest.
+    /// Recovery: the sender has sent all its interest, and every `SharePlaced` to the home of a key.
     InterestComplete,
 }

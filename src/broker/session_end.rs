@@ -12,7 +12,7 @@ use super::Budget;
 use super::await_durable::Waiter;
 use super::delivery::Gone;
 use super::effect::Effects;
-use super::hand_on::{Seen, Stage, Step};
+use super::hand_on::{Stage, Step};
 use super::needs::{Heads, Need};
 use super::session::{Entry, NO_SLOT};
 use super::stored::Queued;
@@ -124,7 +124,7 @@ impl Broker {
         self.sessions.end(slot);
         let moves = !groups.is_empty() && self.sessions.get(slot).delivery.is_some();
         let stage = match moves && record.is_some() {
-            true => Stage::Listing { next: 0, seen: Seen::Plain },
+            true => Stage::Listing { next: 0, keyed: false },
             false => Stage::Going,
         };
         self.ending.push_back(Ending { slot, groups, stage });
@@ -234,7 +234,7 @@ impl Broker {
                 Some(Queued::Here(entry)) => entry,
             };
             if !self.depart(slot, entry, effects) {
-                // Its body is being read back.
+                // Its body is being read back, or what other shards have is not known yet.
                 return false;
             }
         }

@@ -6,13 +6,13 @@
 //! (`unwritten.rs`); else it waits up to `hold` and, acknowledged in time, is never written. Invariant I1 is the condition in `try_settle`, and nothing else answers a sender.
 
 use super::effect::{Effect, Effects};
-use super::messages::{MessageId, Sender};
+use super::messages::{Message, MessageId, Owed, Sender};
 use super::postponed::Settlement;
 use super::route::MeshMessage;
 use super::unwritten::Line;
 use super::{Broker, Budget};
 use crate::ids::Lsn;
-use crate::record::{Recipient, Record};
+use crate::record::{Recipient, Recipients, Record};
 use crate::time::Nanos;
 use crate::wire::QoS;
 
@@ -26,13 +26,17 @@ pub(super) struct Held {
 }
 
 impl Broker {
-    /// Every recipient here is known. `urgent`: one of them needs the record now. `noted`: that it was placed has to be
-    /// on record, whoever took it.
+    /// Every recipient here is known. `urgent`: one of them needs the record now. `noted`: that ordinary subscribers have what
+    /// is theirs has to be on record, whoever took it.
     pub(super) fn placed(&mut self, slot: u32, urgent: bool, noted: bool, effects: &mut impl Effects) {
         let hold_ms = self.settings.hold_ms;
         let message = self.messages.get_mut(slot);
         message.placed = true;
         let (durable, volatile) = (message.owing_durable > 0, message.owing_volatile > 0);
+        let says_so = |owed: &Owed| owed.durable && !owed.done && owed.group.is_none();
+        if noted && !message.owed.as_slice().iter().any(says_so) {
+            self.note_placed(slot, effects);
+        }
         let mut line = None;
         if durable {
             let own = Line::of(self.messages.get(slot), &self.settings.hash_key);
@@ -43,11 +47,6 @@ impl Broker {
                 self.unwritten.push(own, self.messages.id(slot));
                 line = Some(own);
             }
-        } else if noted {
-            if !self.messages.get(slot).lsn.is_some() {
-                self.record_body(slot, effects);
-            }
-            self.record(slot, effects);
         }
         if durable || volatile {
             let until = self.now.mono.plus_ms(u64::from(hold_ms));
@@ -298,6 +297,16 @@ impl Broker {
             || self.retained.bytes() - held + bytes as u64 > self.settings.retained_bytes_max
     }
 
+    /// Write a list with nobody on it.
+    fn note_placed(&mut self, slot: u32, effects: &mut impl Effects) {
+        if !self.messages.get(slot).lsn.is_some() {
+            self.record_body(slot, effects);
+        }
+        let Message { lsn: message, origin, .. } = *self.messages.get(slot);
+        let list = self.append(Record::Deliver { message, recipients: Recipients::EMPTY }, effects);
+        self.origins.recorded(origin, message, list, &mut self.live);
+    }
+
     /// Write the body with no recipients yet: they follow as `Deliver`, and with them it counts as placed.
     fn record_body(&mut self, slot: u32, effects: &mut impl Effects) {
         self.lsn = self.lsn.next();
@@ -307,7 +316,7 @@ impl Broker {
         let message = self.messages.get(slot);
         let origin = message.key_to_note(self.shard);
         let body = message.body().expect("a body leaves memory only once it is on disk");
-        let record = Record::Message { body, origin, recipients: (&[][..]).into() };
+        let record = Record::Message { body, origin, recipients: Recipients::EMPTY };
         effects.perform(Effect::Append { lsn, record });
         self.live.add(lsn, message.length());
     }

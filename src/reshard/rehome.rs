@@ -16,7 +16,9 @@
 //!
 //! Where every shard stays what it is (`salvage`), a key keeps its meaning, and messages may be under way: first all
 //! shards `carry_inbound`, which says under which number each message is routed from now on, and then what has its key in
-//! any shard follows with the new one (`carry`).
+//! any shard follows with the new one (`carry`). Who is on a list with a key says who has had the message, so such a list is
+//! carried whole, with no session for those who are done. What an ended session was handing on has keys as well: if
+//! another shard has it, the session has not.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -88,6 +90,8 @@ pub struct Rehoming {
     unrouted: u64,
     /// Keys of QoS 2 messages that go on being routed: the old one, and the new.
     routes: BTreeMap<OriginKey, OriginKey>,
+    /// Old keys of which a shard that was surveyed has a list.
+    placed: BTreeSet<OriginKey>,
 }
 
 impl Rehoming {
@@ -96,10 +100,11 @@ impl Rehoming {
         let shards = usize::from(to.shards());
         Rehoming {
             to,
-            keys: vec![SessionKey(0); shards],
+            keys: vec![SessionKey::NONE; shards],
             totals: vec![Totals::default(); shards],
             unrouted: 0,
             routes: BTreeMap::new(),
+            placed: BTreeSet::new(),
         }
     }
 
@@ -132,15 +137,15 @@ impl Rehoming {
 
     /// See what is live in an old shard.
     pub fn survey(
-        &self,
+        &mut self,
         settings: Settings,
         shard: ShardId,
         source: &mut impl Source,
     ) -> Result<Old, JournalError> {
         let mut broker = Broker::new(settings, shard);
         let (mut homes, mut ended) = (BTreeMap::new(), BTreeSet::new());
-        // Records that speak of the body of another.
-        let mut users = Vec::new();
+        // Records that speak of the body of another; that have a key; that are one.
+        let (mut users, mut placed, mut handed_on) = (Vec::new(), Vec::new(), BTreeMap::new());
         source.replay(&mut |lsn, record, facts| {
             match record {
                 Record::Session { key, account, client_id, .. } => {
@@ -151,12 +156,21 @@ impl Rehoming {
                     ended.insert(key);
                 }
                 Record::Deliver { .. } | Record::Retained { .. } | Record::Sent { .. } => users.push(lsn),
+                Record::Message { origin: Some(key), recipients, .. } if !recipients.is_empty() => {
+                    placed.push((lsn, key));
+                }
+                Record::HandedOn { list, place } => {
+                    handed_on.insert((list, place), lsn);
+                }
                 _ => {}
             }
             broker.handle(Now::default(), Input::Replay { lsn, record, facts }, &mut NoEffects);
         })?;
         let live = broker.into_live();
-        let mut old = Old { shard, homes, ended, ..Old::default() };
+        let placed = placed.into_iter().filter(|(lsn, _)| live.contains(*lsn));
+        self.placed.extend(placed.map(|(_, key)| key));
+        handed_on.retain(|_, lsn| live.contains(*lsn));
+        let mut old = Old { shard, homes, ended, handed_on, ..Old::default() };
         for lsn in users.into_iter().filter(|lsn| live.contains(*lsn)) {
             old.note_user(lsn, source, &self.to)?;
         }
@@ -198,7 +212,7 @@ impl Rehoming {
             return Ok(());
         }
         // Whoever it was, the message goes on.
-        let key = session.map_or(SessionKey(0), |(_, key)| key);
+        let key = session.map_or(SessionKey::NONE, |(_, key)| key);
         let inbound = sink.append(shard, &Record::Inbound { key, packet_id, body })?;
         old.carried.insert(lsn);
         if routed {
@@ -257,8 +271,9 @@ impl Rehoming {
                 self.message(old, (lsn, &message, facts), sink)
             }
             Record::Deliver { message, recipients } => {
-                let mut lists = self.list(old, recipients, facts);
-                if lists.is_empty() && old.keyed.contains(&message) {
+                let keyed = old.keyed.contains(&message);
+                let mut lists = self.list(old, (lsn, recipients, facts), keyed);
+                if lists.is_empty() && keyed {
                     // It says that the message was placed here.
                     lists.insert(old.shard, List::default());
                 }
@@ -276,7 +291,7 @@ impl Rehoming {
                 }
                 Ok(())
             }
-            // The session is over, and hands on again, under a new key: no other shard has the old one any more.
+            // The session is over, and hands on again, under a new key, what no other shard has yet (`list`).
             Record::HandedOn { .. } => Ok(()),
             Record::Retained { message } => {
                 let home = old.owners[&lsn];
@@ -335,7 +350,7 @@ impl Rehoming {
             unreachable!("called with a `Message`")
         };
         let origin = origin.and_then(|origin| self.routes.get(&origin).copied());
-        let mut lists = self.list(old, recipients, facts);
+        let mut lists = self.list(old, (lsn, recipients, facts), origin.is_some());
         if origin.is_some() {
             let _ = lists.entry(old.shard).or_default();
             old.keyed.insert(lsn);
@@ -348,10 +363,6 @@ impl Rehoming {
         for (home, list) in lists {
             let origin = origin.filter(|_| home == old.shard);
             let new = sink.append(home, &Record::Message { body, origin, recipients: list.recipients() })?;
-            if origin.is_some() && list.entries == 0 && !recipients.is_empty() {
-                // That it was placed is said by a list, and everybody on this one is done.
-                sink.append(home, &Record::Deliver { message: new, recipients: Recipients::EMPTY })?;
-            }
             old.note_list(lsn, &list, home, new);
             if old.needed.contains(&(lsn, home)) {
                 old.bodies.insert((lsn, home), new);
@@ -360,19 +371,22 @@ impl Rehoming {
         Ok(())
     }
 
-    /// Those who still have to get something, by their new home.
+    /// Those who still have to get something, by their new home; if it has a key, the others too.
     fn list(
         &mut self,
         old: &mut Old,
-        recipients: Recipients<'_>,
-        facts: Facts<'_>,
+        (lsn, recipients, facts): (Lsn, Recipients<'_>, Facts<'_>),
+        keyed: bool,
     ) -> BTreeMap<ShardId, List> {
         let mut lists: BTreeMap<ShardId, List> = BTreeMap::new();
         let mut all = recipients.iter().peekable();
         let mut place = 0;
         while let Some(first) = all.next() {
-            let is_gone =
-                facts.gone.is_some_and(|gone| gone.contains(place)) || old.ended.contains(&first.session);
+            let handed_on =
+                old.handed_on.get(&(lsn, place)).map(|lsn| OriginKey { shard: old.shard, lsn: *lsn });
+            let is_gone = facts.gone.is_some_and(|gone| gone.contains(place))
+                || old.ended.contains(&first.session)
+                || handed_on.is_some_and(|key| self.placed.contains(&key));
             let session = if is_gone { None } else { self.session(old, first.session) };
             let list = session.map(|(home, key)| (home, lists.entry(home).or_default(), key));
             let more = std::iter::from_fn(|| all.next_if(|next| next.more));
@@ -386,7 +400,14 @@ impl Rehoming {
                     list.recipients.extend(more.map(|more| Recipient { session, ..more }));
                     self.totals[home.index()].queued += 1;
                 }
-                None => more.for_each(drop),
+                None => {
+                    more.for_each(drop);
+                    if keyed {
+                        let list = lists.entry(old.shard).or_default();
+                        list.entries += 1;
+                        list.recipients.push(Recipient { session: SessionKey::NONE, ..first });
+                    }
+                }
             }
             place += 1;
         }
@@ -437,6 +458,8 @@ pub struct Old {
     carried: BTreeSet<Lsn>,
     /// Messages that go on being routed from somewhere: what says that they were placed here is carried.
     keyed: BTreeSet<Lsn>,
+    /// `HandedOn` records, by what they speak of.
+    handed_on: BTreeMap<(Lsn, u32), Lsn>,
     /// Where something other than its own list needs the body of a record.
     needed: BTreeSet<(Lsn, ShardId)>,
     /// Which record has it there.

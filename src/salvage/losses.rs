@@ -111,7 +111,8 @@ impl<'a> Losses<'a> {
     ) {
         let listed = recipients.iter().filter(|recipient| !recipient.more);
         for (place, recipient) in (0..).zip(listed) {
-            if !facts.gone.is_some_and(|gone| gone.contains(place)) {
+            let is_gone = facts.gone.is_some_and(|gone| gone.contains(place));
+            if !is_gone && recipient.session != SessionKey::NONE {
                 apply(self, recipient.session, place);
             }
         }

@@ -289,6 +289,7 @@ fn takes_credit(message: &MeshMessage) -> Takes {
         | MeshMessage::Interest { .. }
         | MeshMessage::InterestKnown { .. }
         | MeshMessage::Retained { .. }
+        | MeshMessage::SharePlaced { .. }
         | MeshMessage::OriginReleased { .. }
         | MeshMessage::Counters { .. }
         | MeshMessage::InterestComplete => Takes::Nothing,

@@ -18,6 +18,8 @@ mod reshard;
 mod run;
 mod salvage;
 
+pub(super) use salvage::through_salvage;
+
 use super::*;
 use run::Run;
 

@@ -17,6 +17,7 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::broker::stored::Queued;
+use crate::ids::OriginKey;
 use crate::journal::Evidence;
 use crate::record::{Recipient, Record};
 use crate::reshard::Totals;
@@ -74,12 +75,14 @@ fn journals(shards: &[Bench]) -> Vec<Encoded> {
 
 fn things(shards: &[Bench]) -> Vec<Thing> {
     let mut things = Vec::new();
+    let keys = |bench: &Bench| bench.broker.origins.placed().map(|(key, _)| key).collect::<Vec<_>>();
+    let had: BTreeSet<OriginKey> = shards.iter().flat_map(keys).collect();
     for (shard, bench) in shards.iter().enumerate() {
         let broker = &bench.broker;
         for slot in broker.sessions.written() {
             let session = broker.sessions.get(slot);
             if !session.identity.is_empty() {
-                of_session(bench, shard, slot, &mut things);
+                of_session(bench, slot, &had, &mut things);
             }
         }
         let all = broker.retained.scan("#", "", u32::MAX, |topic, held| {
@@ -118,8 +121,14 @@ fn placed(shards: &[Bench], things: &mut Vec<Thing>) {
     }
 }
 
-fn of_session(bench: &Bench, shard: usize, slot: u32, things: &mut Vec<Thing>) {
+/// `had`: keys of what some shard has already. An entry that was handed on under one of them is no more.
+fn of_session(bench: &Bench, slot: u32, had: &BTreeSet<OriginKey>, things: &mut Vec<Thing>) {
     let broker = &bench.broker;
+    let shard = broker.shard.index();
+    let is_elsewhere = |list: Lsn, place: u32| {
+        let key = |lsn| OriginKey { shard: broker.shard, lsn };
+        broker.handed_on.get(&(list, place)).is_some_and(|note| had.contains(&key(note.lsn())))
+    };
     let session = broker.sessions.get(slot);
     let mut add = |words: String, mut records: Vec<Lsn>| {
         records.push(session.record);
@@ -140,6 +149,9 @@ fn of_session(bench: &Bench, shard: usize, slot: u32, things: &mut Vec<Thing>) {
     for one in &delivery.in_flight {
         let message = broker.messages.get(one.entry.message);
         let owed = &message.owed.as_slice()[one.entry.owed as usize];
+        if is_elsewhere(owed.list, owed.place) {
+            continue;
+        }
         let ids = broker.subscription_ids.resolve(&owed.subscription_id);
         let words = entry_words(bench, message.lsn, (owed.qos, owed.retain, owed.group), ids);
         add(words, vec![message.lsn, owed.list]);
@@ -149,6 +161,9 @@ fn of_session(bench: &Bench, shard: usize, slot: u32, things: &mut Vec<Thing>) {
     }
     for queued in delivery.queue.iter() {
         let Queued::Stored(stored) = queued else { panic!("replay stores every entry") };
+        if is_elsewhere(stored.list(), stored.place) {
+            continue;
+        }
         let ids = broker.subscription_ids.resolve(&stored.subscription_id);
         let words = entry_words(bench, stored.body, (stored.qos, stored.retain(), stored.group()), ids);
         add(words, vec![stored.body, stored.list()]);
@@ -338,6 +353,17 @@ impl Case {
     }
 }
 
+/// Shards that start on what salvage makes of the journals that these leave, which are sound.
+pub(in crate::broker::tests) fn through_salvage(shards: Vec<Bench>) -> Vec<Bench> {
+    let (settings, now) = (shards[0].broker.settings.clone(), shards[0].now);
+    let durable = shards.into_iter().map(|bench| bench.world.journal[..bench.durable].to_vec());
+    let stopped = replayed(&settings, now, durable.collect());
+    let (report, journals) = salvaged(0, &stopped, 0, &mut Wear::default());
+    assert!(report.is_whole(), "{report:#?}");
+    let start = |(shard, journal)| Bench::start(settings.clone(), shard, now, journal);
+    (0..).map(ShardId).zip(journals).map(start).collect()
+}
+
 /// The journals of these shards, damaged by that many strokes, through salvage.
 fn salvaged(seed: u64, shards: &[Bench], strokes: usize, wear: &mut Wear) -> (Report, Vec<Encoded>) {
     let mut random = Random(seed ^ 0x5A1);
@@ -514,7 +540,7 @@ fn a_packet_id_that_is_given_again_was_free() {
 }
 
 /// An entry of a queue, by its session; of a shared subscription by what it is alone, for which member gets it depends on
-/// numbers of records.
+/// whose turn it is.
 fn who_gets_what(thing: &Thing) -> Option<String> {
     let rest = thing.words.strip_prefix("queue ")?;
     let (grant, body) = rest.split_once(": ").expect("an entry has a body");

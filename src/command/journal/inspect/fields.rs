@@ -4,7 +4,7 @@
 
 use std::fmt::Display;
 
-use crate::ids::ShardId;
+use crate::ids::{SessionKey, ShardId};
 use crate::journal::Evident;
 use crate::json::{array, quoted};
 use crate::live::Facts;
@@ -227,7 +227,8 @@ fn of_recipients(fields: &mut Fields, recipients: Recipients<'_>, facts: &Facts<
         if recipient.subscription_id != 0 {
             one.number("subscription_id", recipient.subscription_id);
         }
-        one.truth("gone", facts.gone.is_some_and(|gone| gone.contains(place)));
+        let is_gone = facts.gone.is_some_and(|gone| gone.contains(place));
+        one.truth("gone", is_gone || recipient.session == SessionKey::NONE);
         one.line(true)
     });
     fields.array("to", some);
