@@ -260,8 +260,8 @@ pub const FILE_OPERATIONS_MAX: usize = 64;
 
 // --- Backups ---
 
-/// Settlements that wait while a backup's cuts are made. Beyond: they wait no longer, and the backup fails: its shards
-/// took too long. Some seconds' worth of a busy shard.
+/// Settlements, and messages accepted at QoS 2, that wait while a backup's cuts are made. Beyond: they wait no longer, and
+/// the backup fails: its shards took too long. Some seconds' worth of a busy shard.
 pub const POSTPONED_SETTLEMENTS_MAX: usize = 1 << 18;
 
 /// How long a shard may take to answer what a backup asks of it: it waits for one block to be on disk. Beyond: the backup

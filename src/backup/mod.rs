@@ -43,6 +43,10 @@
 //! is written until phase 3; so in the cut of a home is every `Routed` that anybody was told of before or at his cut. What
 //! is routed again after a restore meets its key.
 //!
+//! **Nothing new is taken for what a cut has.** A key is a number in the journal of its home. If a cut has one that is above the
+//! end of the home's cut, the restored home gives it to another message, which would be dropped there. So a shard that
+//! holds back routes nothing that it accepts at QoS 2, whose senders have their PUBREC, and hands on nothing under new keys.
+//!
 //! All else is in one shard: sessions with their subscriptions and queues live in one, a retained message lives at the
 //! owner of its topic and its sender's acknowledgement waits for both. Interest between shards is rebuilt at every start.
 //!

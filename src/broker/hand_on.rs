@@ -91,7 +91,8 @@ impl Broker {
                 Stage::Noting { next } => self.note_entries(slot, next, budget, effects),
                 Stage::Syncing => {
                     let key = self.sessions.get(slot).key;
-                    match self.ends.last_note(key) <= self.durable {
+                    // Nor may the keys be in a backup that has no such notes.
+                    match self.ends.last_note(key) <= self.durable && !self.holds_back() {
                         true => (Stage::Going, Step::Done),
                         false => (Stage::Syncing, Step::Wait),
                     }

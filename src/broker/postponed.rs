@@ -1,4 +1,5 @@
-//! Settlements that would let go of something here because another shard has it, held back while a backup is taken.
+//! What is held back while a backup is taken: settlements that would let go of something here because another shard has it,
+//! and new messages at QoS 2 on their way to another shard.
 //!
 //! A backup is one cut through the journal of each shard, at slightly different moments. One shard's cut is what a crash
 //! leaves; only between shards can cuts disagree. Three records say "that is elsewhere now": `Routed` (an inbound message
@@ -7,6 +8,10 @@
 //! before it took it, the backup has the message nowhere. So while this is on, the settlements that lead to those records
 //! wait here; each shard begins when told, before any cut is made, and goes on when all are. `src/backup` has the
 //! argument as a whole.
+//!
+//! The other way around, a message that is accepted at QoS 2 after the cut here must not be in a later one over there: a broker
+//! that is restored gives its number, which is its key, to another message, and that would be dropped there as a
+//! repeat. So what is accepted waits too, and nothing is handed on under a new key (`hand_on`).
 //!
 //! Nobody waits for what waits here: senders at QoS 2 have had their PUBREC, wills and ended sessions have no sender.
 
@@ -18,9 +23,11 @@ use super::{Broker, Budget};
 use crate::ids::{Lsn, SessionKey};
 use crate::limits::POSTPONED_SETTLEMENTS_MAX;
 
-/// What is settled.
+/// What is settled, or begins.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Settlement {
+    /// An inbound message of this shard is on disk, and may go its way.
+    Accepted { message: u32 },
     /// An inbound message of this shard.
     Inbound(Lsn),
     /// The message that a will was published as.
@@ -45,13 +52,15 @@ impl Postponed {
         self.on = on;
     }
 
-    /// Whether the settlement waits; it does not if nothing has to, or too much does already.
+    /// Whether the settlement waits; it does not if nothing has to, or too much does already. What is accepted does not
+    /// overtake what was before.
     pub(super) fn wait(&mut self, settlement: Settlement) -> bool {
         self.on &= self.queue.len() < POSTPONED_SETTLEMENTS_MAX;
-        if self.on {
+        let in_turn = matches!(settlement, Settlement::Accepted { .. }) && !self.queue.is_empty();
+        if self.on || in_turn {
             self.queue.push_back(settlement);
         }
-        self.on
+        self.on || in_turn
     }
 
     fn next(&mut self) -> Option<Settlement> {
@@ -69,7 +78,7 @@ impl Broker {
         self.postponed.is_on()
     }
 
-    /// Everyone owed has it: at once, or when that may be said.
+    /// At once, or when it may be.
     pub(super) fn settlement(&mut self, settlement: Settlement, effects: &mut impl Effects) {
         if !self.postponed.wait(settlement) {
             self.take_settlement(settlement, effects);
@@ -78,6 +87,7 @@ impl Broker {
 
     fn take_settlement(&mut self, settlement: Settlement, effects: &mut impl Effects) {
         match settlement {
+            Settlement::Accepted { message } => self.route(message),
             Settlement::Inbound(inbound) => self.inbound_settled(inbound, effects),
             Settlement::Will(key, message) => self.will_settled(key, message, effects),
             Settlement::Departed(key) => self.departed_settled(key, effects),

@@ -11,6 +11,7 @@ use super::effect::{CloseReason, Effect, Effects};
 use super::messages::{MessageId, Sender};
 use super::needs::Need;
 use super::place::{Scope, Task};
+use super::postponed::Settlement;
 use super::route::Parcel;
 use crate::ids::{ConnectionId, Lsn, OriginKey, PublisherKey, SessionKey};
 use crate::limits;
@@ -170,7 +171,7 @@ impl Broker {
         effects: &mut impl Effects,
     ) {
         self.acknowledgement_ready(connection, sequence, ReasonCode::Success, effects);
-        self.route(message.slot);
+        self.settlement(Settlement::Accepted { message: message.slot }, effects);
     }
 
     /// Put a publish into the message store.

@@ -355,6 +355,60 @@ fn cuts_at_different_moments_lose_nothing_if_shards_hold_back_meanwhile() {
     assert!(lost > 0, "it would be lost without, or this shows nothing");
 }
 
+/// What is accepted between the two cuts is in neither, and not in the later one alone: its key is a number that the
+/// restored shard gives to the next message.
+#[test]
+fn a_cut_has_no_key_of_what_another_does_not_have() {
+    let mut dropped = 0;
+    for holds_back in [true, false] {
+        let mut shards = Shards::new(2);
+        let topic = shards.topic_of(1);
+        shards.0[1].connect(1, "subscriber", true, 1_000);
+        shards.0[1].subscribe(1, &topic, 2);
+        shards.settle();
+        shards.0[1].handle(Input::Closed { connection: id(1) });
+        shards.0[0].connect(2, "publisher", true, 0);
+        shards.settle();
+        if holds_back {
+            shards.0.iter_mut().for_each(|bench| bench.handle(Input::HoldBack { on: true }));
+        }
+        let earlier = shards.0[0].cut();
+        for packet_id in 1..=5 {
+            shards.0[0].publish(2, &topic, QoS::ExactlyOnce, packet_id, "later");
+        }
+        shards.settle();
+        assert_eq!(count_of(&shards.0[0].seen(2), "Pubrec"), 5, "nobody waits for a backup");
+        let mut restored = Shards(vec![earlier, shards.0[1].cut()]);
+        restored.settle();
+        restored.0[0].connect(3, "publisher", true, 0);
+        for packet_id in 1..=5 {
+            restored.0[0].publish(3, &topic, QoS::ExactlyOnce, packet_id, "new");
+            restored.settle();
+        }
+        restored.0[1].connect(4, "subscriber", false, 1_000);
+        restored.settle();
+        let mut new = 0;
+        for packet_id in 1..=10 {
+            new += count_of(&restored.0[1].seen(4), "new");
+            restored.0[1].ack(4, 0x50, packet_id);
+            restored.settle();
+        }
+        if holds_back {
+            assert_eq!(new, 5);
+            shards.0.iter_mut().for_each(|bench| bench.handle(Input::HoldBack { on: false }));
+            shards.settle();
+            assert!(shards.0[0].broker.origins.all_routed(), "what waited went its way");
+        } else {
+            dropped += 5 - new;
+        }
+    }
+    assert!(dropped > 0, "they would be dropped without, or this shows nothing");
+}
+
+fn count_of(seen: &[String], words: &str) -> usize {
+    seen.iter().filter(|packet| packet.contains(words)).count()
+}
+
 /// The same of the entries of a session that has ended, which another member of its shared subscription gets.
 #[test]
 fn what_an_ended_session_hands_on_is_in_one_cut_or_the_other() {
