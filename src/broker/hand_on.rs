@@ -2,12 +2,12 @@
 //! QoS 1, and what was not sent yet is treated so at QoS 2.
 //!
 //! The record that ends the session is written when all of that has arrived, so of a crash in between nothing is lost:
-//! the session is back, ends again, and hands on again. At QoS 2 that must not make a second one. So each such entry goes
-//! under a key of its own, as if it had been published here: it is noted (`HandedOn`), that becomes durable, the number of
-//! the note is the key, and of a message that some member has had under it nothing is handed on after a crash (`origins`
-//! says how that is known). The key is released when the session's end is durable: from then on it will not come again.
+//! the session is back, ends again, and hands on again. That must not make a second one. So each entry goes under a key of
+//! its own, as if it had been published here at QoS 2: it is noted (`HandedOn`), that becomes durable, the number of the
+//! note is the key, and of a message that some member has had under it nothing is handed on after a crash (`origins` says
+//! how that is known). The key is released when the session's end is durable: from then on it will not come again.
 //!
-//! The message that the entry came by may be routed again too, if all crash; but the record that lists the ended session
+//! A message at QoS 2 that the entry came by may be routed again too, if all crash; but the record that lists the ended session
 //! stays for as long as that may happen, and says that the shared subscription has had it.
 //!
 //! Sessions that do not outlive their connection have nothing in the journal to hand on twice.
@@ -60,10 +60,10 @@ pub(super) type Notes = BTreeMap<(Lsn, u32), HandedOn>;
 
 /// What an entry of an ended session needs to be handed on.
 enum Way {
-    /// It is not shared, not at QoS 2, or was being sent: no key.
+    /// It is not shared, or not in the journal, or ends with its session: no key.
     Plain,
-    /// A key; but the list that it is on has not been written yet.
-    Unlisted,
+    /// A key; but that message, which may wait for acknowledgements in memory, is not on a list yet.
+    Unlisted(u32),
     /// A key; it is in that place of that list.
     Listed(Lsn, u32),
 }
@@ -87,7 +87,7 @@ impl Broker {
             let slot = *slot;
             let (stage, step) = match std::mem::replace(stage, Stage::Going) {
                 Stage::Going => return Step::Done,
-                Stage::Listing { next, keyed } => self.see_lists(slot, next, keyed, budget),
+                Stage::Listing { next, keyed } => self.see_lists(slot, next, keyed, budget, effects),
                 Stage::Noting { next } => self.note_entries(slot, next, budget, effects),
                 Stage::Syncing => {
                     let key = self.sessions.get(slot).key;
@@ -105,16 +105,27 @@ impl Broker {
         }
     }
 
-    /// Whether all entries that need a key are on a list, from that one on.
-    fn see_lists(&self, slot: u32, mut next: usize, mut keyed: bool, budget: &mut Budget) -> (Stage, Step) {
+    /// Whether all entries that need a key are on a list, from that one on. What waits for others is listed now.
+    fn see_lists(
+        &mut self,
+        slot: u32,
+        mut next: usize,
+        mut keyed: bool,
+        budget: &mut Budget,
+        effects: &mut impl Effects,
+    ) -> (Stage, Step) {
         while let Some(way) = self.way(slot, next) {
             if !budget.take() {
                 return (Stage::Listing { next, keyed }, Step::More);
             }
             match way {
                 Way::Plain => {}
-                // It was queued when its session ended, and is listed with the others who get it.
-                Way::Unlisted => return (Stage::Listing { next, keyed }, Step::Wait),
+                Way::Unlisted(message) if self.messages.get(message).placed => {
+                    self.record_at_once(message, effects);
+                    continue;
+                }
+                // It was queued when its session ended, and who else gets it is being found out.
+                Way::Unlisted(_) => return (Stage::Listing { next, keyed }, Step::Wait),
                 Way::Listed(..) => keyed = true,
             }
             next += 1;
@@ -167,16 +178,17 @@ impl Broker {
             None => delivery.queue.get(index - delivery.in_flight.len())?,
         };
         let way = match queued {
-            Queued::Stored(stored) if stored.keyed() && stored.group().is_some() => {
-                Way::Listed(stored.list(), stored.place)
-            }
+            Queued::Stored(stored) if stored.group().is_some() => Way::Listed(stored.list(), stored.place),
             Queued::Here(entry) if entry.owed != NO_SLOT => {
                 let message = self.messages.get(entry.message);
                 let owed = message.owed.as_slice()[entry.owed as usize];
                 let begun = in_flight.is_some_and(|in_flight| is_begun(owed.qos, in_flight.phase));
-                match message.is_keyed() && owed.durable && owed.group.is_some() {
+                match owed.durable && owed.group.is_some() {
                     true if self.handed_on.contains_key(&(owed.list, owed.place)) || !begun => {
-                        if owed.list.is_some() { Way::Listed(owed.list, owed.place) } else { Way::Unlisted }
+                        match owed.list.is_some() {
+                            true => Way::Listed(owed.list, owed.place),
+                            false => Way::Unlisted(entry.message),
+                        }
                     }
                     _ => Way::Plain,
                 }

@@ -302,13 +302,13 @@ impl Messages {
         slot
     }
 
-    /// Another message with the same body, with one reference and nothing owed. It has the same record, unless that has
-    /// a key: a `Deliver` of that record says that what came under the key was placed, and this one is something else,
-    /// with its own key or none.
+    /// Another message with the same body, with one reference and nothing owed. It has the same record, unless one of them
+    /// has a key: a `Deliver` of a record says that what came under the key of that was placed, and this one is something
+    /// else, with its own key or none.
     pub(super) fn copy(&mut self, slot: u32, sender: Sender, origin: Option<OriginKey>) -> MessageId {
         let message = self.get(slot);
         let (bytes, payload_len) = (message.bytes.clone(), message.payload_len as usize);
-        let lsn = if message.is_keyed() { Lsn::NONE } else { message.lsn };
+        let lsn = if message.is_keyed() || origin.is_some() { Lsn::NONE } else { message.lsn };
         let head = Head {
             topic_len: message.topic_len,
             forward_len: message.forward_len,

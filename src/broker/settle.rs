@@ -76,6 +76,14 @@ impl Broker {
         }
     }
 
+    /// Write it down that was to wait in memory.
+    pub(super) fn record_at_once(&mut self, slot: u32, effects: &mut impl Effects) {
+        self.record_line(Line::of(self.messages.get(slot), &self.settings.hash_key), effects);
+        if self.messages.get(slot).is_unwritten() {
+            self.record(slot, effects);
+        }
+    }
+
     /// Write down who still has to get the message.
     pub(super) fn record(&mut self, slot: u32, effects: &mut impl Effects) {
         self.lsn = self.lsn.next();

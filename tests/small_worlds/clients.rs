@@ -51,20 +51,11 @@ pub struct Books {
     void_before: [usize; SUBSCRIBERS],
     /// One message goes to one of the subscribers.
     grouped: bool,
-    /// They live on different shards.
-    apart: bool,
 }
 
 impl Books {
-    pub fn new(grouped: bool, apart: bool) -> Books {
-        Books { grouped, apart, ..Books::default() }
-    }
-
-    /// At QoS 1: the message was in the queue of a member that has started anew, and went to another shard for it. Whether
-    /// it is there is known there, whether it is gone from here is known here, and of a crash between the two it comes twice.
-    fn changed_hands(&self, number: usize) -> bool {
-        let is_handed_on = self.grouped && self.given_up_before.iter().any(|before| number < *before);
-        is_handed_on && self.apart && self.messages[number].qos == QoS::AtLeastOnce
+    pub fn new(grouped: bool) -> Books {
+        Books { grouped, ..Books::default() }
     }
 
     fn receives(&mut self, who: usize, publish: &Publish<'_>, is_new: bool) {
@@ -73,8 +64,7 @@ impl Books {
         let message = *self.messages.get(number).expect("nobody sent that");
         assert_eq!(publish.topic == RETAINED_TOPIC, message.retain, "message {number} came to another topic");
         let receipt = self.receipts[number][who];
-        let may_come =
-            receipt.finished.is_none() || publish.retain || message.again || self.changed_hands(number);
+        let may_come = receipt.finished.is_none() || publish.retain || message.again;
         let is_of_another_session = message.again && number < self.given_up_before[who];
         assert!(may_come, "message {number} is back at {who}: it was done with");
         // A retained QoS 2 message that was not known to have arrived everywhere finds whoever is there after the crash.

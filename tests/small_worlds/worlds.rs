@@ -499,7 +499,7 @@ impl Outsiders {
             Client::subscriber(1, named("second", there), there, vec![filter]),
             Client::publisher(named("publisher", here), here),
         ];
-        Outsiders { clients, books: Books::new(kind.grouped, kind.shards > 1) }
+        Outsiders { clients, books: Books::new(kind.grouped) }
     }
 
     /// What they know when the process has ended, with journals that were as far as that.

@@ -405,6 +405,55 @@ fn a_cut_has_no_key_of_what_another_does_not_have() {
     assert!(dropped > 0, "they would be dropped without, or this shows nothing");
 }
 
+/// The same of what an ended session hands on: what the earlier cut still has in its queue, the later one has nowhere.
+#[test]
+fn a_cut_has_nothing_that_another_hands_on_again() {
+    let mut twice = 0;
+    for (holds_back, qos) in [true, false]
+        .into_iter()
+        .flat_map(|holds_back| [QoS::AtLeastOnce, QoS::ExactlyOnce].map(|qos| (holds_back, qos)))
+    {
+        let mut shards = Shards::new(2);
+        let topic = shards.topic_of(1);
+        let filter = format!("$share/g/{topic}");
+        shards.0[0].connect(1, "ends", true, 1_000);
+        shards.0[0].subscribe(1, &filter, 2);
+        shards.settle();
+        shards.0[0].handle(Input::Closed { connection: id(1) });
+        shards.0[1].connect(2, "publisher", true, 1_000);
+        shards.settle();
+        shards.0[1].publish(2, &topic, qos, 7, "a job");
+        shards.settle();
+        shards.0[1].connect(3, "stays", true, 1_000);
+        shards.0[1].subscribe(3, &filter, 2);
+        shards.settle();
+        shards.0[1].handle(Input::Closed { connection: id(3) });
+        shards.settle();
+        if holds_back {
+            shards.0.iter_mut().for_each(|bench| bench.handle(Input::HoldBack { on: true }));
+        }
+        let earlier = shards.0[0].cut();
+        shards.0[0].connect(4, "ends", true, 0);
+        shards.settle();
+        let mut restored = Shards(vec![earlier, shards.0[1].cut()]);
+        restored.settle();
+        restored.0[0].connect(5, "ends", true, 0);
+        restored.settle();
+        restored.0[1].connect(6, "stays", false, 1_000);
+        restored.settle();
+        let seen = restored.0[1].seen(6);
+        if holds_back {
+            assert_eq!(count_of(&seen, "a job"), 1, "{qos:?}: {seen:?}");
+            shards.0.iter_mut().for_each(|bench| bench.handle(Input::HoldBack { on: false }));
+            shards.settle();
+            assert!(shards.0[0].broker.departing.is_empty(), "the session ends when the backup is made");
+        } else {
+            twice += usize::from(count_of(&seen, "a job") > 1);
+        }
+    }
+    assert!(twice > 0, "it would come twice without, or this shows nothing");
+}
+
 fn count_of(seen: &[String], words: &str) -> usize {
     seen.iter().filter(|packet| packet.contains(words)).count()
 }

@@ -448,6 +448,57 @@ fn who_is_done_with_a_message_does_not_get_it_again_after_a_crash_or_salvage() {
     }
 }
 
+/// A message at QoS 1 waits in memory for its acknowledgement when the session ends, and is written because of that or of the
+/// time; whatever of it is on disk at a crash, the other member gets it once.
+#[test]
+fn what_waited_in_memory_is_handed_on_once_wherever_the_crash_is() {
+    let (mut got, mut crashes) = (0, 0);
+    loop {
+        let mut bench = Bench::new();
+        for (slot, name) in [(1, "leaves"), (2, "stays")] {
+            bench.connect(slot, name, true, 1_000);
+            bench.subscribe(slot, "$share/g/a/1", 2);
+        }
+        bench.handle(Input::Closed { connection: id(2) });
+        bench.connect(3, "publisher", true, 0);
+        bench.publish(3, "a/1", QoS::AtLeastOnce, 1, "one");
+        bench.wait_ms(200);
+        bench.settle();
+        let before = bench.world.journal.len();
+        bench.publish(3, "a/1", QoS::AtLeastOnce, 2, "two");
+        bench.handle(Input::Connect {
+            connection: id(4),
+            connect: &Connect { session_expiry: Some(1_000), ..connect("leaves") },
+            client_id: "leaves",
+            assigned: false,
+            account: "",
+            peer: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        });
+        bench.advance();
+        bench.wait_ms(200);
+        bench.settle();
+        bench.durable = before + crashes;
+        if bench.durable > bench.world.journal.len() {
+            break;
+        }
+        let mut bench = bench.crash();
+        bench.connect(5, "leaves", true, 1_000);
+        bench.connect(6, "stays", false, 1_000);
+        let mut seen = bench.seen(6);
+        for packet_id in 1..4 {
+            bench.ack(6, 0x40, packet_id);
+            bench.settle();
+            seen.extend(bench.seen(6));
+        }
+        let count = |payload: &str| seen.iter().filter(|packet| packet.ends_with(payload)).count();
+        assert_eq!(count("one"), 1, "{crashes} more records: {seen:?}");
+        assert!(count("two") <= 1, "{crashes} more records: {seen:?}");
+        got += count("two");
+        crashes += 1;
+    }
+    assert!(got > 0 && crashes > 6, "{got} of {crashes}");
+}
+
 #[test]
 fn members_take_turns_at_every_qos() {
     for qos in [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce] {
@@ -460,6 +511,7 @@ fn members_take_turns_at_every_qos() {
         for number in 1..=6 {
             let packet_id = if qos == QoS::AtMostOnce { 0 } else { number };
             bench.publish(3, "a/1", qos, packet_id, "work");
+            bench.wait_ms(1_000);
             bench.settle();
         }
         let seen = [1, 2].map(|slot| deliveries(&bench.seen(slot)));
