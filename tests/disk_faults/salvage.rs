@@ -106,7 +106,9 @@ fn a_reader_gets_everything_that_the_report_on_a_damaged_journal_does_not_miss()
     let directory = tempfile::tempdir().unwrap();
     let (data, to) = (directory.path().join("data"), directory.path().join("new"));
     let books = killed(&data, 2, 10);
-    let (path, mut content, places) = queue(&data).pop().expect("a queue");
+    // The reader's home has more of them than the publisher's, if that is another.
+    let home = queue(&data).into_iter().max_by_key(|(_, _, places)| places.len());
+    let (path, mut content, places) = home.expect("a queue");
     for at in [places.len() / 4, places.len() / 2] {
         content[places[at]] ^= 4;
     }
