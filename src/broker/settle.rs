@@ -33,6 +33,8 @@ impl Broker {
         let message = self.messages.get_mut(slot);
         message.placed = true;
         let (durable, volatile) = (message.owing_durable > 0, message.owing_volatile > 0);
+        // What has a key may come again after a crash, when an acknowledgement in memory would be forgotten.
+        let urgent = urgent || noted || message.origin.is_some();
         let says_so = |owed: &Owed| owed.durable && !owed.done && owed.group.is_none();
         if noted && !message.owed.as_slice().iter().any(says_so) {
             self.note_placed(slot, effects);
@@ -40,7 +42,7 @@ impl Broker {
         let mut line = None;
         if durable {
             let own = Line::of(self.messages.get(slot), &self.settings.hash_key);
-            if urgent || noted || hold_ms == 0 {
+            if urgent || hold_ms == 0 {
                 self.record_line(own, effects);
                 self.record(slot, effects);
             } else {

@@ -145,6 +145,11 @@ fn two_shards_survive_every_crash() {
 }
 
 #[test]
+fn two_shards_with_a_shared_subscription_that_hold_messages_back_survive_every_crash() {
+    sweep(Kind { name: "two shards, group, hold", shards: 2, grouped: true, hold_ms: 100, ..ONE_SHARD });
+}
+
+#[test]
 fn two_shards_with_a_shared_subscription_survive_every_crash() {
     sweep(Kind { name: "two shards, group", shards: 2, grouped: true, checkpoints: true, ..ONE_SHARD });
 }
