@@ -99,6 +99,9 @@ pub struct SustainedSettings {
     /// Growth over the settled part, by least squares, that still counts as flat
     #[arg(long, default_value_t = 5.0)]
     growth_max_percent: f64,
+    /// What disk use grows by at a time, in MiB: once is flat too
+    #[arg(long, default_value_t = 64)]
+    disk_step_mib: u32,
     /// What 999 of 1,000 publishes may wait in the settled part, in milliseconds
     #[arg(long, default_value_t = 50.0)]
     wait_max_ms: f64,
@@ -308,15 +311,16 @@ fn report_waits(
 /// What must be flat, over the settled part.
 fn trends(samples: &[Value], settings: &SustainedSettings) -> Vec<Trend> {
     let from_s = settings.seconds() * SETTLED_FROM;
-    let trend = |name, path: &[&str]| {
+    let trend = |name, path: &[&str], step: f64| {
         let settled = series(samples, path).into_iter().filter(|(at_s, _)| *at_s >= from_s);
-        Trend::of(name, &settled.collect::<Vec<_>>(), settings.growth_max_percent)
+        Trend::of(name, &settled.collect::<Vec<_>>(), settings.growth_max_percent, step)
     };
+    let disk_step = f64::from(settings.disk_step_mib) * 1_048_576.0;
     let trends = [
-        trend("disk use", &["disk_bytes"]),
-        trend("resident memory", &["resident_bytes"]),
-        trend("anonymous memory", &["anonymous_bytes"]),
-        trend("write amplification", &["amplification", "written"]),
+        trend("disk use", &["disk_bytes"], disk_step),
+        trend("resident memory", &["resident_bytes"], 0.0),
+        trend("anonymous memory", &["anonymous_bytes"], 0.0),
+        trend("write amplification", &["amplification", "written"], 0.0),
     ];
     trends.into_iter().flatten().collect()
 }
