@@ -10,7 +10,7 @@
 //! - `history`: what led to a failure
 //!
 //! `SMALL_WORLDS_OPERATIONS=4 cargo test --release --test small_worlds -- --nocapture` tries all; `cargo test` those of up
-//! to two operations. All of them take hours: `SMALL_WORLDS_PART=3/8` tries the third of eight parts.
+//! to two operations. `SMALL_WORLDS_PART=3/8` besides tries the third of eight parts.
 #![allow(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
 
 mod clients;

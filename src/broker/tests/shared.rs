@@ -14,6 +14,18 @@ impl Bench {
         bytes.extend_from_slice(filter.as_bytes());
         self.packet(slot, &bytes);
     }
+
+    /// A clean start, and nothing is done about it yet.
+    fn begin_anew(&mut self, slot: u32, client_id: &str) {
+        self.handle(Input::Connect {
+            connection: id(slot),
+            connect: &Connect { session_expiry: Some(1_000), ..connect(client_id) },
+            client_id,
+            assigned: false,
+            account: "",
+            peer: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        });
+    }
 }
 
 /// How a member leaves: its session ends, or it only unsubscribes.
@@ -204,14 +216,7 @@ fn starts_anew_and_crashes(way: Way, steps: usize, is_salvaged: bool) -> (Vec<St
     shards.settle();
     shards.0[other].handle(Input::Closed { connection: id(3) });
     shards.settle();
-    shards.0[0].handle(Input::Connect {
-        connection: id(4),
-        connect: &Connect { session_expiry: Some(1_000), ..connect(&leaves) },
-        client_id: &leaves,
-        assigned: false,
-        account: "",
-        peer: IpAddr::V4(Ipv4Addr::LOCALHOST),
-    });
+    shards.0[0].begin_anew(4, &leaves);
     for step in 0..steps {
         match order[step % 4] {
             Some(shard) => shards.0[shard].sync(),
@@ -302,14 +307,7 @@ fn a_message_that_one_member_has_had_goes_to_no_other_after_a_crash() {
         shards.settle_but(Some(PUBLISHER));
         shards.0[1].handle(Input::Closed { connection: id(3) });
         shards.settle_but(Some(PUBLISHER));
-        shards.0[0].handle(Input::Connect {
-            connection: id(4),
-            connect: &Connect { session_expiry: Some(1_000), ..connect(&leaves) },
-            client_id: &leaves,
-            assigned: false,
-            account: "",
-            peer: IpAddr::V4(Ipv4Addr::LOCALHOST),
-        });
+        shards.0[0].begin_anew(4, &leaves);
         for step in 0..steps {
             match step % 4 {
                 0 => shards.0[0].sync(),
@@ -466,14 +464,7 @@ fn what_waited_in_memory_is_handed_on_once_wherever_the_crash_is() {
         bench.settle();
         let before = bench.world.journal.len();
         bench.publish(3, "a/1", QoS::AtLeastOnce, 2, "two");
-        bench.handle(Input::Connect {
-            connection: id(4),
-            connect: &Connect { session_expiry: Some(1_000), ..connect("leaves") },
-            client_id: "leaves",
-            assigned: false,
-            account: "",
-            peer: IpAddr::V4(Ipv4Addr::LOCALHOST),
-        });
+        bench.begin_anew(4, "leaves");
         bench.advance();
         bench.wait_ms(200);
         bench.settle();
