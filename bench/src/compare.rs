@@ -12,12 +12,12 @@ use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
 use crate::Environment;
-use crate::connections::{self, ConnectionSettings};
-use crate::flow::{self, FlowSettings};
+use crate::measure::slope::spread;
 use crate::report::{self, Outcome, readable};
+use crate::scenario::connections::{self, ConnectionSettings};
+use crate::scenario::flow::{self, FlowSettings};
+use crate::scenario::store_drain::{self, StoreDrainSettings};
 use crate::server::{Broker, Server};
-use crate::slope::spread;
-use crate::store_drain::{self, StoreDrainSettings};
 
 /// What to compare, and how often.
 #[derive(Args)]

@@ -1,30 +1,19 @@
 //! `ironpost-bench`: drives any MQTT broker and reports what it costs, beside a peer and the floor.
 //!
-//! Reading order: this file names the commands; `compare` runs scenarios over brokers in turn; each scenario is a file
-//! (`flow`, `connections`, `store_drain`, `hold`); `client` is the load's own MQTT client; `floor` is the limit that everything is compared with.
+//! Reading order: this file names the commands; `compare` runs scenarios over brokers in turn; `scenario` has one file for
+//! each; `client` is the load's own MQTT client; `load` and `measure` are what scenarios are made of; `floor` is the limit
+//! that everything is compared with.
 //! Results go to standard output, as one JSON document or with `--text` as a table; progress goes to standard error.
 
 mod client;
-mod clock;
 mod compare;
-mod connections;
-mod disk;
-mod durable_ack;
 mod floor;
-mod flow;
-mod hold;
-mod ledger;
-mod meter;
+mod load;
+mod measure;
 mod poll;
-mod process;
-mod random;
 mod report;
+mod scenario;
 mod server;
-mod slope;
-mod store_drain;
-mod sustained;
-mod svg;
-mod system;
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -36,12 +25,14 @@ use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand};
 use serde_json::{Value, json};
 
-use crate::connections::ConnectionSettings;
-use crate::flow::FlowSettings;
-use crate::hold::HoldSettings;
+use crate::measure::process;
 use crate::report::Outcome;
+use crate::scenario::connections::ConnectionSettings;
+use crate::scenario::flow::FlowSettings;
+use crate::scenario::hold::HoldSettings;
+use crate::scenario::store_drain::StoreDrainSettings;
+use crate::scenario::{connections, durable_ack, flow, hold, store_drain, sustained};
 use crate::server::{Broker, Placement, Server};
-use crate::store_drain::StoreDrainSettings;
 
 #[derive(Parser)]
 #[command(version, about = "Drives any MQTT broker and reports what it costs, beside a peer and the floor")]

@@ -15,8 +15,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
-use crate::clock;
-use crate::process;
+use crate::measure::clock;
+use crate::measure::process;
 
 /// How to start one broker.
 #[derive(Clone, Debug, PartialEq, Eq)]

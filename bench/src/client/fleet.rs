@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail, ensure};
 use super::codec::{self, Connack, Connect, Frame, Version, kind};
 use super::dial;
 use super::link::{Arrived, Link};
-use crate::clock;
+use crate::measure::clock;
 use crate::poll::{Interest, Poller};
 
 /// Sessions being opened at once. Below any common listen backlog, so that no SYN is dropped and retried a second later.

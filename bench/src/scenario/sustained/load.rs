@@ -20,10 +20,10 @@ use super::waits::{Waits, Way};
 use crate::client::codec::{self, Frame, Publish, Version, kind};
 use crate::client::fleet::{Fleet, Links, Session, nothing_expected};
 use crate::client::publisher::Window;
-use crate::clock;
-use crate::ledger;
-use crate::random::Random;
-use crate::system::{self, System};
+use crate::load::ledger;
+use crate::load::random::Random;
+use crate::measure::clock;
+use crate::measure::system::{self, System};
 
 /// Handshakes of returning sessions at once.
 const RETURNING_MAX: usize = 64;

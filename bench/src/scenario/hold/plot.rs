@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 
 use super::recipients::Mixture;
 use super::sweep::Cell;
-use crate::svg::{self, Scale};
+use crate::report::svg::{self, Scale};
 
 const WIDTH: f64 = 860.0;
 const HEIGHT: f64 = 760.0;

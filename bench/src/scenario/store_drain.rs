@@ -16,9 +16,9 @@ use serde_json::json;
 use crate::client::codec::{self, Frame, Publish, Version, kind};
 use crate::client::fleet::{Dialect, Fleet, Links, Session, nothing_expected};
 use crate::client::publisher::Window;
-use crate::clock;
-use crate::ledger::{self, Ledger, Totals};
-use crate::meter::{Interval, Mark, Names};
+use crate::load::ledger::{self, Ledger, Totals};
+use crate::measure::clock;
+use crate::measure::meter::{Interval, Mark, Names};
 use crate::report::Outcome;
 use crate::server::Server;
 

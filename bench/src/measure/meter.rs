@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use crate::clock;
-use crate::process::{self, CpuTime};
+use crate::measure::clock;
+use crate::measure::process::{self, CpuTime};
 use crate::report::Outcome;
 
 /// One reading.

@@ -16,7 +16,7 @@ use anyhow::{Context, Result};
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
-use crate::clock;
+use crate::measure::clock;
 
 const MEBIBYTE: usize = 1 << 20;
 

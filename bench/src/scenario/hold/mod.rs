@@ -29,12 +29,12 @@ use self::load::Load;
 use self::recipients::Mixture;
 use crate::client::codec::Version;
 use crate::client::fleet::{Dialect, Fleet, Session};
-use crate::clock;
-use crate::ledger::Totals;
-use crate::meter::{Mark, Names};
+use crate::load::ledger::Totals;
+use crate::measure::clock;
+use crate::measure::meter::{Mark, Names};
+use crate::measure::system::Counters;
 use crate::report::Outcome;
 use crate::server::Server;
-use crate::system::Counters;
 
 /// What the load looks like. Where the default depends on the mixture, it is that of `lan`, then of `phones`.
 #[derive(Clone, Debug, clap::Args)]

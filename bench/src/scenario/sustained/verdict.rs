@@ -11,7 +11,7 @@
 
 use serde_json::{Value, json};
 
-use crate::slope::least_squares;
+use crate::measure::slope::least_squares;
 
 /// By reclaim's rule: nothing is copied out of a segment of which more than half is live.
 pub const RECLAIM_AMPLIFICATION_MAX: f64 = 2.0;

@@ -4,7 +4,7 @@
 //! that are not the broker's: a generator that did not run, a CPU that was somebody else's, and a disk that was slow for
 //! everybody. Each is watched by itself: the generator sees when its loop stood still, the kernel says when the
 //! server was ready to run and did not ([`super::stand`]), and a file beside the broker's is synced all the time
-//! ([`crate::disk::Probe`]). A long wait is given to the first of them whose bad times cover half of it, or to all
+//! ([`crate::measure::disk::Probe`]). A long wait is given to the first of them whose bad times cover half of it, or to all
 //! together if only all of them do. What they do not explain is the broker's.
 //!
 //! A broker may make the disk slow for everybody by what it writes itself. So the settled waits are also divided by whether

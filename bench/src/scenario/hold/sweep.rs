@@ -15,9 +15,9 @@ use serde_json::{Value, json};
 use super::recipients::Mixture;
 use super::{HoldSettings, plot};
 use crate::Environment;
+use crate::measure::slope::spread;
 use crate::report::{self, Outcome, readable};
 use crate::server::{Broker, Server};
-use crate::slope::spread;
 
 /// What to run, or which document to show.
 #[derive(Args)]

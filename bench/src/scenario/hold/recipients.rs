@@ -18,7 +18,7 @@
 
 use clap::ValueEnum;
 
-use crate::random::Random;
+use crate::load::random::Random;
 
 /// Which recipients a run has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::sample::series;
 use crate::report::readable;
-use crate::svg::{self, Scale};
+use crate::report::svg::{self, Scale};
 
 const WIDTH: f64 = 860.0;
 const LEFT: f64 = 90.0;

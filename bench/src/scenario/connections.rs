@@ -15,12 +15,12 @@ use serde_json::{Value, json};
 
 use crate::client::codec::Version;
 use crate::client::fleet::{Dialect, Fleet, Session, nothing_expected};
-use crate::clock;
-use crate::meter::Mark;
-use crate::process::{self, Memory, Slab};
+use crate::measure::clock;
+use crate::measure::meter::Mark;
+use crate::measure::process::{self, Memory, Slab};
+use crate::measure::slope::least_squares;
 use crate::report::{self, Outcome};
 use crate::server::Server;
-use crate::slope::least_squares;
 
 /// How many connections, and of which kind.
 #[derive(Clone, Debug, clap::Args)]

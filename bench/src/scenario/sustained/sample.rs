@@ -11,12 +11,12 @@ use serde_json::{Value, json};
 
 use super::load::Load;
 use super::waits::Quantiles;
-use crate::disk::{self, Probe};
-use crate::meter::Mark;
-use crate::process;
+use crate::measure::disk::{self, Probe};
+use crate::measure::meter::Mark;
+use crate::measure::process;
+use crate::measure::system::Counters;
 use crate::report::{self, readable};
 use crate::server::Server;
-use crate::system::Counters;
 
 /// Takes samples.
 pub struct Sampler {

@@ -48,9 +48,9 @@ use self::waits::{Blame, Quantiles};
 use crate::Environment;
 use crate::client::codec::Version;
 use crate::client::fleet::{Dialect, Fleet};
-use crate::clock;
-use crate::disk::Probe;
-use crate::meter::Mark;
+use crate::measure::clock;
+use crate::measure::disk::Probe;
+use crate::measure::meter::Mark;
 use crate::report::{self, Outcome};
 use crate::server::{Broker, Server};
 

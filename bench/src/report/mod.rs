@@ -1,10 +1,12 @@
 //! What a measurement says: named figures, what was wrong, and the document and the table made of them.
 
+pub mod svg;
+
 use std::fs;
 
 use serde_json::{Map, Value, json};
 
-use crate::clock;
+use crate::measure::clock;
 
 /// One figure of one run.
 #[derive(Clone, Debug)]

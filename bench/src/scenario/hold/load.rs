@@ -19,10 +19,10 @@ use super::{HoldSettings, STEP_MAX};
 use crate::client::codec::{self, Frame, Publish, Version, kind};
 use crate::client::fleet::{Fleet, Links, Session, nothing_expected};
 use crate::client::publisher::Window;
-use crate::clock;
-use crate::ledger::{self, Ledger};
-use crate::random::Random;
-use crate::system::{self, Counters, System};
+use crate::load::ledger::{self, Ledger};
+use crate::load::random::Random;
+use crate::measure::clock;
+use crate::measure::system::{self, Counters, System};
 
 /// Handshakes of returning subscribers at once.
 const RETURNING_MAX: usize = 64;

@@ -30,16 +30,16 @@ use serde_json::json;
 use crate::Environment;
 use crate::client::codec::Version;
 use crate::client::fleet::{Dialect, Fleet, Session, nothing_expected};
-use crate::clock;
 use crate::compare::{self, Run, Table};
-use crate::disk::{self, Survey};
-use crate::ledger::{Ledger, Totals};
-use crate::meter::{Interval, Names};
+use crate::load::ledger::{Ledger, Totals};
+use crate::measure::clock;
+use crate::measure::disk::{self, Survey};
+use crate::measure::meter::{Interval, Names};
+use crate::measure::slope::spread;
+use crate::measure::system::{self, Counters, System};
 use crate::report::{self, Outcome, readable};
+use crate::scenario::store_drain::{self, StoreDrainSettings};
 use crate::server::{Broker, Server};
-use crate::slope::spread;
-use crate::store_drain::{self, StoreDrainSettings};
-use crate::system::{self, Counters, System};
 
 /// Whom to measure, and with how much.
 #[derive(Args)]
@@ -351,7 +351,7 @@ fn surveys_text(surveys: &[Survey]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::disk::Overwrite;
+    use crate::measure::disk::Overwrite;
 
     fn survey() -> Survey {
         let overwrite = |block_bytes, mean_ms| Overwrite { block_bytes, mean_ms, p50_ms: 0.5, p99_ms: 9.0 };

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use crate::clock;
-use crate::process;
+use crate::measure::clock;
+use crate::measure::process;
 
 /// An absence of the generator that is remembered.
 const LONG_NS: u64 = 10_000_000;

@@ -1,0 +1,8 @@
+//! What is read from the clocks, from `/proc`, from the disk and from the broker itself, and the arithmetic on it.
+
+pub mod clock;
+pub mod disk;
+pub mod meter;
+pub mod process;
+pub mod slope;
+pub mod system;

@@ -1,0 +1,12 @@
+//! What is done to a broker: each scenario is one file (or a folder), with its settings, its load and its books.
+//!
+//! A scenario opens its sessions, runs its load between two readings of the clocks and says what it saw as an `Outcome`.
+//! It fails its own run when a message was lost, repeated, misrouted or came out of order: a broker cannot look fast by
+//! being wrong. `compare` and `main` call `run`.
+
+pub mod connections;
+pub mod durable_ack;
+pub mod flow;
+pub mod hold;
+pub mod store_drain;
+pub mod sustained;
