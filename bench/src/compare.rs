@@ -73,7 +73,7 @@ impl Scenario {
         self == Scenario::StoreDrain
     }
 
-    fn run(self, server: &Server, settings: &CompareSettings) -> Result<Outcome> {
+    fn run(self, server: &mut Server, settings: &CompareSettings) -> Result<Outcome> {
         let flow = |qos: u8, durable: bool| FlowSettings { qos, durable, ..settings.flow.clone() };
         match self {
             Scenario::FlowQos0 => flow::run(server, &flow(0, false)),
@@ -156,7 +156,7 @@ fn runs_of(scenario: Scenario, settings: &CompareSettings) -> Vec<Run> {
                 broker.name
             ));
             let outcome = Server::start(broker, &settings.environment.data_root, placement)
-                .and_then(|server| scenario.run(&server, settings))
+                .and_then(|mut server| scenario.run(&mut server, settings))
                 .unwrap_or_else(|error| Outcome::failed(&error));
             for failure in &outcome.failures {
                 report::progress(&format!("  FAILED: {failure}"));

@@ -169,15 +169,19 @@ impl Environment {
 
 fn main() -> ExitCode {
     let done = match Command::parse().action {
-        Action::Flow(single) => measure(&single, "flow", flow::run),
+        Action::Flow(single) => measure(&single, "flow", |server, settings| flow::run(server, settings)),
         Action::PingPong(mut single) => {
             single.settings.pairs = 1;
             single.settings.window = 1;
-            measure(&single, "ping-pong", flow::run)
+            measure(&single, "ping-pong", |server, settings| flow::run(server, settings))
         }
-        Action::Connections(single) => measure(&single, "connections", connections::run),
-        Action::StoreDrain(single) => measure(&single, "store-drain", store_drain::run),
-        Action::Hold(single) => measure(&single, "hold", hold::run),
+        Action::Connections(single) => {
+            measure(&single, "connections", |server, settings| connections::run(server, settings))
+        }
+        Action::StoreDrain(single) => {
+            measure(&single, "store-drain", |server, settings| store_drain::run(server, settings))
+        }
+        Action::Hold(single) => measure(&single, "hold", |server, settings| hold::run(server, settings)),
         Action::HoldCurve(settings) => hold::sweep::run(&settings),
         Action::Sustained { settings, environment } => sustained::run(&settings, &environment),
         Action::DurableAck(settings) => durable_ack::run(&settings),
@@ -198,11 +202,11 @@ fn main() -> ExitCode {
 fn measure<Settings: Args>(
     single: &Single<Settings>,
     scenario: &str,
-    run: impl Fn(&Server, &Settings) -> Result<Outcome>,
+    run: impl Fn(&mut Server, &Settings) -> Result<Outcome>,
 ) -> Result<bool> {
     let Single { target, environment, settings } = single;
     let placement = environment.placement();
-    let (server, broker) = match (&target.which.broker, target.which.target) {
+    let (mut server, broker) = match (&target.which.broker, target.which.target) {
         (Some(broker), _) => (Server::start(broker, &environment.data_root, placement)?, broker.describe()),
         (None, address) => {
             let address = address.context("neither --broker nor --target")?;
@@ -216,7 +220,7 @@ fn measure<Settings: Args>(
             )
         }
     };
-    let outcome = run(&server, settings).unwrap_or_else(|error| Outcome::failed(&error));
+    let outcome = run(&mut server, settings).unwrap_or_else(|error| Outcome::failed(&error));
     drop(server);
     let mut document = report::head();
     document["scenario"] = json!(scenario);

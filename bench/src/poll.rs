@@ -8,10 +8,13 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 use std::time::Duration;
 
-/// What a registered socket is waited for. Reading is always on.
+/// What a registered socket is waited for. Its end and its errors are always reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Interest {
+    /// Only its end: the peer is not read.
+    Nothing,
     Read,
+    Write,
     ReadWrite,
 }
 
@@ -56,10 +59,12 @@ impl Poller {
     }
 
     fn control(&self, operation: i32, fd: RawFd, token: u64, interest: Interest) -> io::Result<()> {
-        let mut events = libc::EPOLLIN;
-        if interest == Interest::ReadWrite {
-            events |= libc::EPOLLOUT;
-        }
+        let events = match interest {
+            Interest::Nothing => 0,
+            Interest::Read => libc::EPOLLIN,
+            Interest::Write => libc::EPOLLOUT,
+            Interest::ReadWrite => libc::EPOLLIN | libc::EPOLLOUT,
+        };
         let mut event = libc::epoll_event { events: events as u32, u64: token };
         // SAFETY: `event` lives across the call, which only reads it; a stale descriptor is an error, not a fault.
         let result = unsafe { libc::epoll_ctl(self.epoll.as_raw_fd(), operation, fd, &mut event) };

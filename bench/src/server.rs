@@ -147,13 +147,24 @@ pub struct Server {
     pub address: SocketAddr,
     /// The process to account for; `None` if a running broker was given without one.
     pub pid: Option<u32>,
-    child: Option<(Child, PathBuf)>,
+    own: Option<Own>,
 }
+
+/// What was started here: the process, its data, and how to start it once more.
+struct Own {
+    child: Child,
+    data: PathBuf,
+    broker: Broker,
+    placement: Option<Placement>,
+}
+
+/// How long a broker may take to listen with an empty data directory.
+const LISTEN_MAX: Duration = Duration::from_secs(20);
 
 impl Server {
     /// A broker that somebody else runs.
     pub fn running(address: SocketAddr, pid: Option<u32>) -> Server {
-        Server { address, pid, child: None }
+        Server { address, pid, own: None }
     }
 
     /// Starts `broker` below `data_root` and waits until it accepts connections.
@@ -161,71 +172,101 @@ impl Server {
         let port = free_port()?;
         let data = data_root.join(format!("ironpost-bench-{}-{}-{port}", std::process::id(), broker.name));
         fs::create_dir_all(&data).with_context(|| format!("creating {}", data.display()))?;
-        let log = fs::File::create(data.join("bench-stderr.log"))?;
-        let mut command = broker.command(port, &data)?;
-        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        // SAFETY: between fork and exec this calls only prctl, which is async-signal-safe, and allocates nothing.
-        unsafe {
-            command.pre_exec(|| {
-                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-                Ok(())
-            });
-        }
-        if let Some(placement) = placement {
-            process::pin_to(placement.server_cpu)?;
-        }
-        let spawned = command.spawn();
-        if let Some(placement) = placement {
-            process::pin_to(placement.load_cpu)?;
-        }
-        let child =
-            spawned.with_context(|| format!("starting {}: {:?}", broker.name, command.get_program()))?;
+        let child = spawn(broker, port, &data, placement)?;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let pid = Some(child.id());
-        let mut server = Server { address, pid, child: Some((child, data)) };
-        server.await_listener(&broker.name)?;
+        let own = Own { child, data, broker: broker.clone(), placement };
+        let mut server = Server { address, pid, own: Some(own) };
+        server.await_listener(LISTEN_MAX)?;
         Ok(server)
     }
 
-    fn await_listener(&mut self, name: &str) -> Result<()> {
-        let deadline = clock::now() + Duration::from_secs(20);
+    /// Ends the broker that was started here, and keeps its data: by SIGTERM, or by SIGKILL as a crash would.
+    pub fn stop(&mut self, signal: libc::c_int, limit: Duration) -> Result<()> {
+        let Some(Own { child, broker, .. }) = &mut self.own else { bail!("it was not started here") };
+        // SAFETY: no pointer is passed, and the child has not been waited for, so the number is still its own.
+        unsafe { libc::kill(child.id() as libc::pid_t, signal) };
+        let deadline = clock::now() + limit;
+        while child.try_wait()?.is_none() {
+            ensure!(clock::now() < deadline, "{} did not end within {} s", broker.name, limit.as_secs());
+            clock::pause(Duration::from_millis(1));
+        }
+        self.pid = None;
+        Ok(())
+    }
+
+    /// Starts it once more, on its data and its port, and waits until it accepts connections.
+    pub fn start_again(&mut self, limit: Duration) -> Result<()> {
+        ensure!(self.pid.is_none(), "it runs");
+        let Some(own) = &mut self.own else { bail!("it was not started here") };
+        own.child = spawn(&own.broker, self.address.port(), &own.data, own.placement)?;
+        self.pid = Some(own.child.id());
+        self.await_listener(limit)
+    }
+
+    fn await_listener(&mut self, limit: Duration) -> Result<()> {
+        let deadline = clock::now() + limit;
         loop {
             // A connection without CONNECT: each broker takes it back when it closes.
             if TcpStream::connect(self.address).is_ok() {
                 return Ok(());
             }
-            if let Some((child, data)) = &mut self.child
-                && let Some(status) = child.try_wait()?
-            {
-                let log = fs::read_to_string(data.join("bench-stderr.log")).unwrap_or_default();
-                bail!("{name} ended with {status} before it listened:\n{log}");
+            let Some(Own { child, data, broker, .. }) = &mut self.own else {
+                bail!("it was not started here")
+            };
+            if let Some(status) = child.try_wait()? {
+                let log = fs::read_to_string(data.join(LOG)).unwrap_or_default();
+                bail!("{} ended with {status} before it listened:\n{log}", broker.name);
             }
-            ensure!(clock::now() < deadline, "{name} did not listen on {} within 20 s", self.address);
+            let name = &broker.name;
+            ensure!(clock::now() < deadline, "{name} did not listen on {} within {limit:?}", self.address);
             clock::pause(Duration::from_millis(10));
         }
     }
 
     /// Where it keeps its data, if it was started here.
     pub fn data(&self) -> Option<&Path> {
-        self.child.as_ref().map(|(_, data)| data.as_path())
+        self.own.as_ref().map(|own| own.data.as_path())
     }
 
     /// It was started here, and what it keeps goes with it.
     pub fn is_child(&self) -> bool {
-        self.child.is_some()
+        self.own.is_some()
     }
+}
+
+/// What a broker says on its standard output and error, in its data directory.
+const LOG: &str = "bench-stderr.log";
+
+/// Starts the process on the server's CPU, and brings this one back to the load's.
+fn spawn(broker: &Broker, port: u16, data: &Path, placement: Option<Placement>) -> Result<Child> {
+    let log = fs::OpenOptions::new().create(true).append(true).open(data.join(LOG))?;
+    let mut command = broker.command(port, data)?;
+    command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+    // SAFETY: between fork and exec this calls only prctl, which is async-signal-safe, and allocates nothing.
+    unsafe {
+        command.pre_exec(|| {
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+            Ok(())
+        });
+    }
+    if let Some(placement) = placement {
+        process::pin_to(placement.server_cpu)?;
+    }
+    let spawned = command.spawn();
+    if let Some(placement) = placement {
+        process::pin_to(placement.load_cpu)?;
+    }
+    spawned.with_context(|| format!("starting {}: {:?}", broker.name, command.get_program()))
 }
 
 impl Drop for Server {
     /// Asks the child to end, ends it after three seconds, and removes its data.
     fn drop(&mut self) {
-        let Some((mut child, data)) = self.child.take() else { return };
-        // SAFETY: no pointer is passed, and the child has not been waited for, so the number is still its own.
-        unsafe { libc::kill(child.id() as libc::pid_t, libc::SIGTERM) };
-        let deadline = clock::now() + Duration::from_secs(3);
-        while clock::now() < deadline && matches!(child.try_wait(), Ok(None)) {
-            clock::pause(Duration::from_millis(10));
+        if self.pid.is_some() {
+            let _ = self.stop(libc::SIGTERM, Duration::from_secs(3));
         }
+        let Some(Own { mut child, data, .. }) = self.own.take() else { return };
         // Both fail only if the child has ended already, which is what is wanted.
         let _ = child.kill();
         let _ = child.wait();

@@ -2,9 +2,11 @@
 //!
 //! Decides: how a session is opened (CONNECT, CONNACK, then its one SUBSCRIBE, if it has one), and that everything a
 //! batch of frames caused is written once per connection at the batch's end. Does not decide what a PUBLISH or an
-//! acknowledgement means: a scenario's closure gets them. A refusal, a lost connection or a broken packet ends the run.
+//! acknowledgement means: a scenario's closure gets them. A refusal, a lost connection or a broken packet ends the run,
+//! unless the scenario has said of a client that the server may end it ([`Fleet::may_end`]).
 //!
-//! Invariants: every index in `links.dirty` is marked dirty exactly once; a closed slot is `None` and stays so.
+//! Invariants: a client marked dirty is in `links.dirty` (which may also name one that was closed since); a closed slot is
+//! `None` until it is reopened.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -57,6 +59,8 @@ pub struct Client {
     link: Link,
     stage: Stage,
     dirty: bool,
+    /// The server may end it, which is then no failure.
+    may_end: bool,
     pub session_present: bool,
     /// How many QoS 1 and 2 messages the server takes at once.
     pub receive_maximum: u16,
@@ -67,6 +71,10 @@ pub struct Client {
 pub struct Links {
     clients: Vec<Option<Client>>,
     dirty: Vec<u32>,
+    /// PINGRESPs so far.
+    pub pongs: u64,
+    /// Clients that the server has ended, of those that it may.
+    pub ended_by_server: u64,
 }
 
 impl Links {
@@ -95,6 +103,8 @@ pub struct Fleet {
     scratch: Vec<u8>,
     opening: usize,
     alive: usize,
+    /// Handshakes at once while `open` opens sessions.
+    pub opening_max: usize,
 }
 
 /// The closure for a phase in which nothing but handshakes may arrive.
@@ -106,7 +116,8 @@ impl Fleet {
     pub fn new(dialect: Dialect) -> Result<Fleet> {
         let poller = Poller::new().context("creating an epoll set")?;
         let scratch = vec![0; SCRATCH_BYTES];
-        Ok(Fleet { dialect, poller, links: Links::default(), scratch, opening: 0, alive: 0 })
+        let links = Links::default();
+        Ok(Fleet { dialect, poller, links, scratch, opening: 0, alive: 0, opening_max: OPENING_MAX })
     }
 
     /// How many clients there are, closed ones included.
@@ -123,7 +134,7 @@ impl Fleet {
         on_frame: &mut impl FnMut(&mut Links, usize, &Frame<'_>) -> Result<()>,
     ) -> Result<()> {
         loop {
-            while self.opening < OPENING_MAX && self.len() < count {
+            while self.opening < self.opening_max && self.len() < count {
                 self.start(session(self.len()))?;
             }
             if self.opening == 0 {
@@ -180,7 +191,14 @@ impl Fleet {
         let stage = Stage::AwaitsConnack;
         self.opening += 1;
         self.alive += 1;
-        Ok(Client { link, stage, dirty: false, session_present: false, receive_maximum: u16::MAX })
+        Ok(Client {
+            link,
+            stage,
+            dirty: false,
+            may_end: false,
+            session_present: false,
+            receive_maximum: u16::MAX,
+        })
     }
 
     /// Handles one batch of ready connections, waiting for it up to `wait`, then writes what it caused.
@@ -214,10 +232,8 @@ impl Fleet {
         for event in 0..count {
             let ready = self.poller.ready(event);
             let index = ready.token as usize;
-            if ready.writable
-                && let Some(client) = &mut self.links.clients[index]
-            {
-                client.link.flush(&self.poller).with_context(|| format!("writing to client {index}"))?;
+            if ready.writable {
+                self.flush(index)?;
             }
             if ready.readable {
                 self.read(index, session, on_frame)?;
@@ -231,10 +247,18 @@ impl Fleet {
         while let Some(index) = self.links.dirty.pop() {
             if let Some(client) = &mut self.links.clients[index as usize] {
                 client.dirty = false;
-                client.link.flush(&self.poller).with_context(|| format!("writing to client {index}"))?;
+                self.flush(index as usize)?;
             }
         }
         Ok(())
+    }
+
+    fn flush(&mut self, index: usize) -> Result<()> {
+        let Some(client) = &mut self.links.clients[index] else { return Ok(()) };
+        match client.link.flush(&self.poller) {
+            Err(_) if client.may_end => self.ended(index),
+            done => done.with_context(|| format!("writing to client {index}")),
+        }
     }
 
     fn read(
@@ -244,8 +268,10 @@ impl Fleet {
         on_frame: &mut impl FnMut(&mut Links, usize, &Frame<'_>) -> Result<()>,
     ) -> Result<()> {
         let Some(client) = &mut self.links.clients[index] else { return Ok(()) };
-        let arrived =
-            client.link.read(&mut self.scratch).with_context(|| format!("reading client {index}"))?;
+        let arrived = match client.link.read(&mut self.scratch) {
+            Err(_) if client.may_end => Arrived::End,
+            arrived => arrived.with_context(|| format!("reading client {index}"))?,
+        };
         let end = match arrived {
             Arrived::Nothing => return Ok(()),
             Arrived::Bytes(end) => end,
@@ -269,7 +295,8 @@ impl Fleet {
         while let Some(frame) = codec::split_frame(bytes)? {
             if open {
                 match frame.kind() {
-                    kind::PINGRESP => {}
+                    kind::PINGRESP => self.links.pongs += 1,
+                    kind::DISCONNECT if self.links.client(index).is_some_and(|client| client.may_end) => {}
                     kind::DISCONNECT => bail!("the server disconnected client {index}: {:02x?}", frame.bytes),
                     _ => on_frame(&mut self.links, index, &frame)?,
                 }
@@ -332,11 +359,37 @@ impl Fleet {
     }
 
     fn ended(&mut self, index: usize) -> Result<()> {
-        let stage = self.links.client(index).map(|client| client.stage);
-        ensure!(stage == Some(Stage::Leaving), "the server closed client {index} ({stage:?})");
-        self.links.clients[index] = None;
-        self.alive -= 1;
+        let Some(client) = self.links.client(index) else { return Ok(()) };
+        let Client { stage, may_end, .. } = *client;
+        ensure!(may_end || stage == Stage::Leaving, "the server closed client {index} ({stage:?})");
+        self.links.ended_by_server += u64::from(stage != Stage::Leaving);
+        self.abandon(index);
         Ok(())
+    }
+
+    /// Closes the connection of client `index` at once, without DISCONNECT: a network that is gone.
+    pub fn abandon(&mut self, index: usize) {
+        let Some(client) = self.links.clients[index].take() else { return };
+        self.opening -= usize::from(matches!(client.stage, Stage::AwaitsConnack | Stage::AwaitsSuback));
+        self.alive -= 1;
+    }
+
+    /// From now on the server may end client `index`, which is counted then and is no failure.
+    pub fn may_end(&mut self, index: usize) {
+        if let Some(client) = &mut self.links.clients[index] {
+            client.may_end = true;
+        }
+    }
+
+    /// Stops to read what client `index` is sent, or begins again.
+    pub fn pause(&mut self, index: usize, paused: bool) -> Result<()> {
+        let Some(client) = &mut self.links.clients[index] else { return Ok(()) };
+        client.link.pause(&self.poller, paused).with_context(|| format!("pausing client {index}"))
+    }
+
+    /// Queues a PINGREQ for client `index`; its answer is counted in `links.pongs`.
+    pub fn ping(&mut self, index: usize) {
+        codec::encode_empty(self.links.outbound(index), kind::PINGREQ);
     }
 
     /// Sends DISCONNECT to client `index`, unless it has left; whatever it is sent from now on it does not see.

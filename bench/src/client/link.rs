@@ -3,7 +3,7 @@
 //! Decides nothing about MQTT. Owned by `fleet::Fleet` on the client's side and by `floor` on the server's side.
 //!
 //! Invariants: `carry` holds only the beginning of one incomplete packet; `outbound[..written]` is already with the
-//! kernel; the socket waits for writability only while something is left to write.
+//! kernel; the socket waits for writability only while something is left to write, and for bytes unless it is paused.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -23,6 +23,7 @@ pub struct Link {
     pub outbound: Vec<u8>,
     written: usize,
     interest: Interest,
+    paused: bool,
 }
 
 /// What a read brought.
@@ -40,7 +41,15 @@ impl Link {
     /// Registers a connected or connecting socket; a connecting one asks to be told when it is writable.
     pub fn register(stream: TcpStream, poller: &Poller, token: u64, interest: Interest) -> io::Result<Link> {
         poller.add(&stream, token, interest)?;
-        Ok(Link { stream, token, carry: Vec::new(), outbound: Vec::new(), written: 0, interest })
+        Ok(Link {
+            stream,
+            token,
+            carry: Vec::new(),
+            outbound: Vec::new(),
+            written: 0,
+            interest,
+            paused: false,
+        })
     }
 
     /// Reads once into `scratch`, behind the beginning of a packet kept from the last time.
@@ -86,7 +95,7 @@ impl Link {
         if self.written == self.outbound.len() {
             self.outbound.clear();
             self.written = 0;
-            return self.watch(poller, Interest::Read);
+            return self.watch(poller, false);
         }
         if self.outbound.len() - self.written > OUTBOUND_BYTES_MAX {
             return Err(io::Error::other("the peer does not read: the unsent backlog passed its bound"));
@@ -95,10 +104,22 @@ impl Link {
             self.outbound.drain(..self.written);
             self.written = 0;
         }
-        self.watch(poller, Interest::ReadWrite)
+        self.watch(poller, true)
     }
 
-    fn watch(&mut self, poller: &Poller, interest: Interest) -> io::Result<()> {
+    /// Stops to read the peer, or begins again: what it sends meanwhile fills the kernel's buffers, then its own.
+    pub fn pause(&mut self, poller: &Poller, paused: bool) -> io::Result<()> {
+        self.paused = paused;
+        self.watch(poller, self.written < self.outbound.len())
+    }
+
+    fn watch(&mut self, poller: &Poller, writing: bool) -> io::Result<()> {
+        let interest = match (self.paused, writing) {
+            (true, false) => Interest::Nothing,
+            (true, true) => Interest::Write,
+            (false, false) => Interest::Read,
+            (false, true) => Interest::ReadWrite,
+        };
         if self.interest != interest {
             poller.change(&self.stream, self.token, interest)?;
             self.interest = interest;

@@ -2,6 +2,7 @@
 
 pub mod clock;
 pub mod disk;
+pub mod latency;
 pub mod meter;
 pub mod process;
 pub mod slope;

@@ -16,10 +16,24 @@ pub struct Figure {
     pub value: f64,
 }
 
+/// Measured points with a line through them: a distribution, or something over time or size.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Curve {
+    pub name: &'static str,
+    /// What lies on the axes, with its unit.
+    pub x: &'static str,
+    pub y: &'static str,
+    /// Both ends of the horizontal axis are far apart.
+    pub logarithmic_x: bool,
+    pub points: Vec<(f64, f64)>,
+}
+
 /// What one run of one scenario on one broker gave.
 #[derive(Clone, Debug, Default)]
 pub struct Outcome {
     pub figures: Vec<Figure>,
+    /// What a report draws.
+    pub curves: Vec<Curve>,
     /// What the broker did wrong. A run with an entry here is not a result.
     pub failures: Vec<String>,
     /// Everything else worth keeping.
@@ -46,7 +60,8 @@ impl Outcome {
             .iter()
             .map(|figure| (figure.name.to_owned(), json!({ "value": figure.value, "unit": figure.unit })))
             .collect();
-        json!({ "figures": figures, "failures": self.failures, "detail": self.detail })
+        let curves: Vec<Value> = self.curves.iter().map(Curve::to_json).collect();
+        json!({ "figures": figures, "curves": curves, "failures": self.failures, "detail": self.detail })
     }
 
     /// One line per figure, then the failures.
@@ -60,6 +75,13 @@ impl Outcome {
             text.push_str(&format!("  FAILED: {failure}\n"));
         }
         text
+    }
+}
+
+impl Curve {
+    fn to_json(&self) -> Value {
+        let Curve { name, x, y, logarithmic_x, points } = self;
+        json!({ "name": name, "x": x, "y": y, "logarithmic_x": logarithmic_x, "points": points })
     }
 }
 
