@@ -12,17 +12,26 @@ use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
 use crate::Environment;
+use crate::measure::process;
 use crate::measure::slope::spread;
+use crate::report::progress::Steps;
 use crate::report::{self, Outcome, readable};
 use crate::scenario::connections::{self, ConnectionSettings};
+use crate::scenario::day::{self, DaySettings};
+use crate::scenario::fan_in::{self, FanInSettings};
+use crate::scenario::fan_out::{self, FanOutSettings};
 use crate::scenario::flow::{self, FlowSettings};
+use crate::scenario::login_storm::{self, StormSettings};
+use crate::scenario::noisy_neighbour::{self, NoisyNeighbourSettings};
+use crate::scenario::restart::{self, RestartSettings};
+use crate::scenario::slow_consumer::{self, SlowConsumerSettings};
 use crate::scenario::store_drain::{self, StoreDrainSettings};
 use crate::server::{Broker, Server};
 
 /// What to compare, and how often.
 #[derive(Args)]
 pub struct CompareSettings {
-    /// A broker: mosquitto, floor, NAME=mosquitto, NAME=floor, or NAME=COMMAND with {port} and {data} in it (repeat)
+    /// A broker: mosquitto, ejabberd, floor, NAME= before one of these, or NAME=COMMAND with {port} and {data} in it (repeat)
     #[arg(long = "broker", value_name = "BROKER", default_values = ["mosquitto", "floor"])]
     brokers: Vec<Broker>,
     /// Ratios are taken to these brokers (repeat) [default: all whose name is mosquitto or floor]
@@ -41,8 +50,32 @@ pub struct CompareSettings {
     #[command(flatten)]
     store_drain: StoreDrainSettings,
     #[command(flatten)]
+    fan_out: FanOutSettings,
+    #[command(flatten)]
+    fan_in: FanInSettings,
+    #[command(flatten)]
+    slow_consumer: SlowConsumerSettings,
+    #[command(flatten)]
+    noisy_neighbour: NoisyNeighbourSettings,
+    #[command(flatten)]
+    login_storm: StormSettings,
+    #[command(flatten)]
+    restart: RestartSettings,
+    #[command(flatten)]
+    day: DaySettings,
+    #[command(flatten)]
     environment: Environment,
 }
+
+/// The open loops' rate without `--rate`, in messages per second: a fraction of what each peer can do on one core, so that
+/// latencies are not those of a queue that only grows.
+const OPEN_RATE: u64 = 10_000;
+
+/// The open loops' window, if `--window` is not wider: a publisher that is answered after 100 ms must not run out of it.
+const OPEN_WINDOW: u16 = 1_000;
+
+/// Share of late subscribers in `flow-qos1-late`.
+const LATE_PERCENT: u32 = 10;
 
 /// A scenario with the settings that its name fixes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -57,10 +90,23 @@ enum Scenario {
     FlowQos1Durable,
     #[value(name = "flow-qos2-durable")]
     FlowQos2Durable,
+    /// Open loop at `--rate` with durable subscribers
+    #[value(name = "flow-qos1-open")]
+    FlowQos1Open,
+    /// The same where a tenth of the subscribers acknowledges after `--late-ms`
+    #[value(name = "flow-qos1-late")]
+    FlowQos1Late,
     #[value(name = "ping-pong")]
     PingPong,
     Connections,
     StoreDrain,
+    FanOut,
+    FanIn,
+    SlowConsumer,
+    NoisyNeighbour,
+    LoginStorm,
+    Restart,
+    Day,
 }
 
 impl Scenario {
@@ -70,19 +116,37 @@ impl Scenario {
 
     /// The floor has no sessions to keep messages in.
     fn needs_sessions(self) -> bool {
-        self == Scenario::StoreDrain
+        use Scenario::{Day, LoginStorm, Restart, SlowConsumer, StoreDrain};
+        matches!(self, StoreDrain | SlowConsumer | LoginStorm | Restart | Day)
     }
 
     fn run(self, server: &mut Server, settings: &CompareSettings) -> Result<Outcome> {
-        let flow = |qos: u8, durable: bool| FlowSettings { qos, durable, ..settings.flow.clone() };
+        let flow = |qos: u8, durable: bool| {
+            let closed = FlowSettings { rate: None, late_percent: 0, ..settings.flow.clone() };
+            FlowSettings { qos, durable, ..closed }
+        };
+        let open = |late_percent: u32| {
+            let rate = Some(settings.flow.rate.unwrap_or(OPEN_RATE));
+            let window = settings.flow.window.max(OPEN_WINDOW);
+            FlowSettings { rate, window, late_percent, ..flow(1, true) }
+        };
         match self {
             Scenario::FlowQos0 => flow::run(server, &flow(0, false)),
             Scenario::FlowQos1 => flow::run(server, &flow(1, false)),
             Scenario::FlowQos2 => flow::run(server, &flow(2, false)),
             Scenario::FlowQos1Durable => flow::run(server, &flow(1, true)),
             Scenario::FlowQos2Durable => flow::run(server, &flow(2, true)),
+            Scenario::FlowQos1Open => flow::run(server, &open(0)),
+            Scenario::FlowQos1Late => flow::run(server, &open(LATE_PERCENT)),
             Scenario::Connections => connections::run(server, &settings.connections),
             Scenario::StoreDrain => store_drain::run(server, &settings.store_drain),
+            Scenario::FanOut => fan_out::run(server, &settings.fan_out),
+            Scenario::FanIn => fan_in::run(server, &settings.fan_in),
+            Scenario::SlowConsumer => slow_consumer::run(server, &settings.slow_consumer),
+            Scenario::NoisyNeighbour => noisy_neighbour::run(server, &settings.noisy_neighbour),
+            Scenario::LoginStorm => login_storm::run(server, &settings.login_storm),
+            Scenario::Restart => restart::run(server, &settings.restart),
+            Scenario::Day => day::run(server, &settings.day),
             Scenario::PingPong => flow::run(server, &FlowSettings { pairs: 1, window: 1, ..flow(1, false) }),
         }
     }
@@ -106,8 +170,14 @@ pub fn run(settings: &CompareSettings) -> Result<bool> {
     document["brokers"] = json!(brokers.iter().map(Broker::describe).collect::<Vec<_>>());
     document["results"] = json!([]);
     let (mut text, mut sound) = (String::new(), true);
-    for &scenario in &settings.scenarios {
-        let runs = runs_of(scenario, settings);
+    if let Some(placement) = settings.environment.placement() {
+        // The thread that draws the progress must be where the load is.
+        process::pin_to(placement.load_cpu)?;
+    }
+    let runs_each = |scenario: &Scenario| settings.rounds as usize * taking_part(*scenario, brokers).count();
+    let mut steps = Steps::begin(&settings.scenarios.iter().map(runs_each).collect::<Vec<_>>());
+    for (kind, &scenario) in settings.scenarios.iter().enumerate() {
+        let runs = runs_of(scenario, settings, |name| steps.next(kind, name));
         sound &= runs.iter().all(|run| run.outcome.failures.is_empty());
         let table = Table::new(brokers, &baselines, &runs);
         text.push_str(&table.to_text(&scenario.name(), brokers, &baselines, &runs));
@@ -115,6 +185,7 @@ pub fn run(settings: &CompareSettings) -> Result<bool> {
             results.push(table.to_json(&scenario.name(), brokers, &baselines, &runs));
         }
     }
+    drop(steps);
     settings.environment.publish(&document, &text)?;
     Ok(sound)
 }
@@ -140,21 +211,19 @@ fn baselines(settings: &CompareSettings) -> Result<Vec<usize>> {
     Ok(names.into_iter().filter_map(position).collect())
 }
 
-fn runs_of(scenario: Scenario, settings: &CompareSettings) -> Vec<Run> {
+/// The brokers that can run a scenario, with their places.
+fn taking_part(scenario: Scenario, brokers: &[Broker]) -> impl Iterator<Item = (usize, &Broker)> {
+    let can = move |broker: &Broker| !scenario.needs_sessions() || broker.keeps_sessions();
+    brokers.iter().enumerate().filter(move |(_, broker)| can(broker))
+}
+
+fn runs_of(scenario: Scenario, settings: &CompareSettings, mut begin: impl FnMut(&str)) -> Vec<Run> {
     let placement = settings.environment.placement();
     let mut runs = Vec::new();
     for round in 0..settings.rounds {
-        for (index, broker) in settings.brokers.iter().enumerate() {
-            if scenario.needs_sessions() && !broker.keeps_sessions() {
-                continue;
-            }
-            report::progress(&format!(
-                "{} round {}/{}: {}",
-                scenario.name(),
-                round + 1,
-                settings.rounds,
-                broker.name
-            ));
+        for (index, broker) in taking_part(scenario, &settings.brokers) {
+            let (name, of) = (scenario.name(), settings.rounds);
+            begin(&format!("{name} round {}/{of}: {}", round + 1, broker.name));
             let outcome = Server::start(broker, &settings.environment.data_root, placement)
                 .and_then(|mut server| scenario.run(&mut server, settings))
                 .unwrap_or_else(|error| Outcome::failed(&error));

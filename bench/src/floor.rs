@@ -1,26 +1,35 @@
 //! The floor relay: the least an MQTT-shaped relay can do, as the limit that a real broker is compared with.
 //!
 //! One thread, one epoll set, no sessions, no storage, no wildcards, no limits to check. It answers CONNECT, SUBSCRIBE
-//! and PINGREQ; a PUBLISH goes to the one connection that subscribed to exactly its topic, with a packet identifier of
-//! that connection; PUBACK and PUBREC leave at once and promise nothing. What one batch of events caused is written
+//! and PINGREQ; a PUBLISH goes to the connections that subscribed to exactly its topic, with a packet identifier of
+//! each; PUBACK and PUBREC leave at once and promise nothing. What one batch of events caused is written
 //! once per connection. A slow subscriber is not held back: past `link`'s bound its connection is closed.
+//!
+//! One subscriber is the ordinary case and costs what it would if there could be no more: it stands in the table itself,
+//! and a group of several is told from it by one bit. A filter with a wildcard and a shared one are refused.
 //!
 //! Do not use it for anything but comparison: it acknowledges messages that it has not stored.
 //!
-//! Invariant: a cached route is used only while `epoch` is the one it was looked up in; every change of the
-//! subscriptions or connections raises it.
+//! Invariants: a cached route is used only while `epoch` is the one it was looked up in; every change of the
+//! subscriptions or connections raises it. A group's members are connected, each stands there once, in rising order.
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
 use anyhow::{Context, Result};
 
-use crate::client::codec::{self, Frame, Malformed, Version, kind};
+use crate::client::codec::{self, Frame, Malformed, Publish, Version, kind};
 use crate::client::link::{Arrived, Link};
 use crate::poll::{Interest, Poller};
 
 const LISTENER: u64 = u64::MAX;
 const SCRATCH_BYTES: usize = 256 << 10;
+
+/// In the table of subscribers: below this a connection, from here on the group with that number and this.
+const GROUPS: u32 = 1 << 31;
+
+/// SUBACK: refused.
+const REFUSED: u8 = 0x80;
 
 /// One connection.
 struct Peer {
@@ -28,7 +37,7 @@ struct Peer {
     version: Version,
     dirty: bool,
     next_packet_id: u16,
-    /// The last topic published to, its subscriber, and the epoch of the lookup.
+    /// The last topic published to, its subscriber or group, and the epoch of the lookup.
     route: Option<Box<Route>>,
 }
 
@@ -43,7 +52,10 @@ struct Relay {
     peers: Vec<Option<Peer>>,
     vacant: Vec<u32>,
     dirty: Vec<u32>,
+    /// By topic: the connection, or `GROUPS` and the number of the group.
     subscribers: BTreeMap<Box<[u8]>, u32>,
+    /// The members of each group. One that all have left stays with its topic, empty.
+    groups: Vec<Vec<u32>>,
     epoch: u64,
 }
 
@@ -60,6 +72,7 @@ pub fn serve(listen: SocketAddr) -> Result<()> {
         vacant: Vec::new(),
         dirty: Vec::new(),
         subscribers: BTreeMap::new(),
+        groups: Vec::new(),
         epoch: 1,
     };
     let mut scratch = vec![0; SCRATCH_BYTES];
@@ -115,6 +128,11 @@ impl Relay {
     fn close(&mut self, index: u32) {
         if self.peers[index as usize].take().is_some() {
             self.subscribers.retain(|_, subscriber| *subscriber != index);
+            for members in &mut self.groups {
+                if let Ok(position) = members.binary_search(&index) {
+                    members.remove(position);
+                }
+            }
             self.vacant.push(index);
             self.epoch += 1;
         }
@@ -164,10 +182,13 @@ impl Relay {
     fn subscribe(&mut self, index: u32, frame: &Frame<'_>) -> Result<(), Malformed> {
         let version = self.peer(index)?.version;
         let mut granted = Vec::new();
-        let subscribers = &mut self.subscribers;
+        let (subscribers, groups) = (&mut self.subscribers, &mut self.groups);
         let packet_id = codec::parse_subscribe(frame, version, |filter, options| {
-            subscribers.insert(filter.into(), index);
-            granted.push(options & 3);
+            granted.push(if is_topic(filter) { options & 3 } else { REFUSED });
+            if is_topic(filter) {
+                let subscriber = subscribers.entry(filter.into()).or_insert(index);
+                join(subscriber, groups, index);
+            }
         })?;
         self.epoch += 1;
         codec::encode_suback(self.outbound(index)?, version, packet_id, &granted);
@@ -183,22 +204,10 @@ impl Relay {
             Some(route) if route.epoch == epoch && route.topic == publish.topic => route.subscriber,
             _ => self.look_up(index, publish.topic)?,
         };
-        if let Some(subscriber) = subscriber {
-            let peer = self.peer(subscriber)?;
-            if publish.qos > 0 {
-                peer.next_packet_id = peer.next_packet_id.checked_add(1).unwrap_or(1);
-            }
-            let packet_id = peer.next_packet_id;
-            let out = self.outbound(subscriber)?;
-            let start = out.len();
-            out.extend_from_slice(frame.bytes);
-            // The same packet, without DUP and RETAIN and with the subscriber's packet identifier.
-            out[start] = frame.first & 0xf6;
-            if publish.qos > 0 {
-                let header = frame.bytes.len() - frame.body.len();
-                let position = start + header + 2 + publish.topic.len();
-                out[position..position + 2].copy_from_slice(&packet_id.to_be_bytes());
-            }
+        match subscriber {
+            Some(subscriber) if subscriber < GROUPS => self.deliver(subscriber, frame, &publish)?,
+            Some(group) => self.deliver_to_all((group - GROUPS) as usize, frame, &publish)?,
+            None => {}
         }
         match publish.qos {
             0 => {}
@@ -206,6 +215,44 @@ impl Relay {
             _ => codec::encode_ack(self.outbound(index)?, kind::PUBREC, publish.packet_id),
         }
         Ok(())
+    }
+
+    /// Queues a message for one subscriber: the same packet, without DUP and RETAIN and with an identifier of its own.
+    #[inline]
+    fn deliver(
+        &mut self,
+        subscriber: u32,
+        frame: &Frame<'_>,
+        publish: &Publish<'_>,
+    ) -> Result<(), Malformed> {
+        let peer = self.peer(subscriber)?;
+        if publish.qos > 0 {
+            peer.next_packet_id = peer.next_packet_id.checked_add(1).unwrap_or(1);
+        }
+        let packet_id = peer.next_packet_id;
+        let out = self.outbound(subscriber)?;
+        let start = out.len();
+        out.extend_from_slice(frame.bytes);
+        out[start] = frame.first & 0xf6;
+        if publish.qos > 0 {
+            let header = frame.bytes.len() - frame.body.len();
+            let position = start + header + 2 + publish.topic.len();
+            out[position..position + 2].copy_from_slice(&packet_id.to_be_bytes());
+        }
+        Ok(())
+    }
+
+    #[inline(never)]
+    fn deliver_to_all(
+        &mut self,
+        group: usize,
+        frame: &Frame<'_>,
+        publish: &Publish<'_>,
+    ) -> Result<(), Malformed> {
+        let members = std::mem::take(&mut self.groups[group]);
+        let delivered = members.iter().try_for_each(|&member| self.deliver(member, frame, publish));
+        self.groups[group] = members;
+        delivered
     }
 
     fn look_up(&mut self, index: u32, topic: &[u8]) -> Result<Option<u32>, Malformed> {
@@ -230,8 +277,54 @@ impl Relay {
     }
 }
 
+/// Whether a filter is one topic. `$SYS/` is let through: who subscribes to it there gets nothing, as from most brokers.
+fn is_topic(filter: &[u8]) -> bool {
+    filter.starts_with(b"$SYS/")
+        || !(filter.starts_with(b"$share/") || filter.contains(&b'+') || filter.contains(&b'#'))
+}
+
+/// Adds a connection to who is subscribed to one topic; a second one makes a group.
+fn join(subscriber: &mut u32, groups: &mut Vec<Vec<u32>>, index: u32) {
+    if *subscriber == index {
+        return;
+    }
+    if *subscriber < GROUPS {
+        groups.push(vec![*subscriber]);
+        *subscriber = GROUPS + (groups.len() as u32 - 1);
+    }
+    let members = &mut groups[(*subscriber - GROUPS) as usize];
+    if let Err(position) = members.binary_search(&index) {
+        members.insert(position, index);
+    }
+}
+
 fn register(stream: TcpStream, poller: &Poller, index: u32) -> std::io::Result<Link> {
     stream.set_nonblocking(true)?;
     stream.set_nodelay(true)?;
     Link::register(stream, poller, u64::from(index), Interest::Read)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_subscriber_stands_in_the_table_and_more_are_a_group_in_which_each_is_once() {
+        let (mut groups, mut subscriber) = (Vec::new(), 7);
+        join(&mut subscriber, &mut groups, 7);
+        assert_eq!((subscriber, groups.len()), (7, 0), "the same again");
+        for index in [9, 3, 9, 7] {
+            join(&mut subscriber, &mut groups, index);
+        }
+        assert_eq!((subscriber, &groups), (GROUPS, &vec![vec![3, 7, 9]]));
+        let mut another = 1;
+        join(&mut another, &mut groups, 3);
+        assert_eq!((another, &groups[1]), (GROUPS + 1, &vec![1, 3]));
+    }
+
+    #[test]
+    fn only_topics_are_subscribed_to() {
+        assert!(is_topic(b"a/b") && is_topic(b"$SYS/broker/#"));
+        assert!(!is_topic(b"a/+") && !is_topic(b"#") && !is_topic(b"$share/g/a"));
+    }
 }

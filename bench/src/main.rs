@@ -26,12 +26,24 @@ use clap::{Args, Parser, Subcommand};
 use serde_json::{Value, json};
 
 use crate::measure::process;
-use crate::report::Outcome;
+use crate::report::progress::Steps;
+use crate::report::{Outcome, html};
 use crate::scenario::connections::ConnectionSettings;
+use crate::scenario::day::DaySettings;
+use crate::scenario::fan_in::FanInSettings;
+use crate::scenario::fan_out::FanOutSettings;
 use crate::scenario::flow::FlowSettings;
 use crate::scenario::hold::HoldSettings;
+use crate::scenario::login_storm::StormSettings;
+use crate::scenario::million::MillionSettings;
+use crate::scenario::noisy_neighbour::NoisyNeighbourSettings;
+use crate::scenario::restart::RestartSettings;
+use crate::scenario::slow_consumer::SlowConsumerSettings;
 use crate::scenario::store_drain::StoreDrainSettings;
-use crate::scenario::{connections, durable_ack, flow, hold, store_drain, sustained};
+use crate::scenario::{
+    connections, day, durable_ack, fan_in, fan_out, flow, hold, login_storm, million, noisy_neighbour,
+    restart, slow_consumer, store_drain, sustained,
+};
 use crate::server::{Broker, Placement, Server};
 
 #[derive(Parser)]
@@ -45,14 +57,30 @@ struct Command {
 enum Action {
     /// Pairs of publisher and subscriber, as fast as a window allows
     Flow(Single<FlowSettings>),
+    /// `flow` at several numbers of pairs: rate, CPU per message and latency as curves
+    FlowCurve(Single<flow::curve::FlowCurveSettings>),
     /// One message at a time through one pair: latency
     PingPong(Single<FlowSettings>),
-    /// Idle subscribed connections: bytes and CPU for each
+    /// Idle subscribed connections: bytes and CPU for each, with keepalives and a few messages
     Connections(Single<ConnectionSettings>),
     /// Messages for durable sessions that are away, and their return
     StoreDrain(Single<StoreDrainSettings>),
+    /// One topic with many subscribers: when the first has a message, and when the last
+    FanOut(Single<FanOutSettings>),
+    /// Many publishers to one topic with one subscriber, or with a few that share it
+    FanIn(Single<FanInSettings>),
+    /// Some subscribers stop reading: what the others notice, and what is kept for the slow ones
+    SlowConsumer(Single<SlowConsumerSettings>),
+    /// Hostile clients beside well-behaved ones: whether these notice, kind by kind
+    NoisyNeighbour(Single<NoisyNeighbourSettings>),
+    /// Everybody's connection ends at once and everybody returns: logins per second, and what bystanders notice
+    LoginStorm(Single<StormSettings>),
+    /// A broker with sessions and queued messages ends and starts again: how long until everything is back
+    Restart(Single<RestartSettings>),
     /// Messages for recipients who take their time to acknowledge: what the sender waits, and what is written
     Hold(Single<HoldSettings>),
+    /// A day in a minute: thousands of mostly idle phones that come and go, read late, chat, ping and vanish
+    Day(Single<DaySettings>),
     /// `hold` over several values of that setting and both kinds of recipients: table, document and plot
     HoldCurve(hold::sweep::SweepSettings),
     /// Hours of store and drain with sessions that never return: is everything flat, and is nobody stalled
@@ -64,8 +92,12 @@ enum Action {
     },
     /// How fast QoS 1 is acknowledged for sessions that are away, and how far that is from what disk and CPU allow
     DurableAck(durable_ack::DurableAckSettings),
+    /// As many durable sessions as memory allows in one broker: what they cost, what reaches them, what its death leaves
+    Million(Single<MillionSettings>),
     /// The same scenarios on several brokers in turn, with ratios
     Compare(compare::CompareSettings),
+    /// The page of a stored document, with drawings
+    Report(ReportSettings),
     /// The floor relay: the least an MQTT-shaped relay can do (keeps nothing; only for comparison)
     Floor {
         /// Address to listen on
@@ -89,7 +121,7 @@ struct Single<Settings: Args> {
 #[derive(Args)]
 #[group(required = true, multiple = false, id = "which")]
 struct Which {
-    /// Start this broker: mosquitto, floor, or NAME=COMMAND with {port} and {data} in it
+    /// Start this broker: mosquitto, ejabberd, floor, or NAME=COMMAND with {port} and {data} in it
     #[arg(long, value_name = "BROKER")]
     broker: Option<Broker>,
     /// Drive the broker that listens here
@@ -118,9 +150,22 @@ pub struct Environment {
     /// Write the JSON document to this file too
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Write the document as a page with drawings to this file too
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
     /// Print a table instead of the JSON document
     #[arg(long)]
     text: bool,
+}
+
+/// A stored document, and the page to make of it.
+#[derive(Args)]
+struct ReportSettings {
+    /// A result document, as `--json` writes it
+    document: PathBuf,
+    /// Where the page goes
+    #[arg(long, value_name = "FILE")]
+    html: PathBuf,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -161,6 +206,10 @@ impl Environment {
         if let Some(path) = &self.json {
             fs::write(path, &json).with_context(|| format!("writing {}", path.display()))?;
         }
+        if let Some(path) = &self.html {
+            fs::write(path, html::render(document)?)
+                .with_context(|| format!("writing {}", path.display()))?;
+        }
         // Not println: a reader that has seen enough is an error to report, not a panic.
         let output = if self.text { text } else { &json };
         writeln!(io::stdout(), "{output}").context("writing the result to standard output")
@@ -168,8 +217,13 @@ impl Environment {
 }
 
 fn main() -> ExitCode {
+    // Before anything is started: a broker that is started here inherits it. Where it cannot be raised it stays.
+    let _ = process::raise_descriptor_limit();
     let done = match Command::parse().action {
         Action::Flow(single) => measure(&single, "flow", |server, settings| flow::run(server, settings)),
+        Action::FlowCurve(single) => {
+            measure(&single, "flow-curve", |server, settings| flow::curve::run(server, settings))
+        }
         Action::PingPong(mut single) => {
             single.settings.pairs = 1;
             single.settings.window = 1;
@@ -181,11 +235,28 @@ fn main() -> ExitCode {
         Action::StoreDrain(single) => {
             measure(&single, "store-drain", |server, settings| store_drain::run(server, settings))
         }
+        Action::FanOut(single) => {
+            measure(&single, "fan-out", |server, settings| fan_out::run(server, settings))
+        }
+        Action::FanIn(single) => measure(&single, "fan-in", |server, settings| fan_in::run(server, settings)),
+        Action::SlowConsumer(single) => {
+            measure(&single, "slow-consumer", |server, settings| slow_consumer::run(server, settings))
+        }
+        Action::NoisyNeighbour(single) => {
+            measure(&single, "noisy-neighbour", |server, settings| noisy_neighbour::run(server, settings))
+        }
+        Action::LoginStorm(single) => {
+            measure(&single, "login-storm", |server, settings| login_storm::run(server, settings))
+        }
+        Action::Restart(single) => measure(&single, "restart", restart::run),
         Action::Hold(single) => measure(&single, "hold", |server, settings| hold::run(server, settings)),
+        Action::Day(single) => measure(&single, "day", |server, settings| day::run(server, settings)),
         Action::HoldCurve(settings) => hold::sweep::run(&settings),
         Action::Sustained { settings, environment } => sustained::run(&settings, &environment),
         Action::DurableAck(settings) => durable_ack::run(&settings),
+        Action::Million(single) => measure(&single, "million", million::run),
         Action::Compare(settings) => compare::run(&settings),
+        Action::Report(settings) => show_again(&settings).map(|()| true),
         Action::Floor { listen } => floor::serve(listen).map(|()| true),
     };
     match done {
@@ -196,6 +267,15 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Makes the page of a document that was stored.
+fn show_again(settings: &ReportSettings) -> Result<()> {
+    let path = &settings.document;
+    let text = fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+    let document = serde_json::from_str(&text).with_context(|| format!("{} is not JSON", path.display()))?;
+    let page = html::render(&document).with_context(|| format!("showing {}", path.display()))?;
+    fs::write(&settings.html, page).with_context(|| format!("writing {}", settings.html.display()))
 }
 
 /// Runs one scenario on one broker; whether the broker did nothing wrong.
@@ -220,8 +300,9 @@ fn measure<Settings: Args>(
             )
         }
     };
+    let steps = Steps::single(scenario);
     let outcome = run(&mut server, settings).unwrap_or_else(|error| Outcome::failed(&error));
-    drop(server);
+    drop((steps, server));
     let mut document = report::head();
     document["scenario"] = json!(scenario);
     document["broker"] = broker;

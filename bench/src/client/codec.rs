@@ -20,6 +20,8 @@ pub mod kind {
     pub const PUBCOMP: u8 = 7;
     pub const SUBSCRIBE: u8 = 8;
     pub const SUBACK: u8 = 9;
+    pub const UNSUBSCRIBE: u8 = 10;
+    pub const UNSUBACK: u8 = 11;
     pub const PINGREQ: u8 = 12;
     pub const PINGRESP: u8 = 13;
     pub const DISCONNECT: u8 = 14;
@@ -86,7 +88,7 @@ fn read_variable_integer(bytes: &[u8]) -> Result<Option<(usize, usize)>, Malform
 }
 
 /// Appends a variable byte integer.
-fn put_variable_integer(out: &mut Vec<u8>, mut value: usize) {
+pub fn put_variable_integer(out: &mut Vec<u8>, mut value: usize) {
     while value >= 0x80 {
         out.push((value as u8 & 0x7f) | 0x80);
         value >>= 7;
@@ -147,21 +149,32 @@ pub struct Connect<'a> {
     pub session_expiry_s: u32,
 }
 
-/// Appends a CONNECT.
-pub fn encode_connect(out: &mut Vec<u8>, connect: &Connect<'_>) {
+/// What the server is to publish when the connection ends without DISCONNECT. At QoS 0.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Will {
+    pub topic: String,
+    pub payload: Vec<u8>,
+    pub retain: bool,
+}
+
+/// Appends a CONNECT, with a will if there is one.
+pub fn encode_connect(out: &mut Vec<u8>, connect: &Connect<'_>, will: Option<&Will>) {
     let properties: usize = match connect.version {
         Version::V311 => 0,
         Version::V5 if connect.session_expiry_s == 0 => 1,
         Version::V5 => 6,
     };
+    let will_properties = usize::from(connect.version == Version::V5);
+    let will_bytes = will.map_or(0, |will| will_properties + 4 + will.topic.len() + will.payload.len());
     out.push(kind::CONNECT << 4);
-    put_variable_integer(out, 10 + properties + 2 + connect.client_id.len());
+    put_variable_integer(out, 10 + properties + 2 + connect.client_id.len() + will_bytes);
     put_string(out, b"MQTT");
     out.push(match connect.version {
         Version::V311 => 4,
         Version::V5 => 5,
     });
-    out.push(if connect.clean { 0x02 } else { 0 });
+    let will_flags = will.map_or(0, |will| if will.retain { 0x24 } else { 0x04 });
+    out.push(if connect.clean { 0x02 } else { 0 } | will_flags);
     out.extend_from_slice(&connect.keep_alive_s.to_be_bytes());
     if properties > 0 {
         out.push(properties as u8 - 1);
@@ -171,6 +184,11 @@ pub fn encode_connect(out: &mut Vec<u8>, connect: &Connect<'_>) {
         out.extend_from_slice(&connect.session_expiry_s.to_be_bytes());
     }
     put_string(out, connect.client_id);
+    if let Some(will) = will {
+        out.resize(out.len() + will_properties, 0);
+        put_string(out, will.topic.as_bytes());
+        put_string(out, &will.payload);
+    }
 }
 
 /// The protocol level a CONNECT asks for; the rest of it does not matter to the floor.
@@ -250,6 +268,18 @@ pub fn encode_subscribe(out: &mut Vec<u8>, version: Version, packet_id: u16, fil
     }
     put_string(out, filter);
     out.push(qos);
+}
+
+/// Appends an UNSUBSCRIBE of one filter.
+pub fn encode_unsubscribe(out: &mut Vec<u8>, version: Version, packet_id: u16, filter: &[u8]) {
+    let properties = usize::from(version == Version::V5);
+    out.push(kind::UNSUBSCRIBE << 4 | 2);
+    put_variable_integer(out, 2 + properties + 2 + filter.len());
+    out.extend_from_slice(&packet_id.to_be_bytes());
+    if properties > 0 {
+        out.push(0);
+    }
+    put_string(out, filter);
 }
 
 /// A SUBSCRIBE's packet identifier; `each` gets every filter with its options byte.

@@ -13,9 +13,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::codec::{self, Connack, Connect, Frame, Version, kind};
+use super::codec::{self, Connack, Connect, Frame, Version, Will, kind};
+use super::credentials;
 use super::dial;
 use super::link::{Arrived, Link};
+use super::refusal::Refusal;
 use crate::measure::clock;
 use crate::poll::{Interest, Poller};
 
@@ -98,6 +100,7 @@ impl Links {
 /// Clients, the epoll set that watches them, and one read buffer for all.
 pub struct Fleet {
     dialect: Dialect,
+    wants_password: bool,
     poller: Poller,
     pub links: Links,
     scratch: Vec<u8>,
@@ -105,6 +108,8 @@ pub struct Fleet {
     alive: usize,
     /// Handshakes at once while `open` opens sessions.
     pub opening_max: usize,
+    /// The will that a client leaves with the server whenever it connects.
+    pub wills: Option<Box<dyn Fn(usize) -> Option<Will> + Send>>,
 }
 
 /// The closure for a phase in which nothing but handshakes may arrive.
@@ -117,7 +122,18 @@ impl Fleet {
         let poller = Poller::new().context("creating an epoll set")?;
         let scratch = vec![0; SCRATCH_BYTES];
         let links = Links::default();
-        Ok(Fleet { dialect, poller, links, scratch, opening: 0, alive: 0, opening_max: OPENING_MAX })
+        let wants_password = credentials::are_required_at(dialect.target);
+        Ok(Fleet {
+            dialect,
+            wants_password,
+            poller,
+            links,
+            scratch,
+            opening: 0,
+            alive: 0,
+            opening_max: OPENING_MAX,
+            wills: None,
+        })
     }
 
     /// How many clients there are, closed ones included.
@@ -140,11 +156,9 @@ impl Fleet {
             if self.opening == 0 {
                 return Ok(());
             }
-            ensure!(
-                clock::now() < deadline,
-                "{} of {count} sessions were open when the time for it was over",
-                self.len() - self.opening
-            );
+            if clock::now() >= deadline {
+                return Err(Refusal::TimeIsOver { open: self.len() - self.opening, wanted: count }.into());
+            }
             self.turn_with(Duration::from_millis(100), session, on_frame)?;
         }
     }
@@ -187,7 +201,11 @@ impl Fleet {
         let session_expiry_s = if session.clean { 0 } else { SESSION_EXPIRY_S };
         let client_id = session.client_id.as_bytes();
         let connect = Connect { version, client_id, clean: session.clean, keep_alive_s, session_expiry_s };
-        codec::encode_connect(&mut link.outbound, &connect);
+        let will = self.wills.as_ref().and_then(|wills| wills(index));
+        codec::encode_connect(&mut link.outbound, &connect, will.as_ref());
+        if self.wants_password {
+            credentials::add(&mut link.outbound);
+        }
         let stage = Stage::AwaitsConnack;
         self.opening += 1;
         self.alive += 1;
@@ -326,7 +344,9 @@ impl Fleet {
             (Stage::AwaitsConnack, kind::CONNACK) => {
                 let Connack { session_present, reason, receive_maximum } =
                     codec::parse_connack(frame, version)?;
-                ensure!(reason == 0, "the server refused client {index} with CONNACK reason {reason:#04x}");
+                if reason != 0 {
+                    return Err(Refusal::Connack { client: index, reason }.into());
+                }
                 client.session_present = session_present;
                 client.receive_maximum = receive_maximum.max(1);
                 match session(index).subscription {
@@ -361,7 +381,9 @@ impl Fleet {
     fn ended(&mut self, index: usize) -> Result<()> {
         let Some(client) = self.links.client(index) else { return Ok(()) };
         let Client { stage, may_end, .. } = *client;
-        ensure!(may_end || stage == Stage::Leaving, "the server closed client {index} ({stage:?})");
+        if !may_end && stage != Stage::Leaving {
+            return Err(Refusal::Closed { client: index, in_handshake: stage != Stage::Open }.into());
+        }
         self.links.ended_by_server += u64::from(stage != Stage::Leaving);
         self.abandon(index);
         Ok(())
@@ -372,6 +394,15 @@ impl Fleet {
         let Some(client) = self.links.clients[index].take() else { return };
         self.opening -= usize::from(matches!(client.stage, Stage::AwaitsConnack | Stage::AwaitsSuback));
         self.alive -= 1;
+    }
+
+    /// Abandons whoever is in its handshake: no more are wanted, or none came.
+    pub fn abandon_opening(&mut self) {
+        for index in 0..self.len() {
+            if !self.is_open(index) {
+                self.abandon(index);
+            }
+        }
     }
 
     /// From now on the server may end client `index`, which is counted then and is no failure.

@@ -4,7 +4,9 @@
 //! call [`fleet::Fleet`]; the floor relay reuses [`codec`] and [`link`].
 
 pub mod codec;
+pub mod credentials;
 pub mod dial;
 pub mod fleet;
 pub mod link;
 pub mod publisher;
+pub mod refusal;

@@ -18,7 +18,9 @@ pub const BUSY_SHARE_MAX: f64 = 0.8;
 #[derive(Clone, Debug)]
 pub struct Pace {
     start: Instant,
-    rate: u64,
+    /// So many in each period.
+    count: u64,
+    period_ns: u64,
     /// How many have been taken.
     pub taken: u64,
 }
@@ -26,7 +28,17 @@ pub struct Pace {
 impl Pace {
     /// So many per second (at least one), from now on.
     pub fn new(rate: u64) -> Pace {
-        Pace { start: clock::now(), rate: rate.max(1), taken: 0 }
+        Pace::per(rate, Duration::from_secs(1))
+    }
+
+    /// So many (at least one) in each period, from now on: a pace below one a second, too.
+    pub fn per(count: u64, period: Duration) -> Pace {
+        Pace { start: clock::now(), count: count.max(1), period_ns: period.as_nanos() as u64, taken: 0 }
+    }
+
+    /// When message 0 was due.
+    pub fn start(&self) -> Instant {
+        self.start
     }
 
     /// Nanoseconds since the start.
@@ -36,7 +48,7 @@ impl Pace {
 
     /// When message `number` is due, in nanoseconds since the start.
     pub fn due_ns(&self, number: u64) -> u64 {
-        (u128::from(number) * 1_000_000_000 / u128::from(self.rate)) as u64
+        (u128::from(number) * u128::from(self.period_ns) / u128::from(self.count)) as u64
     }
 
     /// Takes the next message if it is due at `now_ns`: its number, and when it was due.
@@ -81,6 +93,7 @@ mod tests {
         assert_eq!(pace.take(2_000_000), Some((2, 2_000_000)));
         assert_eq!(pace.take(2_000_000), None);
         assert_eq!(Pace::new(3).due_ns(3_000_000_000), 1_000_000_000_000_000_000, "no overflow in decades");
+        assert_eq!(Pace::per(4, Duration::from_secs(10)).due_ns(3), 7_500_000_000);
         assert!(pace.wait(Duration::from_micros(7)) <= Duration::from_micros(7));
     }
 

@@ -35,6 +35,12 @@ impl Latency {
         self.0.saturating_record(now_ns.saturating_sub(due_ns));
     }
 
+    /// Adds what another one recorded.
+    pub fn merge(&mut self, other: &Latency) {
+        // Both have the same bounds, so nothing can be out of range.
+        self.0 += &other.0;
+    }
+
     pub fn count(&self) -> u64 {
         self.0.len()
     }
@@ -93,6 +99,16 @@ mod tests {
         assert!(outcome.figures.is_empty(), "nothing was measured");
         latency.report(&mut outcome, &names);
         assert!((outcome.figure("p99").unwrap() - 99.0).abs() < 0.2);
+    }
+
+    #[test]
+    fn merged_latencies_are_those_of_both() {
+        let (mut all, mut other) = (Latency::new().unwrap(), Latency::new().unwrap());
+        all.record(0, 1_000_000);
+        other.record(0, 9_000_000);
+        all.merge(&other);
+        assert_eq!(all.count(), 2);
+        assert!((all.quantile_ms(0.5) - 1.0).abs() < 0.01 && (all.longest_ms() - 9.0).abs() < 0.01);
     }
 
     #[test]

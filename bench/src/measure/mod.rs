@@ -4,6 +4,7 @@ pub mod clock;
 pub mod disk;
 pub mod latency;
 pub mod meter;
+pub mod network;
 pub mod process;
 pub mod slope;
 pub mod system;

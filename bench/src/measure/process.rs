@@ -10,7 +10,7 @@ use std::io;
 use std::mem;
 use std::ops::Add;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 /// CPU time spent so far, in microseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -41,6 +41,21 @@ pub fn cpu_time(pid: u32) -> Result<CpuTime> {
 /// This process's own CPU time in microseconds.
 pub fn own_cpu_us() -> Result<f64> {
     read_clock_us(libc::CLOCK_PROCESS_CPUTIME_ID)
+}
+
+/// The calling thread's own CPU time in microseconds.
+pub fn own_thread_cpu_us() -> Result<f64> {
+    read_clock_us(libc::CLOCK_THREAD_CPUTIME_ID)
+}
+
+/// From now on the calling thread runs only while no ordinary thread wants its CPU, and stops at once when one does.
+pub fn step_back() -> Result<()> {
+    let parameter = libc::sched_param { sched_priority: 0 };
+    // SAFETY: 0 is the calling thread; `parameter` lives across the call, which only reads it.
+    if unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &parameter) } < 0 {
+        return Err(io::Error::last_os_error()).context("entering the idle scheduling class");
+    }
+    Ok(())
 }
 
 fn read_clock_us(clock: libc::clockid_t) -> Result<f64> {
@@ -163,6 +178,14 @@ pub fn slab() -> Result<Slab> {
     Ok(Slab { total, caches })
 }
 
+/// What could still be allocated on this machine without swapping, in bytes, by the kernel's own estimate.
+pub fn available() -> Result<f64> {
+    let meminfo = fs::read_to_string("/proc/meminfo")?;
+    let kilobytes =
+        kilobytes_or_count(&meminfo, "MemAvailable:").context("/proc/meminfo has no MemAvailable line")?;
+    Ok(kilobytes as f64 * 1024.0)
+}
+
 /// Bytes of the pages each cache holds: slabs times pages per slab.
 fn parse_slabinfo(text: &str) -> BTreeMap<String, f64> {
     let line = |line: &str| {
@@ -174,7 +197,7 @@ fn parse_slabinfo(text: &str) -> BTreeMap<String, f64> {
     text.lines().filter_map(line).collect()
 }
 
-/// Moves this process, and what it starts from now on, to one CPU.
+/// Moves the calling thread, and what it starts from now on, to one CPU.
 pub fn pin_to(cpu: usize) -> Result<()> {
     // SAFETY: an all-zero cpu_set_t is the empty set.
     let mut set: libc::cpu_set_t = unsafe { mem::zeroed() };
@@ -190,9 +213,50 @@ pub fn pin_to(cpu: usize) -> Result<()> {
     Ok(())
 }
 
+/// Lets this process, and what it starts from now on, hold as many descriptors as the hard limit allows.
+pub fn raise_descriptor_limit() -> Result<()> {
+    let mut limit = descriptor_limit()?;
+    limit.rlim_cur = limit.rlim_max;
+    // SAFETY: the pointer is to `limit`, which the call only reads.
+    if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) } < 0 {
+        return Err(io::Error::last_os_error()).context("raising the limit of open descriptors");
+    }
+    Ok(())
+}
+
+/// An error if this process may not hold `count` descriptors: before a load is half open, and not with EMFILE.
+pub fn need_descriptors(count: u64) -> Result<()> {
+    let most = descriptor_limit()?.rlim_cur;
+    ensure!(
+        count <= most,
+        "this needs {count} descriptors, and a process may hold {most} here (`ulimit -Hn`, RLIMIT_NOFILE)"
+    );
+    Ok(())
+}
+
+fn descriptor_limit() -> Result<libc::rlimit> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` lives across the call, which writes one rlimit.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) } < 0 {
+        return Err(io::Error::last_os_error()).context("reading the limit of open descriptors");
+    }
+    Ok(limit)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_limit_is_raised_to_what_is_allowed_and_one_more_is_an_error_that_says_so() {
+        raise_descriptor_limit().unwrap();
+        let limit = descriptor_limit().unwrap();
+        assert_eq!(limit.rlim_cur, limit.rlim_max);
+        need_descriptors(limit.rlim_max).unwrap();
+        if let Some(more) = limit.rlim_max.checked_add(1) {
+            assert!(need_descriptors(more).unwrap_err().to_string().contains(&limit.rlim_max.to_string()));
+        }
+    }
 
     #[test]
     fn a_stat_line_with_a_difficult_name_gives_user_and_system() {
@@ -204,6 +268,17 @@ mod tests {
     fn schedstat_gives_the_wait_behind_the_run_time() {
         assert_eq!(parse_schedstat("9000 2500 3\n"), Some(2.5));
         assert_eq!(parse_schedstat("9000"), None);
+    }
+
+    #[test]
+    fn a_thread_that_steps_back_is_in_the_idle_class() {
+        let policy = std::thread::spawn(|| {
+            step_back().unwrap();
+            let stat = fs::read_to_string("/proc/thread-self/stat").unwrap();
+            // Field 41 of proc(5), counted from field 3.
+            stat.rsplit_once(')').unwrap().1.split_whitespace().nth(38).unwrap().to_owned()
+        });
+        assert_eq!(policy.join().unwrap(), libc::SCHED_IDLE.to_string());
     }
 
     #[test]
@@ -238,9 +313,11 @@ mod tests {
         let pid = std::process::id();
         let spent = cpu_time(pid).unwrap();
         assert!(spent.total_us > 0.0 && own_cpu_us().unwrap() >= spent.total_us);
+        let of_thread_us = own_thread_cpu_us().unwrap();
+        assert!(of_thread_us > 0.0 && of_thread_us <= own_cpu_us().unwrap());
         assert!(context_switches(pid).unwrap() > 0 && kept_waiting_us(pid).unwrap() >= 0.0);
         let memory = memory(pid).unwrap();
         assert!(memory.private > 0.0 && memory.resident >= memory.private);
-        assert!(slab().unwrap().total > 0.0);
+        assert!(slab().unwrap().total > 0.0 && available().unwrap() > 0.0);
     }
 }

@@ -1,5 +1,7 @@
 //! What a measurement says: named figures, what was wrong, and the document and the table made of them.
 
+pub mod html;
+pub mod progress;
 pub mod svg;
 
 use std::fs;
@@ -131,7 +133,7 @@ pub fn head() -> Value {
 
 /// Says on the terminal what is being done; the result goes elsewhere.
 pub fn progress(what: &str) {
-    eprintln!("{what}");
+    progress::say(what);
 }
 
 #[cfg(test)]

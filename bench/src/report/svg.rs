@@ -18,14 +18,34 @@ pub struct Scale {
 impl Scale {
     /// The height of a value; what is off the scale stands at its edge.
     pub fn y(&self, value: f64) -> f64 {
-        let (low, high) = self.range;
-        let share = if self.logarithmic {
-            (value.max(low) / low).log10() / (high / low).log10()
-        } else {
-            (value - low) / (high - low)
-        };
-        self.bottom - share.clamp(0.0, 1.0) * (self.bottom - self.top)
+        self.bottom - share(self.range, self.logarithmic, value) * (self.bottom - self.top)
     }
+}
+
+/// Between a value and its place from left to right.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Across {
+    pub left: f64,
+    pub right: f64,
+    pub range: (f64, f64),
+    pub logarithmic: bool,
+}
+
+impl Across {
+    /// The place of a value; what is off the scale stands at its edge.
+    pub fn x(&self, value: f64) -> f64 {
+        self.left + share(self.range, self.logarithmic, value) * (self.right - self.left)
+    }
+}
+
+/// How far along an axis a value is, 0 to 1. On an axis with only one value all are at its beginning.
+fn share((low, high): (f64, f64), logarithmic: bool, value: f64) -> f64 {
+    let share = if logarithmic {
+        (value.max(low) / low).log10() / (high / low).log10()
+    } else {
+        (value - low) / (high - low)
+    };
+    if share.is_finite() { share.clamp(0.0, 1.0) } else { 0.0 }
 }
 
 /// Round numbers from 0 up to the first that is not below `greatest`, three to six of them: an axis.
@@ -36,6 +56,27 @@ pub fn ticks(greatest: f64) -> Vec<f64> {
     let step = step.unwrap_or(10.0 * decade);
     let steps = (greatest / step - 1e-9).ceil().max(1.0) as u32;
     (0..=steps).map(|index| f64::from(index) * step).collect()
+}
+
+/// Round numbers inside a range that need not begin at 0, two to six of them.
+pub fn ticks_within((low, high): (f64, f64)) -> Vec<f64> {
+    let all = ticks(high - low);
+    let step = all.get(1).copied().unwrap_or(1.0);
+    let first = (low / step - 1e-9).ceil();
+    let places = (0..all.len()).map(|index| (first + index as f64) * step);
+    places.filter(|place| *place <= high + 1e-9 * step).collect()
+}
+
+/// The powers of ten inside a logarithmic range, and between them twice and five times these where there are fewer than three.
+pub fn decades((low, high): (f64, f64)) -> Vec<f64> {
+    let (first, last) = (low.log10().floor() as i32, high.log10().ceil() as i32);
+    let with = |factors: &[f64]| -> Vec<f64> {
+        let all =
+            (first..=last).flat_map(|power| factors.iter().map(move |factor| factor * 10_f64.powi(power)));
+        all.filter(|place| (low * (1.0 - 1e-9)..=high * (1.0 + 1e-9)).contains(place)).collect()
+    };
+    let powers = with(&[1.0]);
+    if powers.len() < 3 { with(&[1.0, 2.0, 5.0]) } else { powers }
 }
 
 /// An empty drawing of that size.
@@ -91,6 +132,23 @@ mod tests {
         assert_eq!((linear.y(-1.0), linear.y(60.0)), (110.0, 10.0), "off the scale");
         let decades = Scale { range: (1.0, 100.0), logarithmic: true, ..linear };
         assert_eq!((decades.y(0.0), decades.y(10.0), decades.y(100.0)), (110.0, 60.0, 10.0));
+    }
+
+    #[test]
+    fn places_across_are_found_on_both_kinds_of_axis_and_on_one_without_width() {
+        let linear = Across { left: 10.0, right: 110.0, range: (0.0, 50.0), logarithmic: false };
+        assert_eq!((linear.x(0.0), linear.x(25.0), linear.x(99.0)), (10.0, 60.0, 110.0));
+        let decades = Across { range: (1.0, 100.0), logarithmic: true, ..linear };
+        assert_eq!((decades.x(1.0), decades.x(10.0), decades.x(100.0)), (10.0, 60.0, 110.0));
+        assert_eq!(Across { range: (7.0, 7.0), ..linear }.x(7.0), 10.0);
+    }
+
+    #[test]
+    fn an_axis_inside_a_range_has_round_numbers_of_that_range() {
+        assert_eq!(ticks_within((2_000.0, 16_000.0)), [5_000.0, 10_000.0, 15_000.0]);
+        assert_eq!(ticks_within((0.0, 10.0)), [0.0, 2.0, 4.0, 6.0, 8.0, 10.0]);
+        assert_eq!(decades((1.1, 10_000.0)), [10.0, 100.0, 1_000.0, 10_000.0]);
+        assert_eq!(decades((3.0, 60.0)), [5.0, 10.0, 20.0, 50.0]);
     }
 
     #[test]

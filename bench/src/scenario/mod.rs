@@ -5,8 +5,17 @@
 //! being wrong. `compare` and `main` call `run`.
 
 pub mod connections;
+pub mod day;
 pub mod durable_ack;
+pub mod fan_in;
+pub mod fan_out;
 pub mod flow;
 pub mod hold;
+pub mod login_storm;
+pub mod million;
+pub mod noisy_neighbour;
+pub mod pairs;
+pub mod restart;
+pub mod slow_consumer;
 pub mod store_drain;
 pub mod sustained;

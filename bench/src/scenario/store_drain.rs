@@ -20,6 +20,7 @@ use crate::load::ledger::{self, Ledger, Totals};
 use crate::measure::clock;
 use crate::measure::meter::{Interval, Mark, Names};
 use crate::report::Outcome;
+use crate::report::progress::phase;
 use crate::server::Server;
 
 /// How much is stored, and for whom.
@@ -70,14 +71,17 @@ pub fn run(server: &Server, settings: &StoreDrainSettings) -> Result<Outcome> {
         clean: false,
         subscription: Some((names[index].clone(), 1)),
     };
+    phase("opening sessions");
     let mut fleet = Fleet::new(dialect)?;
     fleet.open(sessions, settings.deadline(), &session, &mut nothing_expected).context("subscribing")?;
     fleet.leave(settings.deadline()).context("leaving")?;
 
     let mut ledgers = vec![Ledger::default(); sessions];
+    phase("storing");
     let stored = store(server, settings, &nonce, &names, &mut ledgers).context("storing")?;
     // A session that was kept is not subscribed again: its subscription must have been kept with it.
     let returning = |index: usize| Session { subscription: None, ..session(index) };
+    phase("draining");
     let drained = drain(server, settings, &returning, &names, &mut ledgers).context("draining")?;
 
     let mut outcome = Outcome::default();

@@ -18,20 +18,43 @@ fn a_connect_has_the_bytes_of_the_specification() {
         keep_alive_s: 60,
         session_expiry_s: 0,
     };
-    encode_connect(&mut out, &connect);
+    encode_connect(&mut out, &connect, None);
     assert_eq!(out, [0x10, 14, 0, 4, b'M', b'Q', b'T', b'T', 4, 2, 0, 60, 0, 2, b'a', b'b']);
 
     out.clear();
     let connect = Connect { version: Version::V5, clean: false, session_expiry_s: 0x0102_0304, ..connect };
-    encode_connect(&mut out, &connect);
+    encode_connect(&mut out, &connect, None);
     let expected =
         [0x10, 20, 0, 4, b'M', b'Q', b'T', b'T', 5, 0, 0, 60, 5, 0x11, 1, 2, 3, 4, 0, 2, b'a', b'b'];
     assert_eq!(out, expected);
     assert_eq!(parse_connect_version(&only_frame(&out)), Ok(Version::V5));
 
     out.clear();
-    encode_connect(&mut out, &Connect { session_expiry_s: 0, ..connect });
+    encode_connect(&mut out, &Connect { session_expiry_s: 0, ..connect }, None);
     assert_eq!(out, [0x10, 15, 0, 4, b'M', b'Q', b'T', b'T', 5, 0, 0, 60, 0, 0, 2, b'a', b'b']);
+}
+
+#[test]
+fn a_will_stands_behind_the_client_identifier_and_in_the_flags() {
+    let mut out = Vec::new();
+    let connect = Connect {
+        version: Version::V311,
+        client_id: b"a",
+        clean: false,
+        keep_alive_s: 60,
+        session_expiry_s: 0,
+    };
+    let will = Will { topic: "t".to_owned(), payload: b"xy".to_vec(), retain: true };
+    encode_connect(&mut out, &connect, Some(&will));
+    let head = [0, 4, b'M', b'Q', b'T', b'T', 4, 0x24, 0, 60, 0, 1, b'a'];
+    assert_eq!(out, [&[0x10, 20][..], &head, &[0, 1, b't', 0, 2, b'x', b'y']].concat());
+
+    // 5.0 has the will's properties in between, of which there are none.
+    out.clear();
+    let connect = Connect { version: Version::V5, ..connect };
+    encode_connect(&mut out, &connect, Some(&Will { retain: false, ..will }));
+    let head = [0, 4, b'M', b'Q', b'T', b'T', 5, 0x04, 0, 60, 0, 0, 1, b'a'];
+    assert_eq!(out, [&[0x10, 22][..], &head, &[0, 0, 1, b't', 0, 2, b'x', b'y']].concat());
 }
 
 #[test]
@@ -139,4 +162,12 @@ fn a_publish_that_expires_says_so_in_its_properties() {
     encode_publish_expiring(&mut out, &publish, 0x0102_0304);
     assert_eq!(out, [0x32, 14, 0, 1, b't', 0, 7, 5, 0x02, 1, 2, 3, 4, b'p', b'a', b'y']);
     assert_eq!(parse_publish(&only_frame(&out), Version::V5), Ok(publish));
+}
+
+#[test]
+fn an_unsubscribe_has_a_property_length_in_5_0_only() {
+    let mut bytes = Vec::new();
+    encode_unsubscribe(&mut bytes, Version::V311, 258, b"a/#");
+    encode_unsubscribe(&mut bytes, Version::V5, 258, b"a/#");
+    assert_eq!(bytes, *b"\xa2\x07\x01\x02\x00\x03a/#\xa2\x08\x01\x02\x00\x00\x03a/#");
 }

@@ -14,13 +14,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use hdrhistogram::Histogram;
 
-use super::recipients::{Mixture, State};
 use super::{HoldSettings, STEP_MAX};
 use crate::client::codec::{self, Frame, Publish, Version, kind};
 use crate::client::fleet::{Fleet, Links, Session, nothing_expected};
 use crate::client::publisher::Window;
+use crate::load::acknowledgements::Acknowledgements;
 use crate::load::ledger::{self, Ledger};
 use crate::load::random::Random;
+use crate::load::recipients::{Mixture, State};
 use crate::measure::clock;
 use crate::measure::system::{self, Counters, System};
 
@@ -49,17 +50,6 @@ struct Publisher {
     backlog: VecDeque<(usize, u64)>,
 }
 
-/// An acknowledgement to be sent. The order of the fields is that of the queue; `order` keeps those of one time apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Due {
-    at_ns: u64,
-    order: u64,
-    subscriber: usize,
-    connection: u32,
-    packet_id: u16,
-    arrived_ns: u64,
-}
-
 pub(super) struct Load {
     mixture: Mixture,
     version: Version,
@@ -74,8 +64,7 @@ pub(super) struct Load {
     choice: Random,
     /// Of delays, in the order of arrival.
     delay: Random,
-    acknowledgements: BinaryHeap<Reverse<Due>>,
-    order: u64,
+    acknowledgements: Acknowledgements,
     /// When which subscriber returns.
     returns: BinaryHeap<Reverse<(u64, usize)>>,
     payload: Vec<u8>,
@@ -124,8 +113,7 @@ impl Load {
             system: System::default(),
             choice,
             delay: Random::new(!settings.seed),
-            acknowledgements: BinaryHeap::new(),
-            order: 0,
+            acknowledgements: Acknowledgements::default(),
             returns: BinaryHeap::new(),
             payload: vec![0x5a; settings.payload as usize],
             start: clock::now(),
@@ -268,9 +256,7 @@ impl Load {
                 subscriber.state = State::Awake;
             }
         }
-        let held: Vec<Due> =
-            std::mem::take(&mut self.acknowledgements).into_iter().map(|due| due.0).collect();
-        self.acknowledgements.extend(held.into_iter().map(|due| Reverse(Due { at_ns: 0, ..due })));
+        self.acknowledgements.hasten();
         let returns = std::mem::take(&mut self.returns).into_iter();
         let mut returns: VecDeque<usize> = returns.map(|at| at.0.1).collect();
         while clock::now() < deadline {
@@ -304,20 +290,16 @@ impl Load {
 
     /// When the next acknowledgement or return is due.
     fn next_ns(&self) -> u64 {
-        let acknowledgement = self.acknowledgements.peek().map_or(u64::MAX, |due| due.0.at_ns);
-        acknowledgement.min(self.returns.peek().map_or(u64::MAX, |due| due.0.0))
+        self.acknowledgements.next_ns().min(self.returns.peek().map_or(u64::MAX, |due| due.0.0))
     }
 
     /// The acknowledgements and returns that are due.
     fn act(&mut self, fleet: &mut Fleet) -> Result<()> {
         self.read_clock();
-        while let Some(Reverse(due)) = self.acknowledgements.peek().copied()
-            && due.at_ns <= self.now_ns
-        {
-            self.acknowledgements.pop();
-            let current = self.subscribers[due.subscriber].connection == due.connection;
-            if current && fleet.is_open(due.subscriber) {
-                codec::encode_ack(fleet.links.outbound(due.subscriber), kind::PUBACK, due.packet_id);
+        while let Some(due) = self.acknowledgements.take(self.now_ns) {
+            let current = self.subscribers[due.client].connection == due.connection;
+            if current && fleet.is_open(due.client) {
+                codec::encode_ack(fleet.links.outbound(due.client), kind::PUBACK, due.packet_id);
                 if !self.draining {
                     self.delay_ns.saturating_record(self.now_ns - due.arrived_ns);
                 }
@@ -428,15 +410,8 @@ impl Load {
         let at_ns = delay_ns.map_or(u64::MAX, |delay_ns| self.now_ns.saturating_add(delay_ns));
         let at_ns = if self.draining { 0 } else { at_ns.max(subscriber.last_due_ns) };
         subscriber.last_due_ns = at_ns;
-        self.order += 1;
-        self.acknowledgements.push(Reverse(Due {
-            at_ns,
-            order: self.order,
-            subscriber: index,
-            connection: subscriber.connection,
-            packet_id: publish.packet_id,
-            arrived_ns: self.now_ns,
-        }));
+        let (connection, now_ns) = (subscriber.connection, self.now_ns);
+        self.acknowledgements.owe(index, connection, publish.packet_id, now_ns, at_ns);
         Ok(())
     }
 }

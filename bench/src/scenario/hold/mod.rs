@@ -16,7 +16,6 @@
 
 mod load;
 mod plot;
-mod recipients;
 pub mod sweep;
 
 use std::time::Duration;
@@ -26,10 +25,10 @@ use hdrhistogram::Histogram;
 use serde_json::json;
 
 use self::load::Load;
-use self::recipients::Mixture;
 use crate::client::codec::Version;
 use crate::client::fleet::{Dialect, Fleet, Session};
 use crate::load::ledger::Totals;
+use crate::load::recipients::Mixture;
 use crate::measure::clock;
 use crate::measure::meter::{Mark, Names};
 use crate::measure::system::Counters;

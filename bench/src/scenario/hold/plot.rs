@@ -5,8 +5,8 @@
 
 use std::fmt::Write as _;
 
-use super::recipients::Mixture;
 use super::sweep::Cell;
+use crate::load::recipients::Mixture;
 use crate::report::svg::{self, Scale};
 
 const WIDTH: f64 = 860.0;

@@ -12,9 +12,9 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::recipients::Mixture;
 use super::{HoldSettings, plot};
 use crate::Environment;
+use crate::load::recipients::Mixture;
 use crate::measure::slope::spread;
 use crate::report::{self, Outcome, readable};
 use crate::server::{Broker, Server};

@@ -38,7 +38,8 @@ pub enum State {
     Away,
 }
 
-const ABSENCE_MEAN_S: f64 = 600.0;
+/// How long a recipient that is away stays away on average, uncompressed.
+pub const ABSENCE_MEAN_S: f64 = 600.0;
 
 impl Mixture {
     pub const ALL: [Mixture; 2] = [Mixture::Lan, Mixture::Phones];
