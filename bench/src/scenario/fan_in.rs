@@ -406,9 +406,10 @@ impl Load {
 
     fn on_message(&mut self, links: &mut Links, member: usize, publish: &Publish<'_>) -> Result<()> {
         let (publisher, number, due_ns) = ledger::read_stamp(publish.payload)?;
-        let sent = (self.settings.fan_in_qos, self.payload.len(), self.topic.as_bytes());
-        let came = (publish.qos, publish.payload.len(), publish.topic);
-        ensure!(came == sent, "(QoS, bytes, topic) {came:?}, sent as {sent:?}");
+        ensure!(publish.topic == self.topic.as_bytes(), "message {number} is for another topic");
+        let (sent, came) =
+            ((self.settings.fan_in_qos, self.payload.len()), (publish.qos, publish.payload.len()));
+        ensure!(came == sent, "message {number} has QoS and bytes {came:?}, sent with {sent:?}");
         match publish.qos {
             0 => {}
             1 => codec::encode_ack(links.outbound(member), kind::PUBACK, publish.packet_id),

@@ -344,9 +344,13 @@ impl Load {
         // Read for each copy: in one batch of a thousand the last is a millisecond later than the first.
         let now_ns = self.now_ns();
         let (stream, number, _) = ledger::read_stamp(publish.payload)?;
-        let sent = (self.settings.fan_out_qos, self.payload.len(), self.topic.as_bytes(), 0);
-        let came = (publish.qos, publish.payload.len(), publish.topic, stream);
-        ensure!(came == sent, "(QoS, bytes, topic, stream) {came:?}, sent as {sent:?}");
+        ensure!(
+            publish.topic == self.topic.as_bytes() && stream == 0,
+            "message {number} is for another topic"
+        );
+        let (sent, came) =
+            ((self.settings.fan_out_qos, self.payload.len()), (publish.qos, publish.payload.len()));
+        ensure!(came == sent, "message {number} has QoS and bytes {came:?}, sent with {sent:?}");
         match publish.qos {
             0 => {}
             1 => codec::encode_ack(links.outbound(subscriber + 1), kind::PUBACK, publish.packet_id),
