@@ -51,6 +51,8 @@ pub(super) enum Gone {
 enum Attempt {
     /// Something was sent or dropped: there may be more.
     Progress,
+    /// The front of the queue has a packet id and can be sent.
+    Begun,
     /// Nothing can be sent until something else happens.
     Wait,
 }
@@ -117,19 +119,17 @@ impl Broker {
         Taken::Queued { urgent }
     }
 
-    /// Give each session that may have something to send its turn.
+    /// Give each session that may have something to send its turn, and another while the budget lasts: what one call
+    /// sends to a client leaves in one write.
     pub(super) fn deliver_ready(&mut self, budget: &mut Budget, effects: &mut impl Effects) -> bool {
-        // Sessions that put themselves back wait for the next call.
-        for _ in 0..self.ready.len() {
-            if budget.is_spent() {
-                return true;
-            }
-            let Some(slot) = self.ready.pop_front() else { break };
+        while !budget.is_spent() {
+            let Some(slot) = self.ready.pop_front() else { return false };
             // A session may have ended, and its slot gone, since it was put here.
             if !self.sessions.exists(slot) {
                 continue;
             }
             self.sessions.get_mut(slot).ready = false;
+            // Each turn takes from the budget, or the session waits for something else: so this ends.
             if self.deliver(slot, budget, effects) == Attempt::Progress {
                 self.make_ready(slot);
             }
@@ -152,7 +152,11 @@ impl Broker {
             if !budget.take() {
                 return Attempt::Progress;
             }
-            if self.deliver_one(id, slot, effects) == Attempt::Wait {
+            let attempt = match self.deliver_one(id, slot, effects) {
+                Attempt::Begun => self.deliver_one(id, slot, effects),
+                attempt => attempt,
+            };
+            if attempt == Attempt::Wait {
                 return Attempt::Wait;
             }
         }
@@ -247,8 +251,9 @@ impl Broker {
         if reserved {
             let waiter = super::await_durable::Waiter::Reserved { slot, key, packet_id };
             self.awaiting.push(self.lsn, waiter);
+            return Attempt::Progress;
         }
-        Attempt::Progress
+        Attempt::Begun
     }
 
     /// Send what is in flight at the cursor, and move the cursor over it.

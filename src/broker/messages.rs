@@ -238,6 +238,19 @@ impl Messages {
         self.held_bytes > self.resident_bytes_max
     }
 
+    /// Another bound, from now on.
+    #[cfg(test)]
+    pub(super) fn set_resident_bytes_max(&mut self, bytes: u64) {
+        self.resident_bytes_max = bytes;
+    }
+
+    /// Whether there is so much, messages and bodies, that what is on disk should be there alone. Half of what bodies may
+    /// take: the other half is for what is on its way.
+    pub(super) fn weigh_much(&self) -> bool {
+        let heads = (self.slots.len() * size_of::<Message>()) as u64;
+        heads + self.resident_bytes > self.resident_bytes_max / 2
+    }
+
     /// Store a message with one reference.
     pub(super) fn insert(&mut self, parcel: Parcel, sender: Sender) -> MessageId {
         let payload_len = parcel.bytes.len() - usize::from(parcel.topic_len) - parcel.forward_len as usize;

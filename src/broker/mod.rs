@@ -89,6 +89,7 @@ use self::session::{PendingWill, Sessions};
 use self::session_end::{Ending, Ends};
 use self::settle::Held;
 use self::statistics::Statistics;
+use self::stored::Storing;
 use self::subscribe::PendingSubacks;
 use self::subscription_ids::SubscriptionIds;
 use self::subscriptions::Subscriptions;
@@ -128,6 +129,8 @@ pub struct Broker {
     /// Filters with a subscriber here that every shard has to know.
     broad_filters: usize,
     messages: Messages,
+    /// Where a message's parts are put together before they are copied into its store: an allocation less for each.
+    assembled: Vec<u8>,
     retained: Retained,
     /// When the first retained message expires, or one that is gone would have.
     look_at_retained_at: Nanos,
@@ -138,8 +141,7 @@ pub struct Broker {
     held: VecDeque<Held>,
     unwritten: Unwritten,
     awaiting: AwaitDurable,
-    /// Slots of sessions whose queue may have entries to be stored.
-    storing: VecDeque<u32>,
+    storing: Storing,
     /// Slots of sessions that may have something to send.
     ready: VecDeque<u32>,
     /// Sessions that wait for a body to be read back, by its record.
@@ -181,6 +183,7 @@ impl Broker {
             subacks: PendingSubacks::default(),
             broad_filters: 0,
             messages: Messages::new(settings.resident_bytes_max),
+            assembled: Vec::new(),
             retained: Retained::new(),
             look_at_retained_at: Nanos::NEVER,
             retained_pulls: RetainedPulls::default(),
@@ -190,7 +193,7 @@ impl Broker {
             held: VecDeque::new(),
             unwritten: Unwritten::default(),
             awaiting: AwaitDurable::default(),
-            storing: VecDeque::new(),
+            storing: Storing::default(),
             ready: VecDeque::new(),
             fetching: BTreeMap::new(),
             outbox: Outbox::new(settings.placement.shards()),

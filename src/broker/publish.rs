@@ -13,11 +13,14 @@ use super::needs::Need;
 use super::place::{Scope, Task};
 use super::postponed::Settlement;
 use super::route::Parcel;
-use crate::ids::{ConnectionId, Lsn, OriginKey, PublisherKey, SessionKey};
+use crate::ids::{ConnectionId, Lsn, OriginKey, PublisherKey, SessionKey, ShardId};
 use crate::limits;
 use crate::record::Record;
 use crate::time::UnixMs;
 use crate::wire::{AckKind, PacketId, Publish, QoS, ReasonCode};
+
+/// A larger buffer for putting messages together is given back at once.
+const ASSEMBLED_BYTES_KEPT_MAX: usize = 64 << 10;
 
 impl Broker {
     /// A PUBLISH of a client.
@@ -40,7 +43,7 @@ impl Broker {
         let Some(packet_id) = publish.packet_id else {
             if !topic.starts_with("$SYS") {
                 let message = self.store(id, topic, publish, Sender::Nobody, None);
-                self.route(message.slot);
+                self.route_topic(message.slot, topic);
             }
             return;
         };
@@ -68,7 +71,7 @@ impl Broker {
             (None, _) => {
                 let message =
                     self.store(id, topic, publish, Sender::Client { connection: id, sequence }, None);
-                self.route(message.slot);
+                self.route_topic(message.slot, topic);
             }
         }
     }
@@ -184,17 +187,20 @@ impl Broker {
         origin: Option<OriginKey>,
     ) -> MessageId {
         let forward_len = publish.forward.forwarded_len();
-        let mut bytes = Vec::with_capacity(topic.len() + forward_len + publish.payload.len());
+        let bytes = &mut self.assembled;
+        bytes.clear();
         bytes.extend_from_slice(topic.as_bytes());
         publish.forward.forwarded().for_each(|slice| bytes.extend_from_slice(slice));
         bytes.extend_from_slice(publish.payload);
+        let bytes = Arc::from(bytes.as_slice());
+        self.assembled.shrink_to(ASSEMBLED_BYTES_KEPT_MAX);
         let publisher = self.publisher(id);
         let expires_at = match publish.message_expiry {
             Some(seconds) => self.now.wall.plus_s(u64::from(seconds)),
             None => UnixMs::NEVER,
         };
         let parcel = Parcel {
-            bytes: Arc::from(bytes),
+            bytes,
             topic_len: u16::try_from(topic.len()).expect("a topic's length was checked when it was decoded"),
             forward_len: u32::try_from(forward_len).expect("a packet's length fits 32 bits"),
             qos: publish.qos,
@@ -222,6 +228,16 @@ impl Broker {
         let stored = self.messages.get(message);
         let topic = stored.body().expect("a message is routed with its body in memory").topic;
         let owner = self.settings.placement.owner(topic);
+        self.send_whole_to(message, owner);
+    }
+
+    /// The same, of a message whose topic is at hand.
+    fn route_topic(&mut self, message: u32, topic: &str) {
+        let owner = self.settings.placement.owner(topic);
+        self.send_whole_to(message, owner);
+    }
+
+    fn send_whole_to(&mut self, message: u32, owner: ShardId) {
         if owner == self.shard {
             self.placing.push(Task { message, scope: Scope::Owner });
         } else {

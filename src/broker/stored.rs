@@ -2,14 +2,15 @@
 //!
 //! A message in the store costs some 250 bytes beside its body, which is too much for a backlog of millions. So once
 //! the record that lists a recipient is durable and the sender has its answer, an entry of a session that is away, or
-//! far behind, is *stored*: it keeps what the queue has to know and lets go of the message. At replay every entry is.
-//! When its turn comes it is brought in: it gets a message of its own, whose body is read back like any that has left
-//! memory.
+//! far behind, can be *stored*: it keeps what the queue has to know and lets go of the message. That is done when messages
+//! weigh much (half of `resident_bytes`), the queue first that was first to have one: a client that is back within
+//! seconds gets its messages from memory. At replay every entry is stored. When its turn comes it is brought in: it gets
+//! a message of its own, whose body is read back like any that has left memory.
 //!
 //! A stored entry needs the record that lists it, as a recipient does, and, where that is another one, the record with
 //! the body.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use super::delivery::Gone;
 use super::effect::Effects;
@@ -130,8 +131,40 @@ pub(super) struct Queue {
     entries: VecDeque<Queued>,
     /// So many at the front were looked at for being stored.
     looked_at: usize,
-    /// It is in the line of those to be looked at.
+    /// Its session was put into `Storing`: to know at once what that knows by a search.
     in_line: bool,
+}
+
+/// Slots of sessions whose queue may have entries to be stored, each once: while messages weigh little nobody takes them
+/// off, and clients come and go.
+#[derive(Debug, Default)]
+pub(super) struct Storing {
+    line: VecDeque<u32>,
+    in_line: BTreeSet<u32>,
+}
+
+impl Storing {
+    fn push(&mut self, slot: u32) {
+        if self.in_line.insert(slot) {
+            self.line.push_back(slot);
+        }
+    }
+
+    fn first(&self) -> Option<u32> {
+        self.line.front().copied()
+    }
+
+    fn pop(&mut self) {
+        if let Some(slot) = self.line.pop_front() {
+            self.in_line.remove(&slot);
+        }
+    }
+
+    /// How many there are.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.line.len()
+    }
 }
 
 impl Queue {
@@ -205,18 +238,26 @@ impl Broker {
         let Some(delivery) = session.delivery.as_deref_mut() else { return };
         let far_behind = delivery.queue.len() > 4 * FRONT_ENTRIES;
         if (away || far_behind) && !std::mem::replace(&mut delivery.queue.in_line, true) {
-            self.storing.push_back(slot);
+            self.storing.push(slot);
         }
     }
 
-    /// Store entries of queues that have some which can be.
+    /// Store entries of queues that have some which can be, while messages weigh much.
     pub(super) fn store_entries(&mut self, budget: &mut Budget) -> bool {
-        while let Some(slot) = self.storing.front().copied() {
+        while let Some(slot) = self.storing.first() {
+            if !self.messages.weigh_much() {
+                return false;
+            }
             if !budget.take() {
                 return true;
             }
-            if !self.sessions.exists(slot) || self.store_some(slot) {
-                self.storing.pop_front();
+            if !self.sessions.exists(slot) {
+                self.storing.pop();
+            } else if self.store_some(slot) {
+                self.storing.pop();
+                if let Some(delivery) = self.sessions.get_mut(slot).delivery.as_deref_mut() {
+                    delivery.queue.in_line = false;
+                }
             }
         }
         false
@@ -241,7 +282,6 @@ impl Broker {
                 let owed = message.owed.as_slice()[entry.owed as usize];
                 if owed.durable && !(message.covered && message.settled && owed.list.is_some()) {
                     // It comes back into line when it is.
-                    queue.in_line = false;
                     queue.looked_at = index;
                     self.let_go_of(released);
                     return true;
@@ -254,7 +294,6 @@ impl Broker {
             queue.looked_at = index + 1;
         }
         let finished = queue.looked_at >= queue.entries.len() || queue.entries.len() <= front;
-        queue.in_line = !finished;
         self.let_go_of(released);
         finished
     }

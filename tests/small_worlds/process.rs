@@ -319,6 +319,10 @@ fn settings(kind: &Kind) -> Settings {
     let mut settings = Settings::with_placement(kind.placement());
     settings.sys_interval_s = 0;
     settings.hold_ms = kind.hold_ms;
+    // Where it is not about what is in memory, all that is on disk is there alone.
+    if kind.hold_ms == 0 {
+        settings.resident_bytes_max = 0;
+    }
     settings
 }
 

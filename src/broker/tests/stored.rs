@@ -18,8 +18,17 @@ fn backlog(messages: u16, expiry_s: Option<u32>) -> Bench {
         bench.handle(Input::Packet { connection: id(2), packet: &Packet::Publish(packet) });
         bench.settle();
     }
+    leave_on_disk(&mut bench);
     let _ = bench.seen(2);
     bench
+}
+
+/// For a moment no message may be in memory that is on disk.
+fn leave_on_disk(bench: &mut Bench) {
+    let messages_max = settings().resident_bytes_max;
+    bench.broker.messages.set_resident_bytes_max(0);
+    bench.settle();
+    bench.broker.messages.set_resident_bytes_max(messages_max);
 }
 
 fn queue_of(bench: &Bench, client: &str) -> Vec<Queued> {
@@ -56,6 +65,53 @@ fn a_backlog_has_no_message_in_memory_and_comes_in_order() {
     drain(&mut bench, 700);
     bench.settle();
     assert_eq!((bench.broker.held().1, bench.broker.messages.len()), (0, 0));
+}
+
+#[test]
+fn a_small_backlog_stays_in_memory_and_is_not_read_back() {
+    let mut bench = Bench::new();
+    bench.connect(2, "publisher", true, 100_000);
+    // It comes and goes without ever being stored: that leaves nothing behind.
+    for number in 1..=50 {
+        bench.connect(1, "subscriber", number == 1, 100_000);
+        bench.subscribe(1, "a/#", 1);
+        bench.handle(Input::Closed { connection: id(1) });
+        bench.publish(2, "a/b", QoS::AtLeastOnce, number, "small");
+        bench.settle();
+        assert!(matches!(queue_of(&bench, "subscriber")[..], [Queued::Here(_)]));
+        assert_eq!(bench.broker.storing.len(), 1);
+        bench.connect(1, "subscriber", false, 100_000);
+        assert_eq!(bench.seen(1).last().map(String::as_str), Some("PUBLISH 1 1 small"));
+        bench.ack(1, 0x40, 1);
+        bench.settle();
+        bench.handle(Input::Closed { connection: id(1) });
+    }
+    assert_eq!((bench.world.fetched, bench.broker.messages.len()), (0, 0));
+}
+
+#[test]
+fn a_backlog_that_weighs_much_is_left_on_disk_oldest_queue_first() {
+    let mut bench = Bench::with(Settings { resident_bytes_max: 30_000, ..settings() });
+    bench.connect(2, "publisher", true, 100_000);
+    for (number, name) in [(3, "first"), (4, "second")] {
+        bench.connect(number, name, true, 100_000);
+        bench.subscribe(number, name, 1);
+        bench.handle(Input::Closed { connection: id(number) });
+    }
+    let publish = |bench: &mut Bench, topic: &str, numbers: std::ops::RangeInclusive<u16>| {
+        for number in numbers {
+            bench.publish(2, topic, QoS::AtLeastOnce, number, "a message");
+            bench.settle();
+        }
+    };
+    let here = |bench: &Bench, name: &str| {
+        queue_of(bench, name).iter().filter(|queued| matches!(queued, Queued::Here(_))).count()
+    };
+    publish(&mut bench, "first", 1..=30);
+    assert_eq!(here(&bench, "first"), 30, "they weigh little");
+    publish(&mut bench, "second", 31..=90);
+    assert_eq!(here(&bench, "first"), 0);
+    assert!(here(&bench, "second") > 30, "{} of 60", here(&bench, "second"));
 }
 
 #[test]
@@ -102,6 +158,7 @@ fn a_reader_that_is_far_behind_has_the_rest_of_its_backlog_on_disk() {
         bench.publish(2, "a/b", QoS::AtLeastOnce, number, "more");
         bench.settle();
     }
+    leave_on_disk(&mut bench);
     let queue = queue_of(&bench, "subscriber");
     let here = queue.iter().filter(|queued| matches!(queued, Queued::Here(_))).count();
     assert!(queue.len() > 1_800 && here < 20, "{here} of {} are in memory", queue.len());
