@@ -25,7 +25,7 @@ pub fn describe() -> Value {
 }
 
 pub fn version() -> Option<String> {
-    version::ask(program(), &["-h"])
+    version::ask_whatever_the_status(program(), &["-h"])
 }
 
 /// The configuration Mosquitto is started with. Debian's, reduced to what matters here: it may not drop (no bound on

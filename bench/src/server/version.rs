@@ -23,14 +23,20 @@ const VERSION_LENGTH_MAX: usize = 120;
 
 /// The first line with something on it of what `program` says, on standard output or error; nothing if it fails.
 pub fn ask(program: &str, arguments: &[&str]) -> Option<String> {
-    ask_within(program, arguments, ANSWER_MAX)
+    answer(program, arguments, ANSWER_MAX).filter(|(succeeded, _)| *succeeded).map(|(_, line)| line)
 }
 
-fn ask_within(program: &str, arguments: &[&str], limit: Duration) -> Option<String> {
-    let mut answer = memory_file()?;
+/// The same of a program that is known to call its help a failure.
+pub fn ask_whatever_the_status(program: &str, arguments: &[&str]) -> Option<String> {
+    answer(program, arguments, ANSWER_MAX).map(|(_, line)| line)
+}
+
+/// Whether it succeeded, and the line; nothing if it did not end within `limit`.
+fn answer(program: &str, arguments: &[&str], limit: Duration) -> Option<(bool, String)> {
+    let mut file = memory_file()?;
     let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::null());
-    command.stdout(answer.try_clone().ok()?).stderr(answer.try_clone().ok()?);
+    command.stdout(file.try_clone().ok()?).stderr(file.try_clone().ok()?);
     // A group of its own: whatever the program has started by then ends with it.
     let mut child = command.process_group(0).spawn().ok()?;
     let deadline = clock::now() + limit;
@@ -46,15 +52,13 @@ fn ask_within(program: &str, arguments: &[&str], limit: Duration) -> Option<Stri
         unsafe { libc::kill(-(child.id() as libc::pid_t), libc::SIGKILL) };
         let _ = child.wait();
     }
-    if !status?.success() {
-        return None;
-    }
-    answer.seek(SeekFrom::Start(0)).ok()?;
+    let succeeded = status?.success();
+    file.seek(SeekFrom::Start(0)).ok()?;
     let mut bytes = Vec::new();
-    answer.take(ANSWER_BYTES_MAX).read_to_end(&mut bytes).ok()?;
+    file.take(ANSWER_BYTES_MAX).read_to_end(&mut bytes).ok()?;
     let text = String::from_utf8_lossy(&bytes);
     let line = text.lines().map(str::trim).find(|line| !line.is_empty())?;
-    Some(line.chars().take(VERSION_LENGTH_MAX).collect())
+    Some((succeeded, line.chars().take(VERSION_LENGTH_MAX).collect()))
 }
 
 /// A file without a name in memory: unlike a pipe it is never full, and nothing waits for its end.
@@ -80,6 +84,8 @@ mod tests {
     #[test]
     fn who_fails_says_nothing_or_is_not_there_has_no_version() {
         assert_eq!(ask("/bin/sh", &["-c", "echo unknown option; exit 2"]), None);
+        let unasked = ask_whatever_the_status("/bin/sh", &["-c", "echo help; exit 3"]);
+        assert_eq!(unasked, Some("help".to_owned()));
         assert_eq!(ask("/bin/sh", &["-c", "true"]), None);
         assert_eq!(ask("/nonexistent/program", &["--version"]), None);
     }
@@ -88,7 +94,7 @@ mod tests {
     fn who_goes_on_running_is_ended_with_what_it_has_started() {
         let start = clock::now();
         let answer =
-            ask_within("/bin/sh", &["-c", "echo serving; sleep 60 & sleep 60"], Duration::from_millis(50));
+            answer("/bin/sh", &["-c", "echo serving; sleep 60 & sleep 60"], Duration::from_millis(50));
         assert_eq!(answer, None);
         assert!(start.elapsed() < Duration::from_secs(30), "it was waited for");
     }
