@@ -100,7 +100,8 @@ impl Crowd {
             acknowledged_after: Duration::ZERO,
         };
         let payload_bytes = settings.payload as usize;
-        let fleet = Fleet::new(dialect)?;
+        let mut fleet = Fleet::new(dialect)?;
+        fleet.opening_max = settings.handshakes as usize;
         Ok(Crowd { fleet, numbers, publisher: None, payload_bytes, packet_id: 0, reception })
     }
 

@@ -55,6 +55,9 @@ pub struct MillionSettings {
     /// Protocol version: 4 is MQTT 3.1.1, 5 is MQTT 5.0
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u8).range(4..=5))]
     protocol: u8,
+    /// Handshakes at once: what arrives together is synced together
+    #[arg(long, default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=4_000))]
+    handshakes: u32,
     /// How long nothing happens while the CPU is read
     #[arg(long, default_value_t = 60)]
     idle_seconds: u64,

@@ -2,8 +2,8 @@
 //!
 //! Decides when memory has come to rest and what a session's share is: the slope of the least-squares line, without
 //! what an empty broker has; and the whole of it divided by the sessions, with that. User memory is the broker's
-//! process; slab is the kernel's, for both ends of each connection, as they are on one machine; what became
-//! unavailable is everything together, the load and the page cache of nothing included.
+//! process; slab is the kernel's, for both ends of each connection, as they are on one machine; what became unavailable is
+//! everything together with the load, and means something only if nothing else goes on there.
 
 use std::time::Duration;
 
