@@ -95,7 +95,7 @@ enum Action {
     /// As many durable sessions as memory allows in one broker: what they cost, what reaches them, what its death leaves
     Million(Single<MillionSettings>),
     /// The same scenarios on several brokers in turn, with ratios
-    Compare(compare::CompareSettings),
+    Compare(Box<compare::CompareSettings>),
     /// The page of a stored document, with drawings
     Report(ReportSettings),
     /// The floor relay: the least an MQTT-shaped relay can do (keeps nothing; only for comparison)
