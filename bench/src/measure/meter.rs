@@ -50,11 +50,6 @@ impl Mark {
         Ok(Mark { at: clock::now(), server, own_us: process::own_cpu_us()? })
     }
 
-    /// When it was read.
-    pub fn at(&self) -> Instant {
-        self.at
-    }
-
     /// What passed since `earlier`.
     pub fn since(&self, earlier: &Mark) -> Interval {
         let wall = self.at - earlier.at;

@@ -16,7 +16,7 @@ mod reading;
 mod returning;
 
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -143,7 +143,7 @@ fn open_files_max(limits: &str) -> Option<u64> {
     if soft == "unlimited" { Some(u64::MAX) } else { soft.parse().ok() }
 }
 
-/// Connects all sessions, reading the memory at each size.
+/// Connects all sessions, reading the memory at each size. If not all can be, the figures are those of the sizes reached.
 fn connect(
     server: &Server,
     settings: &MillionSettings,
@@ -154,13 +154,12 @@ fn connect(
     let mut readings = vec![Reading::take(server, 0)?];
     let (mut opened_in_s, mut cpu_us, mut sizes) = (0.0, 0.0, Vec::new());
     let deadline = clock::now() + settings.limit();
-    let part = (settings.sessions as usize).div_ceil(PROGRESS_PARTS);
+    let mut done = Ok(());
     for size in settings.sizes() {
         let (before, open) = (Mark::read(server.pid)?, crowd.sessions_open());
-        while crowd.sessions_open() < size as usize {
-            crowd.open(size.min((crowd.sessions_open() + part) as u32) as usize, deadline)?;
-            let rate = (crowd.sessions_open() - open) as f64 / (clock::now() - before.at()).as_secs_f64();
-            report::progress(&format!("  {} sessions are open, {rate:.0}/s", crowd.sessions_open()));
+        done = open_to(crowd, size, settings, deadline);
+        if done.is_err() {
+            break;
         }
         let interval = Mark::read(server.pid)?.since(&before);
         let more = (size as usize - open) as f64;
@@ -170,15 +169,31 @@ fn connect(
         }));
         opened_in_s += interval.wall.as_secs_f64();
         cpu_us += spent_us;
-        readings.push(Reading::take(server, size)?);
-        // Kept on the way: what was read stays if a later size is not reached.
-        detail["connect"] = json!({ "sizes": sizes, "readings": reading::to_json(&readings) });
+        let reading = Reading::take(server, size)?;
+        report::progress(&format!("  {}", reading.in_words(&readings[0])));
+        readings.push(reading);
     }
-    outcome.add("sessions", "connected", f64::from(settings.sessions));
-    outcome.add("connect rate", "sessions/s", f64::from(settings.sessions) / opened_in_s);
-    outcome.add("CPU per connect and subscribe", "µs", cpu_us / f64::from(settings.sessions));
-    reading::report(&readings, outcome);
+    detail["connect"] = json!({ "sizes": sizes, "readings": reading::to_json(&readings) });
+    let reached = reading::report(&readings, outcome);
+    if reached > 0.0 {
+        outcome.add("sessions", "connected", reached);
+        outcome.add("connect rate", "sessions/s", reached / opened_in_s);
+        outcome.add("CPU per connect and subscribe", "µs", cpu_us / reached);
+    }
+    done?;
     crowd.open_publisher(deadline)
+}
+
+/// Connects sessions until there are `size`, and says now and then how far it is.
+fn open_to(crowd: &mut Crowd, size: u32, settings: &MillionSettings, deadline: Instant) -> Result<()> {
+    let (begun, open) = (clock::now(), crowd.sessions_open());
+    let part = (settings.sessions as usize).div_ceil(PROGRESS_PARTS);
+    while crowd.sessions_open() < size as usize {
+        crowd.open((crowd.sessions_open() + part).min(size as usize), deadline)?;
+        let rate = (crowd.sessions_open() - open) as f64 / (clock::now() - begun).as_secs_f64();
+        report::progress(&format!("  {} sessions are open, {rate:.0}/s", crowd.sessions_open()));
+    }
+    Ok(())
 }
 
 /// What sessions cost that do nothing.

@@ -62,16 +62,28 @@ impl Reading {
         Some(self.broker?.private - earlier.broker?.private)
     }
 
+    /// What each session has taken since the machine was `empty`, for somebody who waits for the rest.
+    pub fn in_words(&self, empty: &Reading) -> String {
+        let each = |more: f64| more / self.sessions.max(1.0);
+        format!(
+            "{} sessions have taken {:.0} bytes of user memory each, {:.0} of kernel slab, {:.0} of the machine",
+            self.sessions,
+            each(self.private_since(empty).unwrap_or(0.0)),
+            each(self.slab.total - empty.slab.total),
+            each(empty.available - self.available),
+        )
+    }
+
     /// What the broker has for itself.
     pub fn broker(&self) -> Option<Memory> {
         self.broker
     }
 }
 
-/// Adds what a session costs. The first reading is the empty broker's, the last has all sessions.
-pub fn report(readings: &[Reading], outcome: &mut Outcome) {
-    let Some((empty, loaded)) = readings.split_first() else { return };
-    let Some(last) = loaded.last() else { return };
+/// Adds what a session costs. The first reading is the empty broker's, the last has most sessions: how many, or 0.
+pub fn report(readings: &[Reading], outcome: &mut Outcome) -> f64 {
+    let Some((empty, loaded)) = readings.split_first() else { return 0.0 };
+    let Some(last) = loaded.last() else { return 0.0 };
     let line = |value: &dyn Fn(&Reading) -> Option<f64>| {
         let points: Option<Vec<(f64, f64)>> =
             loaded.iter().map(|reading| Some((reading.sessions, value(reading)?))).collect();
@@ -97,6 +109,7 @@ pub fn report(readings: &[Reading], outcome: &mut Outcome) {
     outcome.add("load generator per session", "bytes private", last.load.private / last.sessions);
     let taken = (empty.available - last.available) / last.sessions;
     outcome.add("whole machine per session", "bytes, both ends and the load", taken);
+    last.sessions
 }
 
 /// The readings, and by how much each slab cache grew per session between the first and the last with sessions.
@@ -146,11 +159,18 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_reported_before_there_are_sessions() {
+        let mut outcome = Outcome::default();
+        assert_eq!(report(&[reading(0.0, 8e6, 1e6)], &mut outcome), 0.0);
+        assert!(outcome.figures.is_empty());
+    }
+
+    #[test]
     fn a_session_s_share_is_a_slope_without_what_an_empty_broker_has_and_a_quotient_with_it() {
         let readings =
             [reading(0.0, 8e6, 1e6), reading(1e6, 9e6 + 4e8, 1e6 + 8e9), reading(2e6, 9e6 + 8e8, 1e6 + 16e9)];
         let mut outcome = Outcome::default();
-        report(&readings, &mut outcome);
+        assert_eq!(report(&readings, &mut outcome), 2e6);
         let figure = |name| outcome.figure(name).unwrap();
         assert!((figure("user memory per session") - 400.0).abs() < 1e-6);
         assert!((figure("of that without mapped files") - 200.0).abs() < 1e-6);
@@ -159,6 +179,11 @@ mod tests {
         assert!((figure("whole machine per session") - 8_400.5).abs() < 1e-3);
         assert!((figure("load generator per session") - 200.0).abs() < 1e-6);
         assert_eq!(figure("empty broker"), 8.0);
+        let words = readings[2].in_words(&readings[0]);
+        assert!(
+            words.starts_with("2000000 sessions have taken 400 bytes of user memory each, 8000 of"),
+            "{words}"
+        );
         assert_eq!(to_json(&readings)["slab_bytes_per_session_by_cache"], json!({ "TCP": 8_000.0 }));
     }
 }
