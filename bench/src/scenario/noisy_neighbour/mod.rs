@@ -244,15 +244,17 @@ impl Run<'_> {
         let names = NoiseNames::of(kind.noise);
         let by = |of: &dyn Fn(&Span) -> f64| self.alternation(kind, of);
         let late = by(&|span| span.late.quantile_ms(0.99));
-        let noisy_late = spread(&late.noisy).map_or(0.0, |late| late.0);
+        let median = |values: &[f64]| spread(values).map_or(0.0, |values| values.0);
+        let late_ms = (median(&late.quiet), median(&late.noisy));
         let delivery = by(&|span| span.delivery.quantile_ms(0.99));
-        let delivered = report_verdict(outcome, &names.delivery, &delivery, noisy_late);
+        let delivered = report_verdict(outcome, &names.delivery, &delivery, late_ms);
         if delivered.is_none() {
             outcome.failures.push(format!("{}: in a whole window nothing was delivered", kind.noise.name()));
         }
         let acknowledgement = by(&|span| span.acknowledgement.quantile_ms(0.99));
-        let acknowledged = report_verdict(outcome, &names.acknowledgement, &acknowledgement, noisy_late);
-        outcome.add(names.late, "ms", noisy_late);
+        let acknowledged = report_verdict(outcome, &names.acknowledgement, &acknowledgement, late_ms);
+        outcome.add(names.late_quiet, "ms", late_ms.0);
+        outcome.add(names.late_noisy, "ms", late_ms.1);
         self.report_server(outcome, &names, kind);
         self.add_curves(outcome, &names, kind);
         let tallies = kind.windows.iter().filter_map(|window| window.tally.as_ref());
@@ -330,10 +332,10 @@ fn report_verdict(
     outcome: &mut Outcome,
     names: &LatencyNames,
     alternation: &Alternation,
-    late_ms: f64,
+    (quiet_late_ms, noisy_late_ms): (f64, f64),
 ) -> Option<(Finding, Verdict)> {
     let verdict = alternation.verdict()?;
-    let finding = verdict.finding(late_ms);
+    let finding = verdict.finding(quiet_late_ms, noisy_late_ms);
     outcome.add(names.quiet, "ms", verdict.quiet);
     outcome.add(names.noisy, "ms", verdict.noisy);
     outcome.add(names.ratio, "noisy / quiet", verdict.ratio.0);

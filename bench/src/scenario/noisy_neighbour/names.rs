@@ -28,7 +28,8 @@ pub struct LatencyNames {
 pub struct NoiseNames {
     pub delivery: LatencyNames,
     pub acknowledgement: LatencyNames,
-    pub late: &'static str,
+    pub late_quiet: &'static str,
+    pub late_noisy: &'static str,
     pub server_quiet: &'static str,
     pub server_noisy: &'static str,
     pub memory_grew: &'static str,
@@ -60,7 +61,8 @@ macro_rules! names {
         NoiseNames {
             delivery: latency_names!($kind, "delivery"),
             acknowledgement: latency_names!($kind, "acknowledgement"),
-            late: concat!($kind, ": sent late p99 noisy"),
+            late_quiet: concat!($kind, ": sent late p99 quiet"),
+            late_noisy: concat!($kind, ": sent late p99 noisy"),
             server_quiet: concat!($kind, ": server busy quiet"),
             server_noisy: concat!($kind, ": server busy noisy"),
             memory_grew: concat!($kind, ": server memory grew"),
