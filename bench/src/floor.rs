@@ -218,7 +218,8 @@ impl Relay {
     }
 
     /// Queues a message for one subscriber: the same packet, without DUP and RETAIN and with an identifier of its own.
-    #[inline]
+    // As a call it costs the one-subscriber path some twenty instructions a message: `inline` alone leaves it one.
+    #[inline(always)]
     fn deliver(
         &mut self,
         subscriber: u32,
