@@ -268,7 +268,11 @@ impl Broker {
         more |= self.end_sessions(&mut budget, effects);
         more |= self.announce_interest(&mut budget, effects);
         more |= self.route_restored(&mut budget, effects);
-        more |= self.pull_retained(&mut budget, effects);
+        // A quarter at most: whoever subscribes without end would leave nothing for those who publish.
+        let mut pulling = Budget(budget.0.div_ceil(4));
+        budget.0 -= pulling.0;
+        more |= self.pull_retained(&mut pulling, effects);
+        budget.0 += pulling.0;
         more |= self.flush_outbox(&mut budget, effects);
         more |= self.place_missed(&mut budget, effects);
         more |= self.place_messages(&mut budget, effects);

@@ -75,7 +75,7 @@ impl Broker {
     pub(super) fn pull_retained(&mut self, budget: &mut Budget, effects: &mut impl Effects) -> bool {
         let mut moved = false;
         for _ in 0..self.retained_pulls.turn.len() {
-            if !budget.take_many(STEP_MESSAGES) {
+            if !budget.take() {
                 return true;
             }
             let Some(mut pull) = self.retained_pulls.turn.pop_front() else { break };
@@ -88,6 +88,10 @@ impl Broker {
             if queued >= QUEUE_ENTRIES_MAX {
                 self.retained_pulls.turn.push_back(pull);
             } else if owner == self.shard {
+                // A step is dear where there is something to look through, and nothing where there is not.
+                if self.retained.len() > 0 {
+                    let _ = budget.take_many(STEP_MESSAGES);
+                }
                 self.scan_for(&mut pull, number_max);
                 self.retained_pulls.turn.push_back(pull);
                 moved = true;

@@ -297,6 +297,26 @@ fn deliveries_go_on_however_fast_messages_come() {
 }
 
 #[test]
+fn messages_go_on_however_fast_others_subscribe() {
+    let mut bench = bench(settings());
+    bench.connect(1, "flood", true, 0);
+    subscriber_of(&mut bench, 2, "subscriber", "a", 0);
+    let publish = wire_publish("a");
+    for round in 0..20 {
+        // More than could be looked at for retained messages, if that were all there is to do.
+        for number in 0..50 {
+            let filter = format!("{round}/{number}");
+            bench.take(1, &wire_subscribe(&filter));
+        }
+        bench.take(9, &publish);
+        bench.broker.advance(bench.now, 100, &mut bench.world);
+        assert_eq!(bench.seen(2).len(), 1, "in the turn that it came in, round {round}");
+    }
+    bench.settle();
+    assert_eq!(bench.seen(1).iter().filter(|line| line.starts_with("SUBACK")).count(), 20 * 50);
+}
+
+#[test]
 fn retained_messages_stay_in_memory_beyond_what_may_be_resident() {
     // limits::RESIDENT_BYTES_DEFAULT does not count them: they have RETAINED_BYTES_MAX.
     let mut bench = bench(settings());
@@ -313,4 +333,9 @@ fn retained_messages_stay_in_memory_beyond_what_may_be_resident() {
 fn wire_publish(topic: &str) -> Vec<u8> {
     let length = u8::try_from(topic.len()).expect("short");
     [&[0x30, length + 4, 0, length][..], topic.as_bytes(), &[0, b'm']].concat()
+}
+
+fn wire_subscribe(filter: &str) -> Vec<u8> {
+    let length = u8::try_from(filter.len()).expect("short");
+    [&[0x82, length + 6, 0, 9, 0, 0, length][..], filter.as_bytes(), &[0]].concat()
 }
