@@ -96,6 +96,8 @@ impl Broker {
                 self.retained_pulls.turn.push_back(pull);
                 moved = true;
             } else if effects.mesh_room(owner) {
+                // How much there is to look through is known over there only.
+                let _ = budget.take_many(STEP_MESSAGES);
                 self.ask_owner(owner, number_max, pull, effects);
             } else {
                 self.retained_pulls.turn.push_back(pull);
