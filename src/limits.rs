@@ -24,13 +24,13 @@ pub const HANDSHAKE_TIME_MS: u64 = 10_000;
 pub const CLOSE_TIME_MS: u64 = 5_000;
 
 /// Connections that the kernel completes and holds before we accept them. The kernel's own ceiling
-/// (`net.core.somaxconn`, 4,096 by default) applies on top; a shard drains 128 per turn. Beyond: SYNs are dropped and
+/// (`net.core.somaxconn`, 4,096 by default) applies on top; a shard takes `ACCEPTS_PER_TURN_MAX` per turn. Beyond: SYNs are dropped and
 /// the client's kernel repeats them.
 pub const LISTEN_BACKLOG: i32 = 16_384;
 
 /// Connections accepted from one listening socket in one turn, so that a login storm does not starve those who are
-/// connected. The rest wait in the backlog.
-pub const ACCEPTS_PER_TURN_MAX: usize = 128;
+/// connected: each costs as much as several messages. The rest wait in the backlog.
+pub const ACCEPTS_PER_TURN_MAX: usize = 16;
 
 /// Pause after accepting failed for want of descriptors or memory: long enough to cost nothing while it lasts, short
 /// enough that a waiting client does not time out.
@@ -86,6 +86,11 @@ pub const PARKED_STALL_MS: u64 = 30_000;
 /// Bytes read from one connection in one turn: a hot socket gets this much, then everyone else's turn comes. Two of
 /// the largest common device messages, and small enough that what is read stays in the cache until it is parsed.
 pub const RECEIVE_BYTES: usize = 16 << 10;
+
+/// Packets of one connection handled in one turn: 16 KiB of the smallest would be 8,192, and keep everybody waiting for a
+/// millisecond. The rest waits for the next turn, and nothing more is read meanwhile. As many as a window of messages, so
+/// that a client that keeps to one never notices.
+pub const PACKETS_PER_TURN_MAX: usize = 128;
 
 /// Connections read from in one turn: with `RECEIVE_BYTES` the receive memory of a shard (4 MiB).
 pub const RECEIVES_PER_TURN_MAX: usize = 256;
@@ -173,6 +178,13 @@ pub const REACTOR_OPERATIONS_RESERVED: usize = 4;
 
 /// Readiness events taken from the kernel in one turn; the rest wait there. Invisible to a peer.
 pub const REACTOR_EVENTS_MAX: usize = 1_024;
+
+/// Turns in a row that a reactor with something to report ends without asking the kernel for more: one for what a packet
+/// brought, one for its answer having left. More would only make others wait. Invisible to a peer.
+pub const TURNS_UNASKED_MAX: u32 = 2;
+
+/// Receives and sends of one turn that the reactor on io_uring makes as calls of their own. Invisible to a peer.
+pub const DIRECT_CALLS_MAX: usize = 4;
 
 /// Default of the time a graceful stop may take; afterwards the process ends with what it has.
 pub const DRAIN_MS_DEFAULT: u32 = 10_000;

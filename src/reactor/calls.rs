@@ -242,6 +242,23 @@ pub(super) fn read_monotonic() -> Nanos {
     read_clock(libc::CLOCK_MONOTONIC)
 }
 
+/// Have the timer expire when the monotonic clock says that.
+pub(super) fn set_timer(timer: i32, deadline: Nanos) {
+    // 0 would switch it off.
+    let at = deadline.0.clamp(1, i64::MAX as u64);
+    let value = libc::timespec {
+        tv_sec: (at / 1_000_000_000) as libc::time_t,
+        tv_nsec: (at % 1_000_000_000) as libc::c_long,
+    };
+    let once = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    let when = libc::itimerspec { it_interval: once, it_value: value };
+    // SAFETY: `when` lives across the call, which only reads it; the old value is not asked for.
+    let result = unsafe {
+        libc::timerfd_settime(timer, libc::TFD_TIMER_ABSTIME, &raw const when, std::ptr::null_mut())
+    };
+    assert!(result == 0, "a timer of ours takes every time: {}", last_error());
+}
+
 fn read_clock(clock: libc::clockid_t) -> Nanos {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `time` is a whole timespec and outlives the call. Both clocks exist on every Linux.

@@ -7,7 +7,7 @@
 //! blocked send.
 //!
 //! File operations go to one companion thread (`files`). Everything else is performed on this thread within `turn`,
-//! without blocking. Waits have millisecond resolution, rounded up.
+//! without blocking.
 
 use std::collections::VecDeque;
 use std::io;
@@ -20,9 +20,10 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll};
 use slab::Slab;
 
+use super::alarm::Alarm;
 use super::files::{FileOp, FileThread};
 use super::listeners::Listeners;
-use super::readiness::{self, BLOCKED_SENDS, Bell, DOORBELL};
+use super::readiness::{self, ALARM, BLOCKED_SENDS, Bell, DOORBELL, Unasked};
 use super::{Completion, Doorbell, Errno, Op, Reactor, Settings, Socket, Token, calls};
 use crate::time::{Nanos, Now};
 
@@ -73,6 +74,8 @@ pub struct Epoll {
     queue: VecDeque<Op>,
     operations_max: usize,
     bell: Arc<Bell>,
+    alarm: Alarm,
+    unasked: Unasked,
     now: Now,
 }
 
@@ -86,6 +89,7 @@ impl Epoll {
         let number = readiness::number(BLOCKED_SENDS);
         poll.registry().register(&mut SourceFd(&inner), number, Interest::READABLE)?;
         let bell = Bell::new(poll.registry())?;
+        let alarm = Alarm::new(poll.registry())?;
         Ok(Epoll {
             poll,
             events: Events::with_capacity(settings.events_max.max(1)),
@@ -99,6 +103,8 @@ impl Epoll {
             queue: VecDeque::new(),
             operations_max: settings.operations_max.max(1),
             bell,
+            alarm,
+            unasked: Unasked::default(),
             now: calls::read_clocks(),
         })
     }
@@ -222,8 +228,10 @@ impl Epoll {
     fn poll_once(&mut self, until: Option<Nanos>, out: &mut Vec<Completion>) -> bool {
         let timeout = match until {
             None => Some(Duration::ZERO),
-            Some(Nanos::NEVER) => None,
-            Some(until) => Some(Duration::from_nanos(until.0.saturating_sub(calls::read_monotonic().0))),
+            Some(until) => {
+                self.alarm.by(until);
+                None
+            }
         };
         if self.poll.poll(&mut self.events, timeout).is_err() {
             // Only a signal interrupts; whoever handles it rings the doorbell.
@@ -234,6 +242,7 @@ impl Epoll {
             let number = Token(event.token().0 as u64);
             match number {
                 DOORBELL => rung = true,
+                ALARM => self.alarm.rang(),
                 BLOCKED_SENDS => writable = true,
                 _ if self.listeners.take_event(number) => {}
                 token => readiness::report(token, event.is_read_closed(), out),
@@ -270,11 +279,19 @@ impl Reactor for Epoll {
             self.perform(op, completions);
         }
         let mut rung = self.bell.take();
+        self.feed_files();
+        self.files.collect(completions);
+        let quiet = !rung && self.listeners.due() > Nanos(0);
+        if quiet && self.unasked.may_end(completions.len() > before) {
+            self.now = calls::read_clocks();
+            return;
+        }
         loop {
             self.feed_files();
             let at_hand = rung || completions.len() > before || self.files.collect(completions);
             let accept_due = self.listeners.due();
-            let until = if at_hand || accept_due == Nanos(0) { None } else { Some(deadline.min(accept_due)) };
+            let passed = deadline.min(accept_due) <= self.now.mono;
+            let until = if at_hand || passed { None } else { Some(deadline.min(accept_due)) };
             rung |= self.poll_once(until, completions);
             self.files.collect(completions);
             self.now = calls::read_clocks();

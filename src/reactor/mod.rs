@@ -24,7 +24,8 @@
 //! 6. `Write` transfers the whole buffer or fails. A `Sync` covers every `Write` of that file that *completed*
 //!    before the `Sync` was submitted. There is no order between operations in flight at once.
 //! 7. `turn(deadline)` performs what was submitted, waits until there is a completion, a ring of the doorbell or the
-//!    deadline, and appends completions. With the doorbell already rung or completions at hand it does not wait.
+//!    deadline, and appends completions. With the doorbell already rung or completions at hand it does not wait; with
+//!    completions at hand it need not even look for readiness, but does so at least once in three turns.
 //!    It may return early with nothing to say; it does not do so over and over.
 //! 8. Time is read once per turn, when its wait ends; `now` returns that reading.
 //! 9. No idle connection costs the reactor memory of its own beyond its entry in the kernel's epoll set.
@@ -39,6 +40,7 @@
 //! Sockets and files are the owner's: dropping a reactor closes none of them, and leaves no buffer that the kernel
 //! may still read or write to be used again.
 
+mod alarm;
 mod calls;
 mod epoll;
 pub mod faults;
@@ -266,6 +268,8 @@ pub struct Settings {
     pub accepts_max: usize,
     /// Pause after accepting failed for want of descriptors or memory.
     pub accept_retry_ms: u64,
+    /// Receives and sends of one turn up to which io_uring makes them as calls of their own.
+    pub direct_calls_max: usize,
 }
 
 impl Default for Settings {
@@ -275,6 +279,7 @@ impl Default for Settings {
             events_max: limits::REACTOR_EVENTS_MAX,
             accepts_max: limits::ACCEPTS_PER_TURN_MAX,
             accept_retry_ms: limits::ACCEPT_RETRY_MS,
+            direct_calls_max: limits::DIRECT_CALLS_MAX,
         }
     }
 }

@@ -13,6 +13,7 @@ use mio::unix::SourceFd;
 use mio::{Interest, Registry, Waker};
 
 use super::{Completion, Doorbell, Errno, Socket, TOKEN_RESERVED, Token, calls};
+use crate::limits::TURNS_UNASKED_MAX;
 
 /// The doorbell's number in the set.
 pub(super) const DOORBELL: Token = Token(u64::MAX - 1);
@@ -20,13 +21,16 @@ pub(super) const DOORBELL: Token = Token(u64::MAX - 1);
 /// The set of blocked sends, itself an entry in the set.
 pub(super) const BLOCKED_SENDS: Token = Token(u64::MAX - 2);
 
+/// The deadline of a wait.
+pub(super) const ALARM: Token = Token(u64::MAX - 3);
+
 /// Listening socket `i` is `LISTENERS.0 + i`.
 pub(super) const LISTENERS: Token = TOKEN_RESERVED;
 
-/// Listening sockets of one reactor, so that their numbers end before the two above.
+/// Listening sockets of one reactor, so that their numbers end before the three above.
 pub(super) const LISTENERS_MAX: usize = 0x1000;
 
-const _: () = assert!(LISTENERS.0 + (LISTENERS_MAX as u64) < BLOCKED_SENDS.0);
+const _: () = assert!(LISTENERS.0 + (LISTENERS_MAX as u64) < ALARM.0);
 
 /// The set's number for a token.
 pub(super) fn number(token: Token) -> mio::Token {
@@ -63,6 +67,22 @@ pub(super) fn report(token: Token, ended: bool, out: &mut Vec<Completion>) {
     out.push(Completion::Ready { token });
     if ended {
         out.push(Completion::Ready { token });
+    }
+}
+
+/// Turns that have ended since the set was last asked what is ready.
+///
+/// A turn that has something to report could ask what else there is, without waiting. Where one packet comes at a time, that
+/// would be two system calls for each that find nothing: one when it was received, one when it was answered.
+#[derive(Default)]
+pub(super) struct Unasked(u32);
+
+impl Unasked {
+    /// Whether a turn may end without asking: it has something to report, and so had only few before it. Else it asks now.
+    pub(super) fn may_end(&mut self, has_report: bool) -> bool {
+        let may = has_report && self.0 < TURNS_UNASKED_MAX;
+        self.0 = if may { self.0 + 1 } else { 0 };
+        may
     }
 }
 

@@ -7,7 +7,8 @@
 //! with or equal to those of `epoll`.
 //!
 //! Receives are submitted only for ready sockets, with `MSG_DONTWAIT`, and so end while they are submitted. A send
-//! that finds no room waits inside the kernel. Closing never cancels (the kernel's table of cancellable operations is
+//! that finds no room waits inside the kernel. A turn with a few of either calls them one by one: the ring saves system
+//! calls where there are many, and costs more than it saves where there are not. Closing never cancels (the kernel's table of cancellable operations is
 //! small): it shuts the socket down, which ends a waiting send, and closes when that has come back.
 //!
 //! **Lending.** The kernel reads and writes the buffers of operations in flight behind the compiler's back, so each
@@ -18,6 +19,8 @@
 //! The ring belongs to the thread of the first turn (single issuer, deferred task work: completions are processed
 //! only when that thread asks, not by interrupting it); older kernels get a plainer ring.
 
+mod setup;
+
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::AsRawFd;
@@ -25,21 +28,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use io_uring::types::{Fd, FsyncFlags, SubmitArgs, Timespec};
-use io_uring::{IoUring, opcode, squeue};
+use io_uring::{EnterFlags, IoUring, opcode, squeue};
 use mio::{Events, Poll};
 use slab::Slab;
 
+pub(super) use self::setup::check;
+use self::setup::{COMPLETIONS, build_ring};
+use super::alarm::Alarm;
 use super::epoll::BySocket;
 use super::listeners::Listeners;
-use super::readiness::{self, Bell, DOORBELL};
+use super::readiness::{self, ALARM, Bell, DOORBELL, Unasked};
 use super::{Completion, Doorbell, Errno, File, Op, Reactor, Settings, Socket, Token, calls};
 use crate::time::{Nanos, Now};
-
-/// Submissions that one system call carries; 64 bytes of locked memory each. More are sent in several calls.
-const SUBMISSIONS: u32 = 1_024;
-
-/// Completions the ring holds; 16 bytes each. The kernel keeps further ones aside.
-const COMPLETIONS: u32 = 4_096;
 
 /// Threads the kernel may start for file operations that would block. The journal has one block in flight.
 const KERNEL_WORKERS: u32 = 2;
@@ -86,6 +86,16 @@ enum Leaving {
     Close { socket: Socket, token: Token },
 }
 
+/// For what a system call of the ring waits.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wait {
+    No,
+    /// For a completion: that of the wait on the set is one, and the alarm is in the set.
+    ForOne,
+    /// The same, but no longer than that.
+    ForOneUntil(Nanos),
+}
+
 /// How the ring waits on the epoll set.
 enum SetWait {
     /// `EPOLL_WAIT` into this buffer, which is lent while `armed`.
@@ -114,66 +124,13 @@ pub struct Uring {
     listeners: Listeners,
     queue: VecDeque<Op>,
     operations_max: usize,
+    direct_calls_max: usize,
     bell: Arc<Bell>,
+    alarm: Alarm,
+    unasked: Unasked,
     now: Now,
     /// Completions just taken from the ring.
     reaped: Vec<(u64, i32)>,
-}
-
-/// Whether the kernel has what is needed; the error says what is missing. Sets up a ring and drops it.
-pub(super) fn check() -> Result<&'static str, String> {
-    let ring = build_ring().map_err(|error| match error.raw_os_error() {
-        Some(libc::ENOSYS) => "the kernel has no io_uring (ENOSYS)".to_owned(),
-        Some(libc::EPERM) => {
-            "io_uring is forbidden here (EPERM: sysctl kernel.io_uring_disabled, or seccomp)".to_owned()
-        }
-        Some(libc::ENOMEM) => "io_uring found no locked memory (ENOMEM: raise LimitMEMLOCK)".to_owned(),
-        _ => format!("io_uring_setup failed: {error}"),
-    })?;
-    let parameters = ring.params();
-    let features = [
-        (parameters.is_feature_ext_arg(), "EXT_ARG (Linux 5.11)"),
-        (parameters.is_feature_nodrop(), "NODROP (Linux 5.5)"),
-        (parameters.is_feature_fast_poll(), "FAST_POLL (Linux 5.7)"),
-    ];
-    if let Some((_, name)) = features.iter().find(|(present, _)| !present) {
-        return Err(format!("io_uring lacks {name}"));
-    }
-    let mut probe = io_uring::Probe::new();
-    ring.submitter()
-        .register_probe(&mut probe)
-        .map_err(|error| format!("io_uring cannot be probed: {error}"))?;
-    let needed = [
-        (opcode::Recv::CODE, "RECV"),
-        (opcode::Send::CODE, "SEND"),
-        (opcode::Write::CODE, "WRITE"),
-        (opcode::Fsync::CODE, "FSYNC"),
-        (opcode::PollAdd::CODE, "POLL_ADD"),
-    ];
-    if let Some((_, name)) = needed.iter().find(|(code, _)| !probe.is_supported(*code)) {
-        return Err(format!("io_uring lacks the operation {name}"));
-    }
-    let has_epoll_wait = probe.is_supported(opcode::EpollWait::CODE);
-    Ok(if has_epoll_wait { "io_uring with EPOLL_WAIT" } else { "io_uring, polling the epoll set" })
-}
-
-/// The best ring the kernel gives.
-fn build_ring() -> io::Result<IoUring> {
-    let mut builder = IoUring::builder();
-    builder.dontfork().setup_clamp().setup_cqsize(COMPLETIONS).setup_r_disabled();
-    let plain = builder.clone();
-    // Linux 5.18 and 5.19, then 6.0 and 6.1.
-    builder.setup_submit_all().setup_coop_taskrun();
-    let cooperative = builder.clone();
-    builder.setup_single_issuer().setup_defer_taskrun();
-    let unknown_flag = |error: &io::Error| error.raw_os_error() == Some(libc::EINVAL);
-    match builder.build(SUBMISSIONS) {
-        Err(error) if unknown_flag(&error) => match cooperative.build(SUBMISSIONS) {
-            Err(error) if unknown_flag(&error) => plain.build(SUBMISSIONS),
-            result => result,
-        },
-        result => result,
-    }
 }
 
 impl Uring {
@@ -203,6 +160,7 @@ impl Uring {
         };
         let poll = Poll::new()?;
         let bell = Bell::new(poll.registry())?;
+        let alarm = Alarm::new(poll.registry())?;
         Ok(Uring {
             ring,
             enabled: false,
@@ -217,7 +175,10 @@ impl Uring {
             listeners: Listeners::new(&settings),
             queue: VecDeque::new(),
             operations_max: settings.operations_max.max(1),
+            direct_calls_max: settings.direct_calls_max,
             bell,
+            alarm,
+            unasked: Unasked::default(),
             now: calls::read_clocks(),
             reaped: Vec::with_capacity(COMPLETIONS as usize),
         })
@@ -232,8 +193,8 @@ impl Uring {
         }
     }
 
-    /// Begin one operation; what is plain calls is done at once.
-    fn start(&mut self, op: Op, out: &mut Vec<Completion>) {
+    /// Begin one operation; what is plain calls is done at once. `direct`: so are receives, and sends that find room.
+    fn start(&mut self, op: Op, direct: bool, out: &mut Vec<Completion>) {
         let in_flight = match op {
             Op::Listen { socket, token } => {
                 return self.listeners.add(self.poll.registry(), socket, token, out);
@@ -251,15 +212,26 @@ impl Uring {
             Op::Close { socket, token } => return self.leaving.push(Leaving::Close { socket, token }),
             Op::Recv { socket, token, mut buffer } => {
                 assert!(buffer.capacity() > 0, "a Recv without room would read as the end of the stream");
+                if direct {
+                    let result = calls::receive(socket, &mut buffer);
+                    return out.push(Completion::Received { token, buffer, result });
+                }
                 buffer.clear();
                 self.receives += 1;
                 InFlight::Recv { socket, token, buffer }
             }
             Op::Send { socket, token, buffer, from } => {
                 assert!(from < buffer.len(), "a Send of nothing");
+                let mut polling = false;
+                if direct && !self.sends.contains_key(&socket.0) {
+                    match calls::send(socket, &buffer[from..]) {
+                        Err(Errno(libc::EAGAIN)) => polling = true,
+                        result => return out.push(Completion::Sent { token, buffer, from, result }),
+                    }
+                }
                 let second = self.sends.insert(socket.0, self.operations.vacant_key());
                 assert!(second.is_none(), "a second Send in flight on one socket");
-                InFlight::Send { socket, token, buffer, from, polling: false }
+                InFlight::Send { socket, token, buffer, from, polling }
             }
             Op::Write { token, buffer, .. } if buffer.is_empty() => {
                 return out.push(Completion::Written { token, buffer, result: Ok(()) });
@@ -330,16 +302,23 @@ impl Uring {
         self.push(entry.user_data(READINESS));
     }
 
-    /// Submit, and wait for a completion until then; `None` does not wait.
-    fn enter(&mut self, until: Option<Nanos>) -> io::Result<()> {
+    /// Submit, and wait.
+    fn enter(&mut self, wait: Wait) -> io::Result<()> {
+        let submissions = clamp(self.ring.submission().len());
         let submitter = self.ring.submitter();
-        let result = if until == Some(Nanos::NEVER) {
-            submitter.submit_and_wait(1)
-        } else {
-            let wait_ns = until.map_or(0, |until| until.0.saturating_sub(calls::read_monotonic().0));
-            let wait = Timespec::from(Duration::from_nanos(wait_ns));
-            // Waiting for one completion, if only for no time, is what makes the kernel do the deferred work.
-            submitter.submit_with_args(1, &SubmitArgs::new().timespec(&wait))
+        let result = match wait {
+            // To ask for events, if only for none, is what makes the kernel do the deferred work. To wait for one for no
+            // time would do so too, and set a timer.
+            // SAFETY: what the submissions point to is lent, as `push` says; there is no argument.
+            Wait::No => unsafe {
+                submitter.enter::<libc::sigset_t>(submissions, 0, EnterFlags::GETEVENTS.bits(), None)
+            },
+            Wait::ForOne => submitter.submit_and_wait(1),
+            Wait::ForOneUntil(until) => {
+                let wait_ns = until.0.saturating_sub(calls::read_monotonic().0);
+                let wait = Timespec::from(Duration::from_nanos(wait_ns));
+                submitter.submit_with_args(1, &SubmitArgs::new().timespec(&wait))
+            }
         };
         self.take_completions();
         match result {
@@ -380,9 +359,10 @@ impl Uring {
     /// The events of the epoll set; answers whether the doorbell was among them.
     fn read_set(&mut self, result: i32, out: &mut Vec<Completion>) -> bool {
         let mut rung = false;
-        let listeners = &mut self.listeners;
+        let (listeners, alarm) = (&mut self.listeners, &mut self.alarm);
         let mut event = |token: Token, ended: bool| match token {
             DOORBELL => rung = true,
+            ALARM => alarm.rang(),
             _ if listeners.take_event(token) => {}
             token => readiness::report(token, ended, out),
         };
@@ -490,6 +470,14 @@ impl Uring {
         rung
     }
 
+    /// Whether something waits for the next system call of the ring, or for what it brings.
+    fn needs_ring(&mut self) -> bool {
+        self.receives > 0
+            || !self.leaving.is_empty()
+            || !self.reaped.is_empty()
+            || !self.ring.submission().is_empty()
+    }
+
     /// Whether the kernel still has something of ours.
     fn lends(&self) -> bool {
         self.armed || !self.operations.is_empty()
@@ -525,20 +513,29 @@ impl Reactor for Uring {
     fn turn(&mut self, deadline: Nanos, completions: &mut Vec<Completion>) {
         let before = completions.len();
         self.enable();
+        let direct = self.queue.len() <= self.direct_calls_max;
         while let Some(op) = self.queue.pop_front() {
-            self.start(op, completions);
+            self.start(op, direct, completions);
         }
         let mut rung = self.bell.take();
+        let quiet = !rung && self.listeners.due() > Nanos(0) && !self.needs_ring();
+        if quiet && self.unasked.may_end(completions.len() > before) {
+            self.now = calls::read_clocks();
+            return;
+        }
         loop {
             self.arm();
             let accept_due = self.listeners.due();
             let at_hand = rung
                 || completions.len() > before
-                || accept_due == Nanos(0)
+                || deadline.min(accept_due) <= self.now.mono
                 || !self.leaving.is_empty()
                 || !self.reaped.is_empty();
-            let until = if at_hand { None } else { Some(deadline.min(accept_due)) };
-            self.enter(until).expect("a ring that has worked takes submissions from its thread");
+            let wait = if at_hand { Wait::No } else { Wait::ForOne };
+            if wait == Wait::ForOne {
+                self.alarm.by(deadline.min(accept_due));
+            }
+            self.enter(wait).expect("a ring that has worked takes submissions from its thread");
             rung |= self.report(completions);
             if self.receives > 0 {
                 // Not all could be submitted at once.
@@ -574,7 +571,7 @@ impl Drop for Uring {
         let mut unheard = Vec::new();
         while self.lends() && calls::read_monotonic() < give_up {
             // From another thread than the ring's this fails at once.
-            if self.enter(Some(give_up)).is_err() {
+            if self.enter(Wait::ForOneUntil(give_up)).is_err() {
                 break;
             }
             self.report(&mut unheard);

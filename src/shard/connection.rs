@@ -80,6 +80,8 @@ pub enum Flag {
     Parked = 1 << 12,
     /// The peer has ended its stream behind what is parked.
     Ended = 1 << 13,
+    /// It has had its turn: what `partial` has is more than the beginning of a packet, and is handled in the next one.
+    Unparsed = 1 << 14,
 }
 
 /// A connection, hot.
@@ -103,7 +105,7 @@ const _: () = assert!(size_of::<Entry>() <= 32, "two million of these are idle")
 pub struct Buffers {
     /// Who connected; kept for the handshake only.
     pub peer: SocketAddr,
-    /// The beginning of a packet whose end has not come.
+    /// The beginning of a packet whose end has not come; or, with `Flag::Unparsed`, whatever follows.
     pub partial: Vec<u8>,
     /// Whole packets that wait for `Resume`.
     pub parked: Vec<u8>,
@@ -174,6 +176,7 @@ impl Entry {
         let parked = self.buffers.as_ref().map_or(0, |buffers| buffers.parked.len());
         !self.is(Flag::Held)
             && !self.is(Flag::Ended)
+            && !self.is(Flag::Unparsed)
             && parked < PARKED_BYTES_MAX
             && self.backlog() < OUTPUT_BYTES_MAX
             && matches!(self.phase, Phase::Handshake | Phase::Live | Phase::Closing)
@@ -241,6 +244,8 @@ pub struct Connections {
     free: Vec<u32>,
     /// Those to read from, in order: each once, each with `Flag::Ready`. Stale ids may be among them.
     pub ready: VecDeque<ConnectionId>,
+    /// Those with bytes that were read and not parsed, in order: each once, each with `Flag::Unparsed`. Stale ids as above.
+    pub unparsed: VecDeque<ConnectionId>,
     /// Where buffers come from.
     pub pool: Pool,
     /// `CONNECTIONS_PER_SHARD_MAX`, unless a test makes it small.
@@ -253,6 +258,7 @@ impl Default for Connections {
             entries: Vec::new(),
             free: Vec::new(),
             ready: VecDeque::new(),
+            unparsed: VecDeque::new(),
             pool: Pool::default(),
             entries_max: CONNECTIONS_PER_SHARD_MAX,
         }
@@ -320,6 +326,16 @@ impl Connections {
         if self.get_mut(id).is_some_and(|entry| !entry.set(Flag::Ready)) {
             self.ready.push_back(id);
         }
+    }
+
+    /// Keeps what was read of a connection and not parsed, for its next turn.
+    pub fn put_off(&mut self, id: ConnectionId, bytes: &[u8]) {
+        let Some((entry, pool)) = self.with_pool(id) else { return };
+        let mut rest = pool.take();
+        rest.extend_from_slice(bytes);
+        entry.buffers_mut(pool).partial = rest;
+        entry.set(Flag::Unparsed);
+        self.unparsed.push_back(id);
     }
 
     /// Reading had to wait; now it may not have to.

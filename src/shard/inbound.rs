@@ -4,7 +4,8 @@
 //! has not come is copied. Called by the loop.
 //!
 //! - Fairness: each ready connection is read from once per turn, at most `RECEIVE_BYTES`, in the order they became
-//!   ready; one that may have more goes to the back.
+//!   ready; one that may have more goes to the back. Of what was read, `PACKETS_PER_TURN_MAX` packets are handled in a
+//!   turn; the rest has the next one, before anything more is read.
 //! - A paused connection is still read: acknowledgements and pings are handled, everything else is parked as it came,
 //!   so that nothing overtakes a publish but what answers ours. When `PARKED_BYTES_MAX` are parked, reading stops and
 //!   the peer's own sends fill up; our timer or sync resumes it. If the pause waits for acknowledgements that sit
@@ -16,7 +17,8 @@ use crate::broker::input::Input;
 use crate::ids::ConnectionId;
 use crate::journal::Storage;
 use crate::limits::{
-    CONNECT_BYTES_MAX, PARKED_BYTES_MAX, REACTOR_OPERATIONS_RESERVED, RECEIVE_BYTES, RECEIVES_PER_TURN_MAX,
+    CONNECT_BYTES_MAX, PACKETS_PER_TURN_MAX, PARKED_BYTES_MAX, REACTOR_OPERATIONS_RESERVED, RECEIVE_BYTES,
+    RECEIVES_PER_TURN_MAX,
 };
 use crate::reactor::{Errno, Op, Reactor};
 use crate::wire::frame::{Peek, peek};
@@ -50,6 +52,21 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
         }
         if !entry.is(Flag::Receiving) {
             self.out.connections.mark_ready(id);
+        }
+    }
+
+    /// Goes on with what was read in an earlier turn. As many connections as one turn reads from.
+    pub(super) fn parse_unparsed(&mut self) {
+        let count = self.out.connections.unparsed.len().min(RECEIVES_PER_TURN_MAX);
+        for _ in 0..count {
+            let Some(id) = self.out.connections.unparsed.pop_front() else { return };
+            let Some((entry, pool)) = self.out.connections.with_pool(id) else { continue };
+            entry.clear(Flag::Unparsed);
+            let rest = std::mem::take(&mut entry.buffers_mut(pool).partial);
+            self.parse(id, &rest);
+            self.out.connections.pool.put(rest);
+            self.out.connections.undefer(id);
+            self.out.connections.settle(id);
         }
     }
 
@@ -126,7 +143,7 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
         }
     }
 
-    /// Handles every whole packet in `input` and keeps the rest.
+    /// Handles the whole packets in `input`, as many as a turn takes, and keeps the rest.
     pub(super) fn parse(&mut self, id: ConnectionId, mut input: &[u8]) {
         if let Some((entry, pool)) = self.out.connections.with_pool(id)
             && entry.buffers().is_some_and(|buffers| !buffers.partial.is_empty())
@@ -144,8 +161,11 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
                 return;
             }
         }
-        loop {
+        for handled in 0.. {
             match peek(input, self.packet_bytes_max(id)) {
+                Ok(Peek::Complete { .. }) if handled == PACKETS_PER_TURN_MAX => {
+                    return self.out.connections.put_off(id, input);
+                }
                 Ok(Peek::Complete { len }) => {
                     let (frame, rest) = input.split_at(len);
                     if self.frame(id, frame, rest) == Parsing::Stop {
@@ -259,7 +279,7 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
         }
     }
 
-    /// Handles what was parked, in order, until it is paused again.
+    /// Handles what was parked, in order, until it is paused again, or has had its turn.
     pub(super) fn handle_parked(&mut self) {
         // Those that are resumed meanwhile have their turn in the next one.
         for _ in 0..self.out.resumed.len() {
@@ -275,8 +295,8 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
             return;
         }
         let mut parked = std::mem::take(&mut entry.buffers_mut(pool).parked);
-        let mut handled = 0;
-        while handled < parked.len() {
+        let (mut handled, mut packets) = (0, 0);
+        while handled < parked.len() && packets < PACKETS_PER_TURN_MAX {
             let Ok(Peek::Complete { len }) = peek(&parked[handled..], self.packet_bytes_max) else {
                 unreachable!("only whole packets are parked");
             };
@@ -287,7 +307,9 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
                 break;
             }
             handled += len;
+            packets += 1;
         }
+        let has_had_its_turn = packets == PACKETS_PER_TURN_MAX;
         let Some((entry, pool)) = self.out.connections.with_pool(id) else { return };
         if handled < parked.len() && entry.phase == Phase::Live {
             parked.drain(..handled);
@@ -299,6 +321,9 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
             }
             if !full && !entry.is(Flag::Ended) {
                 entry.buffers_mut(pool).parked_since = crate::time::Nanos::NEVER;
+            }
+            if has_had_its_turn && !entry.set(Flag::Resumed) {
+                self.out.resumed.push_back(id);
             }
         } else {
             pool.put(parked);

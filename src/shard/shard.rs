@@ -198,6 +198,7 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
     pub fn turn(&mut self) -> Result<State, Fatal> {
         assert!(self.state != State::Stopped, "a stopped shard has no turns");
         self.wait();
+        self.parse_unparsed();
         self.complete()?;
         self.receive_mesh();
         self.on_time();
@@ -317,6 +318,7 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
     fn has_work(&self) -> bool {
         self.more
             || !self.out.connections.ready.is_empty()
+            || !self.out.connections.unparsed.is_empty()
             || !self.out.resumed.is_empty()
             || !self.out.fetches.is_empty()
             || !self.out.is_flushed()

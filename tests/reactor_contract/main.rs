@@ -31,6 +31,9 @@ macro_rules! contract {
         mod uring {
             $(#[test] fn $case() { crate::run(crate::$part::$case, || crate::on_uring(None)); })*
         }
+        mod uring_by_ring {
+            $(#[test] fn $case() { crate::run(crate::$part::$case, || crate::on_uring_by_ring(None)); })*
+        }
         mod uring_polling_the_set {
             $(#[test] fn $case() { crate::run(crate::$part::$case, || crate::on_polling_uring(None)); })*
         }
@@ -63,6 +66,7 @@ contract! {
     turns: a_failing_write_returns_its_buffer_and_an_error,
     turns: a_turn_waits_for_its_deadline_and_not_beyond_the_doorbell,
     turns: a_turn_with_completions_at_hand_does_not_wait,
+    turns: what_is_ready_is_told_though_every_turn_has_something_to_say,
     turns: time_stands_still_within_a_turn_and_never_goes_back,
     listeners: a_detached_socket_goes_on_in_another_reactor,
     listeners: two_reactors_share_a_listening_socket,
@@ -73,7 +77,18 @@ contract! {
 }
 
 fn small() -> Settings {
-    Settings { operations_max: 64, events_max: 16, accepts_max: 4, accept_retry_ms: 20 }
+    Settings {
+        operations_max: 64,
+        events_max: 16,
+        accepts_max: 4,
+        accept_retry_ms: 20,
+        ..Settings::default()
+    }
+}
+
+/// Everything goes through the ring: by default (`limits::DIRECT_CALLS_MAX`) a turn with few calls makes them itself.
+fn by_ring() -> Settings {
+    Settings { direct_calls_max: 0, ..small() }
 }
 
 fn on_epoll(faults: Option<u64>) -> Option<Box<dyn Rig>> {
@@ -87,9 +102,14 @@ fn on_uring(faults: Option<u64>) -> Option<Box<dyn Rig>> {
 
 fn on_polling_uring(faults: Option<u64>) -> Option<Box<dyn Rig>> {
     available(Uring::without_epoll_wait).map(|()| {
-        Box::new(Kernel::new(faults, || Box::new(Uring::without_epoll_wait(small()).unwrap())))
+        Box::new(Kernel::new(faults, || Box::new(Uring::without_epoll_wait(by_ring()).unwrap())))
             as Box<dyn Rig>
     })
+}
+
+fn on_uring_by_ring(faults: Option<u64>) -> Option<Box<dyn Rig>> {
+    available(Uring::new)
+        .map(|()| Box::new(Kernel::new(faults, || Box::new(Uring::new(by_ring()).unwrap()))) as Box<dyn Rig>)
 }
 
 /// A kernel without io_uring has nothing to test; anything else that fails is a failure.

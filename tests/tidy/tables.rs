@@ -55,6 +55,8 @@ pub const LIMITS_UNTESTED: &[(&str, &str)] = &[
     ("REACTOR_OPERATIONS_MAX", "the reactor's contract fills it, whatever its number"),
     ("REACTOR_OPERATIONS_RESERVED", "invisible: what waits leaves in the next turn"),
     ("REACTOR_EVENTS_MAX", "invisible: what waits is taken in the next turn"),
+    ("TURNS_UNASKED_MAX", "the reactor's contract counts them"),
+    ("DIRECT_CALLS_MAX", "invisible; the reactor's contract is checked with it and with 0"),
     ("DRAIN_MS_DEFAULT", "default of a setting"),
     ("DRAIN_MS_MAX", "ceiling of a setting"),
     ("SHARDS_MAX", "nothing a peer can reach; the settings and the data directory refuse more"),

@@ -2,7 +2,7 @@
 
 use super::bytes::{PINGREQ, PINGRESP, publish_v3};
 use super::rig::{PeerId, Rig};
-use crate::limits::{RECEIVE_BYTES, RECEIVES_PER_TURN_MAX};
+use crate::limits::{PACKETS_PER_TURN_MAX, RECEIVE_BYTES, RECEIVES_PER_TURN_MAX};
 use crate::reactor::sim;
 
 /// Nothing is late and nothing is short: what is counted in turns does not depend on the seed.
@@ -45,6 +45,23 @@ fn a_hot_socket_is_read_once_per_turn() {
         before = rig.unsaid(hot);
     }
     assert!(before < (4 << 20) - 25 * RECEIVE_BYTES, "it is read in most turns: {before} bytes are left");
+}
+
+#[test]
+fn small_packets_have_no_longer_a_turn_because_many_fit_a_read() {
+    let mut rig = Rig::with(1, at_once(), |_| {});
+    let hot = rig.client_v3("hot");
+    let count = 5 * PACKETS_PER_TURN_MAX + 1;
+    assert!(count * PINGREQ.len() < RECEIVE_BYTES, "they come in one read");
+    rig.say(hot, &PINGREQ.repeat(count));
+    let mut answers = Vec::new();
+    while answers.iter().sum::<usize>() < count {
+        assert!(answers.len() < 20, "{answers:?}");
+        turn(&mut rig);
+        answers.push(rig.packets(hot).len());
+    }
+    answers.retain(|answers| *answers > 0);
+    assert_eq!(answers, [[PACKETS_PER_TURN_MAX; 5].as_slice(), &[1]].concat());
 }
 
 #[test]

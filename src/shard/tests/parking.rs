@@ -46,7 +46,8 @@ fn a_paused_publisher_is_parked_and_its_pings_are_answered() {
 fn what_was_parked_is_handled_in_order_when_the_pause_is_over() {
     let (mut rig, recipient, publisher) = with_paused_publisher();
     let watcher = rig.subscriber_v3("watcher", "parked", 0);
-    let parked: Vec<_> = (0..100_u8).map(|number| publish_v3(0, "parked", &[number])).collect();
+    // More than one turn handles.
+    let parked: Vec<_> = (0..300_u16).map(|number| publish_v3(0, "parked", &number.to_be_bytes())).collect();
     parked.iter().for_each(|publish| rig.say(publisher, publish));
     rig.run_ms(1_000);
     assert_eq!(rig.packets(watcher), Vec::<Vec<u8>>::new());
