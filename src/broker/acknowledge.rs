@@ -30,6 +30,7 @@ impl Broker {
             }
             return;
         };
+        self.sessions.get_mut(slot).delivery().overdue = false;
         let qos = self.entry_qos(in_flight.entry);
         match (ack.kind, qos, in_flight.phase) {
             (AckKind::Puback, QoS::AtLeastOnce, Phase::Sent)

@@ -128,6 +128,7 @@ impl Broker {
         session.will = connect.will.as_ref().map(|will| Box::new(super::will::from_connect(will)));
         if let Some(delivery) = &mut session.delivery {
             delivery.cursor = 0;
+            delivery.overdue = false;
         }
         self.set_session_timer(slot);
         // The will of an earlier connection is withdrawn by coming back in time [MQTT-3.1.3-9].

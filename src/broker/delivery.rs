@@ -73,7 +73,7 @@ impl Broker {
             return Taken::Nobody;
         }
         let durable = session.durable();
-        let delivery = session.delivery();
+        let delivery = session.delivery.get_or_insert_with(|| self.spare_deliveries.take());
         let stored = self.messages.get_mut(message);
         let bytes = stored.length() as u64;
         let count = delivery.queue.len() + delivery.in_flight.len();
@@ -94,8 +94,9 @@ impl Broker {
         let mut urgent = false;
         if copy.qos != QoS::AtMostOnce {
             // What is queued before it goes out first: messages that came in the same turn, most of the time.
-            let at_once = room.is_some_and(|room| count < room);
+            let at_once = room.is_some_and(|room| count < room) && !delivery.overdue;
             urgent = durable && (!at_once || copy.qos == QoS::ExactlyOnce);
+            let waived = !durable && delivery.overdue;
             entry.owed = u32::try_from(stored.owed.len()).expect("bounded by SESSIONS_PER_SHARD_MAX");
             stored.owed.push(Owed {
                 session: slot,
@@ -107,8 +108,10 @@ impl Broker {
                 list: Lsn::NONE,
                 place: 0,
                 done: false,
+                waived,
             });
-            *(if durable { &mut stored.owing_durable } else { &mut stored.owing_volatile }) += 1;
+            stored.owing_durable += u32::from(durable);
+            stored.owing_volatile += u32::from(!durable && !waived);
         }
         delivery.queue.push_back(Queued::Here(entry));
         let expires_at = stored.expires_at;
@@ -183,7 +186,9 @@ impl Broker {
         let Some(front) = delivery.queue.front() else {
             if delivery.is_empty() && delivery.skip_noted <= self.durable {
                 self.forget_left(slot, |_| true);
-                self.sessions.get_mut(slot).delivery = None;
+                if let Some(delivery) = self.sessions.get_mut(slot).delivery.take() {
+                    self.spare_deliveries.put(delivery);
+                }
             }
             return Attempt::Wait;
         };
@@ -307,6 +312,9 @@ impl Broker {
     fn pop_queue(&mut self, slot: u32) {
         let delivery = self.sessions.get_mut(slot).delivery();
         delivery.queue.pop_front().expect("the entry at the front is being sent");
+        if delivery.pulls_wait {
+            self.queue_shrank(slot);
+        }
     }
 
     /// The QoS an entry is delivered at.
@@ -332,10 +340,10 @@ impl Broker {
             assert!(!owed.done, "an entry leaves its queue once");
             owed.done = true;
             owed.subscription_id = 0;
-            let Owed { durable, list, place, .. } = *owed;
+            let Owed { durable, list, place, waived, .. } = *owed;
             if durable && !message.covered {
                 message.owing_durable -= 1;
-            } else if !durable && !message.forgiven {
+            } else if !durable && !waived && !message.forgiven {
                 message.owing_volatile -= 1;
             }
             match gone {
@@ -371,6 +379,7 @@ impl Broker {
             self.sessions.get_mut(slot).delivery().bytes -= bytes;
             self.release_message(entry.message);
         }
+        self.queue_shrank(slot);
     }
 }
 

@@ -79,6 +79,7 @@ impl Broker {
         let wait_ms = AGAIN_MS * (queue.len() as u64).div_ceil(1_000).max(1);
         let again = if next > now { self.now.mono.plus_ms(wait_ms) } else { self.now.mono };
         self.sessions.get_mut(slot).delivery().queue = queue;
+        self.queue_shrank(slot);
         for queued in expired {
             self.statistics.expired += 1;
             match queued {

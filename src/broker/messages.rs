@@ -75,7 +75,11 @@ pub(super) struct Owed {
     pub(super) place: u32,
     /// It has acknowledged, or no longer can.
     pub(super) done: bool,
+    /// Not written down and not waited for: the session was overdue when it was queued.
+    pub(super) waived: bool,
 }
+
+const _: () = assert!(size_of::<Owed>() == 32);
 
 /// What other shards still have to say about a message.
 #[derive(Clone, Copy, Default, Debug)]
@@ -125,7 +129,7 @@ pub(super) struct Message {
     pub(super) owed: Few<Owed>,
     /// Durable recipients that have neither acknowledged nor are covered.
     pub(super) owing_durable: u32,
-    /// Other recipients that have not acknowledged; forgiven after `hold`.
+    /// Other recipients that are waited for and have not acknowledged; forgiven after `hold`.
     pub(super) owing_volatile: u32,
     pub(super) remote: Remote,
     /// Sessions that took it, here and elsewhere.
@@ -146,12 +150,17 @@ impl Message {
         self.pinned
     }
 
-    /// Bytes of the body that have to stay in memory because they are not on disk. Retained ones have their own bound.
-    fn held_bytes(&self) -> u64 {
+    /// Bytes of the body in memory. Retained ones have their own bound.
+    fn resident_bytes(&self) -> u64 {
         match &self.bytes {
-            Some(bytes) if !self.evictable && !self.pinned => bytes.len() as u64,
+            Some(bytes) if !self.pinned => bytes.len() as u64,
             _ => 0,
         }
+    }
+
+    /// Those of them that have to stay there because they are not on disk.
+    fn held_bytes(&self) -> u64 {
+        if self.evictable { 0 } else { self.resident_bytes() }
     }
 
     /// The body, if it is in memory.
@@ -208,6 +217,9 @@ impl Message {
 pub(super) struct Messages {
     slots: Slab<Message>,
     next_serial: u32,
+    /// How many are retained messages.
+    pinned: usize,
+    /// The sum of `Message::resident_bytes`.
     resident_bytes: u64,
     resident_bytes_max: u64,
     /// The sum of `Message::held_bytes`.
@@ -220,6 +232,7 @@ impl Messages {
         Messages {
             slots: Slab::new(),
             next_serial: 1,
+            pinned: 0,
             resident_bytes: 0,
             resident_bytes_max,
             held_bytes: 0,
@@ -247,7 +260,7 @@ impl Messages {
     /// Whether there is so much, messages and bodies, that what is on disk should be there alone. Half of what bodies may
     /// take: the other half is for what is on its way.
     pub(super) fn weigh_much(&self) -> bool {
-        let heads = (self.slots.len() * size_of::<Message>()) as u64;
+        let heads = ((self.slots.len() - self.pinned) * size_of::<Message>()) as u64;
         heads + self.resident_bytes > self.resident_bytes_max / 2
     }
 
@@ -416,7 +429,8 @@ impl Messages {
             return None;
         }
         let message = self.slots.remove(slot as usize);
-        self.resident_bytes -= message.bytes.as_ref().map_or(0, |bytes| bytes.len() as u64);
+        self.pinned -= usize::from(message.pinned);
+        self.resident_bytes -= message.resident_bytes();
         self.held_bytes -= message.held_bytes();
         Some(message)
     }
@@ -424,18 +438,21 @@ impl Messages {
     /// Keep the body in memory, or no longer, as the retained message of its topic.
     pub(super) fn pin(&mut self, slot: u32, pinned: bool) {
         let message = &mut self.slots[slot as usize];
+        self.pinned -= usize::from(message.pinned);
+        self.resident_bytes -= message.resident_bytes();
         self.held_bytes -= message.held_bytes();
         message.pinned = pinned;
+        self.pinned += usize::from(message.pinned);
+        self.resident_bytes += message.resident_bytes();
         self.held_bytes += message.held_bytes();
     }
 
     /// The body travels on: this shard needs it no more.
     pub(super) fn take_bytes(&mut self, slot: u32) {
         let message = &mut self.slots[slot as usize];
+        self.resident_bytes -= message.resident_bytes();
         self.held_bytes -= message.held_bytes();
-        if let Some(bytes) = message.bytes.take() {
-            self.resident_bytes -= bytes.len() as u64;
-        }
+        message.bytes = None;
     }
 
     /// The body came back from disk, for as long as there is room.
@@ -452,7 +469,6 @@ impl Messages {
     /// The body came back from disk, to stay until `make_evictable` or `take_bytes`.
     pub(super) fn keep_bytes(&mut self, slot: u32, body: &Body<'_>) {
         let bytes: Arc<[u8]> = [body.topic.as_bytes(), body.forward, body.payload].concat().into();
-        self.resident_bytes += bytes.len() as u64;
         let message = &mut self.slots[slot as usize];
         assert!(message.bytes.is_none(), "only a body that is not in memory is fetched");
         let length = message.length();
@@ -464,6 +480,7 @@ impl Messages {
         (message.qos, message.retain) = (body.qos, body.retain);
         (message.accepted_at, message.expires_at) = (body.accepted_at, body.expires_at);
         message.bytes = Some(bytes);
+        self.resident_bytes += message.resident_bytes();
         self.held_bytes += message.held_bytes();
     }
 

@@ -85,7 +85,7 @@ use self::place::Placing;
 use self::postponed::Postponed;
 use self::retained::Retained;
 use self::retained_pull::RetainedPulls;
-use self::session::{PendingWill, Sessions};
+use self::session::{PendingWill, Sessions, SpareDeliveries};
 use self::session_end::{Ending, Ends};
 use self::settle::Held;
 use self::statistics::Statistics;
@@ -117,6 +117,7 @@ pub struct Broker {
     connections: Connections,
     keep_alive: KeepAlive,
     sessions: Sessions,
+    spare_deliveries: SpareDeliveries,
     wills: BTreeMap<SessionKey, PendingWill>,
     ending: VecDeque<Ending>,
     /// Ended sessions whose record waits for that many entries to arrive elsewhere.
@@ -157,7 +158,15 @@ pub struct Broker {
     statistics: Statistics,
     disk_reserve_reached: bool,
     draining: Option<u32>,
+    /// How often `advance` has to look through everything though the last time it found nothing more to do.
+    looks: u8,
+    /// When it has something to do all the same.
+    due_at: Nanos,
 }
+
+/// Looks after the last input: what comes last in one (a session that is to end, an entry that is placed) may be what
+/// something before it waits for.
+const LOOKS: u8 = 2;
 
 impl Broker {
     /// A broker that has seen nothing yet. Replay comes first, also if there is nothing to replay.
@@ -173,6 +182,7 @@ impl Broker {
             connections: Connections::default(),
             keep_alive: KeepAlive::default(),
             sessions: Sessions::new(hash_key),
+            spare_deliveries: SpareDeliveries::default(),
             wills: BTreeMap::new(),
             ending: VecDeque::new(),
             departing: BTreeMap::new(),
@@ -206,6 +216,8 @@ impl Broker {
             statistics: Statistics::default(),
             disk_reserve_reached: false,
             draining: None,
+            looks: LOOKS,
+            due_at: Nanos::NEVER,
             settings,
         }
     }
@@ -213,6 +225,10 @@ impl Broker {
     /// Take one input.
     pub fn handle(&mut self, now: Now, input: Input<'_>, effects: &mut impl Effects) {
         self.now = now;
+        // A ping is most of what most clients ever say. It is answered at once.
+        if !matches!(input, Input::Packet { packet: Packet::Pingreq, .. }) {
+            self.looks = LOOKS;
+        }
         match input {
             Input::Connect { connection, connect, client_id, assigned, account, peer: _ } => {
                 self.connect(connection, connect, client_id, assigned, account, effects);
@@ -235,7 +251,10 @@ impl Broker {
                 self.statistics.journal = [bytes_written, bytes_appended, bytes_copied, syncs];
             }
             Input::Mesh { from, message } => self.mesh_message(from, message, effects),
-            Input::MeshRoom { to } => self.outbox.has_room(to),
+            Input::MeshRoom { to } => {
+                self.outbox.has_room(to);
+                self.retained_pulls.mesh_has_room();
+            }
             Input::Replay { lsn, record, facts } => self.replay_record(lsn, &record, &facts),
             Input::Replayed { lsn, session_key_max } => {
                 assert!(lsn >= self.lsn, "the newest record is not older than those that were replayed");
@@ -252,7 +271,20 @@ impl Broker {
     /// Do pending plural work worth about `budget` units (a unit is one queue entry touched or one packet sent).
     /// True if more could be done right now.
     pub fn advance(&mut self, now: Now, budget: u32, effects: &mut impl Effects) -> bool {
+        // To look at every line of work costs more than a ping, most of it in memory that is not in the cache.
+        if now.mono >= self.due_at {
+            self.looks = LOOKS;
+        } else if self.looks == 0 {
+            return false;
+        }
         self.now = now;
+        let more = self.work(budget, effects);
+        self.looks = if more { LOOKS } else { self.looks - 1 };
+        self.due_at = self.earliest_deadline();
+        more
+    }
+
+    fn work(&mut self, budget: u32, effects: &mut impl Effects) -> bool {
         // Half is for deliveries: else publishers who never pause would leave nothing for those who read.
         let mut delivery = Budget(budget / 2);
         let mut budget = Budget(budget - budget / 2);
@@ -271,7 +303,7 @@ impl Broker {
         // A quarter at most: whoever subscribes without end would leave nothing for those who publish.
         let mut pulling = Budget(budget.0.div_ceil(4));
         budget.0 -= pulling.0;
-        more |= self.pull_retained(&mut pulling, effects);
+        self.pull_retained(&mut pulling, effects);
         budget.0 += pulling.0;
         more |= self.flush_outbox(&mut budget, effects);
         more |= self.place_missed(&mut budget, effects);
@@ -280,11 +312,16 @@ impl Broker {
         more |= self.store_entries(&mut budget);
         delivery.0 += budget.0;
         more |= self.deliver_ready(&mut delivery, effects);
-        more
+        // Queues may have become shorter just now.
+        more || self.retained_pulls.can_go_on()
     }
 
     /// When `advance` must be called again at the latest.
     pub fn next_deadline(&self) -> Nanos {
+        if self.looks > 0 { self.earliest_deadline() } else { self.due_at }
+    }
+
+    fn earliest_deadline(&self) -> Nanos {
         let held = self.held.front().map_or(Nanos::NEVER, |held| held.until);
         held.min(self.timers.next()).min(self.keep_alive.next()).min(self.statistics.next(&self.settings))
     }

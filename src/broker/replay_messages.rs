@@ -138,6 +138,7 @@ impl Broker {
             list,
             place,
             done: false,
+            waived: false,
         };
         let stored = Stored::new(body, &owed).expect("a body that far back would have been written anew");
         if list != body.lsn {

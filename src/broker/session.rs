@@ -122,13 +122,50 @@ pub(super) struct Delivery {
     pub(super) bytes: u64,
     /// The packet id given out last.
     pub(super) last_packet_id: u16,
+    /// A message's `hold` ended with this session still owing for it, and it has acknowledged nothing since.
+    pub(super) overdue: bool,
     /// The note that a message was skipped, which would be placed again after a crash; what comes later may not leave
     /// before that is durable.
     pub(super) skip_noted: Lsn,
+    /// Retained messages for new subscriptions wait for the queue to become shorter.
+    pub(super) pulls_wait: bool,
     /// When the queue is to be looked through for messages that have expired.
     pub(super) look_through_at: Option<Nanos>,
     /// Shared subscriptions that the session has left with messages in its queue, which are still handed on if it ends.
     pub(super) left: Vec<Left>,
+}
+
+/// What sessions had before they had nothing left to get, with the room of its queues: a session that gets a message now and
+/// then would allocate all that for each.
+#[derive(Debug, Default)]
+pub(super) struct SpareDeliveries {
+    #[expect(clippy::vec_box, reason = "the boxes move between here and sessions without a copy")]
+    spare: Vec<Box<Delivery>>,
+}
+
+/// How many are kept: of so many sessions at a time that get something.
+const SPARE_DELIVERIES_MAX: usize = 256;
+
+/// Larger queues are not kept: with the number above, a megabyte per shard at most.
+const SPARE_ENTRIES_MAX: usize = 64;
+
+impl SpareDeliveries {
+    /// An empty one.
+    pub(super) fn take(&mut self) -> Box<Delivery> {
+        self.spare.pop().unwrap_or_default()
+    }
+
+    /// Takes one back that is empty.
+    pub(super) fn put(&mut self, mut delivery: Box<Delivery>) {
+        let queue = std::mem::take(&mut delivery.queue);
+        let in_flight = std::mem::take(&mut delivery.in_flight);
+        assert!(queue.is_empty() && in_flight.is_empty(), "what it has is still to be delivered");
+        let is_small = queue.capacity() <= SPARE_ENTRIES_MAX && in_flight.capacity() <= SPARE_ENTRIES_MAX;
+        if is_small && self.spare.len() < SPARE_DELIVERIES_MAX {
+            *delivery = Delivery { queue: queue.anew(), in_flight, ..Delivery::default() };
+            self.spare.push(delivery);
+        }
+    }
 }
 
 /// A shared subscription that a session has left.

@@ -3,7 +3,13 @@
 //! Settled means: every recipient with QoS above 0 has acknowledged it, or holds it durably, or (a session that does
 //! not outlive its connection) has had it for `hold`. If a durable recipient cannot be expected to acknowledge at
 //! once, the record joins the next commit immediately, and with it what waits of the same publisher and topic
-//! (`unwritten.rs`); else it waits up to `hold` and, acknowledged in time, is never written. Invariant I1 is the condition in `try_settle`, and nothing else answers a sender.
+//! (`unwritten.rs`); else it waits up to `hold` and, acknowledged in time, is never written. Invariant I1 is the
+//! condition in `try_settle`, and nothing else answers a sender.
+//!
+//! **Who does not answer is waited for once.** A session that lets a `hold` pass is *overdue* until it acknowledges
+//! something. What comes for it meanwhile is written at once if it is durable, and else not waited for: one subscriber that
+//! has stopped reading would make every sender of what it subscribed to wait out `hold` with every message. One that is
+//! slow and goes on acknowledging still holds its senders back, as it should.
 
 use super::effect::{Effect, Effects};
 use super::messages::{Message, MessageId, Owed, Sender};
@@ -24,6 +30,9 @@ pub(super) struct Held {
     /// Where `unwritten` has it; `None` if it is written.
     line: Option<Line>,
 }
+
+/// Recipients looked at in one unit of work.
+const RECIPIENTS_PER_UNIT: u32 = 32;
 
 impl Broker {
     /// Every recipient here is known. `urgent`: one of them needs the record now. `noted`: that ordinary subscribers have what
@@ -156,10 +165,12 @@ impl Broker {
         self.release_message(id.slot);
     }
 
-    /// `hold` is over for the oldest messages.
+    /// `hold` is over for the oldest messages: its time has come, or nobody waits for it any more. Who was answered in time
+    /// leaves at once, or each message would wake the shard once more when its time comes.
     pub(super) fn release_held(&mut self, budget: &mut Budget, effects: &mut impl Effects) -> bool {
         while let Some(held) = self.held.front().copied() {
-            if held.until > self.now.mono {
+            let waits = self.messages.find(held.message).is_some_and(|message| !message.settled);
+            if waits && held.until > self.now.mono {
                 return false;
             }
             if !budget.take() {
@@ -169,18 +180,31 @@ impl Broker {
             if let Some(line) = held.line {
                 self.unwritten.forget(line, held.message);
             }
-            let Some(message) = self.messages.find(held.message) else { continue };
-            if message.settled {
-                continue;
-            }
+            let Some(message) = self.messages.find(held.message).filter(|_| waits) else { continue };
             message.forgiven = true;
             message.owing_volatile = 0;
-            if message.is_unwritten() {
+            let is_unwritten = message.is_unwritten();
+            let recipients = self.note_overdue(held.message.slot);
+            // Once for each message; but a wide fan-out is a lot to look through.
+            let _ = budget.take_many(recipients / RECIPIENTS_PER_UNIT);
+            if is_unwritten {
                 self.record(held.message.slot, effects);
             }
             self.try_settle(held.message.slot, effects);
         }
         false
+    }
+
+    /// Who still owes for a message whose `hold` is over has not acknowledged in time, and is not waited for until it does.
+    /// How many recipients the message has.
+    fn note_overdue(&mut self, slot: u32) -> u32 {
+        let owed = self.messages.get(slot).owed.as_slice();
+        for one in owed.iter().filter(|one| !one.done) {
+            if let Some(delivery) = self.sessions.get_mut(one.session).delivery.as_deref_mut() {
+                delivery.overdue = true;
+            }
+        }
+        u32::try_from(owed.len()).expect("bounded by SESSIONS_PER_SHARD_MAX")
     }
 
     /// Answer the sender if nothing is owed any more.

@@ -121,6 +121,7 @@ impl Stored {
             list: self.list(),
             place: self.place,
             done: false,
+            waived: false,
         }
     }
 }
@@ -168,6 +169,17 @@ impl Storing {
 }
 
 impl Queue {
+    /// One that knows nothing of what this one was for, with the same room.
+    pub(super) fn anew(self) -> Queue {
+        let mut entries = self.entries;
+        entries.clear();
+        Queue { entries, ..Queue::default() }
+    }
+
+    pub(super) fn capacity(&self) -> usize {
+        self.entries.capacity()
+    }
+
     pub(super) fn push_back(&mut self, queued: Queued) {
         if self.entries.len() == self.entries.capacity() {
             self.entries.reserve_exact((self.entries.len() / 8).max(4));

@@ -227,6 +227,7 @@ impl Broker {
         if subscription.record.is_some() {
             self.live.remove(subscription.record);
         }
+        self.retained_pulls.forget(slot, subscription.filter);
         let chosen = self.take_choices(slot, subscription.filter);
         let Some(members) = self.subscriptions.unsubscribe(subscription.filter, slot) else { return };
         self.choose_anew(chosen, text);
@@ -281,6 +282,6 @@ impl Broker {
             Packet::Suback(Suback { packet_id, reason_string: None, reasons })
         };
         effects.perform(Effect::Send { connection: pending.connection, version, packet });
-        self.retained_pulls.start(pending.pulls);
+        self.start_pulls(pending.pulls);
     }
 }

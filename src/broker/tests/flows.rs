@@ -39,6 +39,16 @@ fn a_message_acknowledged_within_hold_is_never_written() {
 }
 
 #[test]
+fn a_message_that_was_answered_in_time_wakes_nobody_later() {
+    let mut bench = pair();
+    bench.publish(2, "a/b", QoS::AtLeastOnce, 7, "m");
+    let hold_ends = bench.now.mono.plus_ms(u64::from(settings().hold_ms));
+    assert_eq!(bench.broker.next_deadline(), hold_ends);
+    bench.ack(1, PUBACK, 1);
+    assert!(bench.broker.next_deadline() > hold_ends);
+}
+
+#[test]
 fn messages_that_come_in_one_turn_are_all_waited_for_as_far_as_the_window_goes() {
     let mut bench = Bench::with(Settings { send_window: 3, ..settings() });
     bench.connect(1, "subscriber", true, 1_000);
@@ -72,6 +82,31 @@ fn a_message_not_acknowledged_within_hold_is_written_and_then_acknowledged_to_it
     assert_eq!(bench.seen(2), [""; 0], "written is not durable");
     bench.sync();
     assert_eq!(bench.seen(2), ["Puback 7 Success"]);
+}
+
+#[test]
+fn a_subscriber_that_let_hold_pass_is_not_waited_for_until_it_acknowledges() {
+    for expiry in [0, 1_000] {
+        let mut bench = Bench::new();
+        bench.connect(1, "subscriber", true, expiry);
+        bench.subscribe(1, "a/b", 1);
+        bench.connect(2, "publisher", true, 0);
+        bench.seen(2);
+        bench.publish(2, "a/b", QoS::AtLeastOnce, 7, "m");
+        bench.wait_ms(u64::from(settings().hold_ms));
+        bench.sync();
+        assert_eq!(bench.seen(2), ["Puback 7 Success"]);
+        bench.publish(2, "a/b", QoS::AtLeastOnce, 8, "n");
+        bench.sync();
+        assert_eq!(bench.seen(2), ["Puback 8 Success"], "as soon as it is as safe as it will be");
+        bench.ack(1, PUBACK, 1);
+        bench.publish(2, "a/b", QoS::AtLeastOnce, 9, "o");
+        bench.sync();
+        assert_eq!(bench.seen(2), [""; 0], "it has said something: it is waited for again");
+        bench.ack(1, PUBACK, 2);
+        bench.ack(1, PUBACK, 3);
+        assert_eq!(bench.seen(2), ["Puback 9 Success"]);
+    }
 }
 
 #[test]

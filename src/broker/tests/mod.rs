@@ -39,6 +39,8 @@ struct World {
     mesh: Vec<(ShardId, MeshMessage)>,
     /// How many there ever were.
     fetched: usize,
+    /// Every socket is full.
+    no_room: bool,
     /// Who was paused (true) or resumed since, but for CONNACK.
     paused: Vec<(u32, bool)>,
 }
@@ -64,7 +66,7 @@ impl Effects for World {
     }
 
     fn room(&self, _: ConnectionId) -> usize {
-        usize::MAX
+        if self.no_room { 0 } else { usize::MAX }
     }
 
     fn mesh_room(&self, _: ShardId) -> bool {

@@ -317,6 +317,80 @@ fn messages_go_on_however_fast_others_subscribe() {
 }
 
 #[test]
+fn what_waits_for_retained_messages_is_no_more_than_there_are_subscriptions() {
+    let mut bench = bench(settings());
+    bench.connect(1, "flood", true, 0);
+    for _ in 0..50 {
+        bench.take(1, &wire_subscribe("a/#"));
+        bench.take(1, &wire_subscribe("a/#"));
+        assert_eq!(bench.broker.retained_pulls.len(), 1);
+        bench.take(1, &wire_unsubscribe("a/#"));
+        assert_eq!(bench.broker.retained_pulls.len(), 0);
+    }
+    bench.take(1, &wire_subscribe("a/#"));
+    bench.handle(Input::Closed { connection: id(1) });
+    bench.settle();
+    assert_eq!(bench.broker.retained_pulls.len(), 0);
+}
+
+#[test]
+fn who_does_not_take_what_is_retained_keeps_nobody_busy_and_gets_it_when_it_does() {
+    let mut bench = bench(settings());
+    let topics = 100;
+    for number in 0..topics {
+        answer(&mut bench, &format!("r/x/y/{number}"), true);
+    }
+    bench.connect(1, "reader", true, 0);
+    // More filters than one `advance` here looks at; that it ends is what matters.
+    let levels = |mask: u32| {
+        ["r", "x", "y"].iter().enumerate().map(
+            move |(bit, name)| {
+                if mask >> bit & 1 == 1 { "+" } else { *name }
+            },
+        )
+    };
+    let mut filters = 0;
+    for mask in 0..8 {
+        for last in ["+", "#"] {
+            let filter: Vec<&str> = levels(mask).chain([last]).collect();
+            bench.subscribe(1, &filter.join("/"), 1);
+            filters += 1;
+        }
+    }
+    let mut taken = 0;
+    loop {
+        let seen = bench.seen(1);
+        let ids: Vec<u16> = seen
+            .iter()
+            .filter_map(|line| line.strip_prefix("PUBLISH 1 ")?.split(' ').next()?.parse().ok())
+            .collect();
+        if ids.is_empty() {
+            break;
+        }
+        taken += ids.len();
+        ids.into_iter().for_each(|packet_id| bench.ack(1, 0x40, packet_id));
+    }
+    assert_eq!(taken, topics * filters);
+}
+
+#[test]
+fn whose_socket_was_full_gets_all_that_is_retained_as_soon_as_it_reads() {
+    let mut bench = bench(settings());
+    let topics = 200;
+    for number in 0..topics {
+        answer(&mut bench, &format!("r/{number}"), true);
+    }
+    bench.connect(1, "reader", true, 0);
+    bench.world.no_room = true;
+    bench.subscribe(1, "r/+", 0);
+    assert_eq!(bench.seen(1), ["CONNACK false Success", "SUBACK"]);
+    bench.world.no_room = false;
+    bench.handle(Input::Drained { connection: id(1) });
+    bench.advance();
+    assert_eq!(bench.seen(1).len(), topics);
+}
+
+#[test]
 fn retained_messages_stay_in_memory_beyond_what_may_be_resident() {
     // limits::RESIDENT_BYTES_DEFAULT does not count them: they have RETAINED_BYTES_MAX.
     let mut bench = bench(settings());
@@ -330,6 +404,22 @@ fn retained_messages_stay_in_memory_beyond_what_may_be_resident() {
     assert_eq!(bench.world.fetched, 0, "another shard would have asked in vain");
 }
 
+#[test]
+fn retained_messages_do_not_drive_others_out_of_memory() {
+    // limits::RESIDENT_BYTES_DEFAULT: half of it is for what is on disk.
+    let mut bench = bench(Settings { resident_bytes_max: 4_000, ..settings() });
+    for number in 0..100 {
+        answer(&mut bench, &format!("retained/{number}"), true);
+    }
+    subscriber_of(&mut bench, 1, "away", "a", 100);
+    bench.handle(Input::Closed { connection: id(1) });
+    bench.settle();
+    assert_eq!(answer(&mut bench, "a", false), ["Puback 7 Success"]);
+    bench.connect(2, "away", false, 100);
+    assert_eq!(bench.seen(2), ["CONNACK true Success", "PUBLISH 1 1 m"]);
+    assert_eq!(bench.world.fetched, 0, "it was there");
+}
+
 fn wire_publish(topic: &str) -> Vec<u8> {
     let length = u8::try_from(topic.len()).expect("short");
     [&[0x30, length + 4, 0, length][..], topic.as_bytes(), &[0, b'm']].concat()
@@ -338,4 +428,9 @@ fn wire_publish(topic: &str) -> Vec<u8> {
 fn wire_subscribe(filter: &str) -> Vec<u8> {
     let length = u8::try_from(filter.len()).expect("short");
     [&[0x82, length + 6, 0, 9, 0, 0, length][..], filter.as_bytes(), &[0]].concat()
+}
+
+fn wire_unsubscribe(filter: &str) -> Vec<u8> {
+    let length = u8::try_from(filter.len()).expect("short");
+    [&[0xa2, length + 5, 0, 9, 0, 0, length][..], filter.as_bytes()].concat()
 }

@@ -459,8 +459,12 @@ fn what_waited_in_memory_is_handed_on_once_wherever_the_crash_is() {
         }
         bench.handle(Input::Closed { connection: id(2) });
         bench.connect(3, "publisher", true, 0);
+        bench.publish(3, "a/1", QoS::AtLeastOnce, 4, "zero");
         bench.publish(3, "a/1", QoS::AtLeastOnce, 1, "one");
         bench.wait_ms(200);
+        bench.settle();
+        // It says something: what comes next is waited for.
+        bench.ack(1, 0x40, 1);
         bench.settle();
         let before = bench.world.journal.len();
         bench.publish(3, "a/1", QoS::AtLeastOnce, 2, "two");

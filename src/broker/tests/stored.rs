@@ -27,6 +27,7 @@ fn backlog(messages: u16, expiry_s: Option<u32>) -> Bench {
 fn leave_on_disk(bench: &mut Bench) {
     let messages_max = settings().resident_bytes_max;
     bench.broker.messages.set_resident_bytes_max(0);
+    bench.broker.looks = 1;
     bench.settle();
     bench.broker.messages.set_resident_bytes_max(messages_max);
 }
