@@ -77,7 +77,7 @@ impl Baseline {
     pub fn advice(&self) -> Result<String, String> {
         let (here, there) = (tools()?, &self.tools);
         let mut advice = "If that is meant, renew the baseline in the same commit and say why: \
-                          cargo bench --bench micro -- --renew"
+                          cargo run --release -p ironpost-micro -- --renew"
             .to_owned();
         if here != *there {
             advice.push_str(&format!("\nNote that it is of other tools: {there}. Here: {here}."));
@@ -88,7 +88,7 @@ impl Baseline {
 
 /// Replace the file.
 pub fn write(counted: &[(&str, f64)]) -> Result<(), String> {
-    let mut text = "# Instructions per operation. Written by `cargo bench --bench micro -- --renew`; see bench/README.md.\n"
+    let mut text = "# Instructions per operation. Written by `cargo run --release -p ironpost-micro -- --renew`; see bench/README.md.\n"
         .to_owned();
     text.push_str(&format!("tools = \"{}\"\n\n[instructions]\n", tools()?));
     for (name, count) in counted {
@@ -110,5 +110,5 @@ fn tools() -> Result<String, String> {
 }
 
 fn path() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("bench/micro/baseline.toml")
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("baseline.toml")
 }

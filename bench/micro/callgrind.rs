@@ -49,9 +49,9 @@ fn count(name: &str, turns: u32) -> Result<u64, String> {
     total(&text).ok_or_else(|| format!("{} has no total", profile.display()))
 }
 
-/// `micro/` in the build directory, above `release/deps/`.
+/// `micro/` in the build directory, above `release/`.
 fn profile(program: &Path, name: &str, turns: u32) -> Result<PathBuf, String> {
-    let above = program.ancestors().nth(3).ok_or("this program lies in a build directory")?;
+    let above = program.ancestors().nth(2).ok_or("this program lies in a build directory")?;
     let folder = above.join("micro");
     std::fs::create_dir_all(&folder).map_err(|error| format!("cannot make {}: {error}", folder.display()))?;
     Ok(folder.join(format!("{}.{turns}.callgrind", name.replace('/', "."))))

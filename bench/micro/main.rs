@@ -2,9 +2,9 @@
 //! it has grown.
 //!
 //! ```text
-//! cargo bench --bench micro                          count all cases, compare; exit status 1 if one has grown
-//! cargo bench --bench micro -- route                 those whose name begins so
-//! cargo bench --bench micro -- --renew               write the counts down as the new baseline
+//! cargo run --release -p ironpost-micro                 count all cases, compare; exit status 1 if one has grown
+//! cargo run --release -p ironpost-micro -- route        those whose name begins so
+//! cargo run --release -p ironpost-micro -- --renew      write the counts down as the new baseline
 //! ```
 //!
 //! A count says nothing of caches, system calls and the disk; `ironpost-bench` is for those. But it does not depend on who

@@ -27,7 +27,7 @@ use serde_json::{Value, json};
 
 use crate::measure::process;
 use crate::report::progress::Steps;
-use crate::report::{Outcome, html};
+use crate::report::{Outcome, html, ratios};
 use crate::scenario::connections::ConnectionSettings;
 use crate::scenario::day::DaySettings;
 use crate::scenario::fan_in::FanInSettings;
@@ -158,14 +158,20 @@ pub struct Environment {
     text: bool,
 }
 
-/// A stored document, and the page to make of it.
+/// A stored document, and what to make of it.
 #[derive(Args)]
 struct ReportSettings {
     /// A result document, as `--json` writes it
     document: PathBuf,
-    /// Where the page goes
+    /// Where a page with everything in it goes
+    #[arg(long, value_name = "FILE", required_unless_present = "ratios")]
+    html: Option<PathBuf>,
+    /// Where a drawing (SVG) goes of what brokers cost beside another; for documents of `compare`
     #[arg(long, value_name = "FILE")]
-    html: PathBuf,
+    ratios: Option<PathBuf>,
+    /// Beside which one
+    #[arg(long, value_name = "BROKER", default_value = "floor")]
+    to: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -269,13 +275,21 @@ fn main() -> ExitCode {
     }
 }
 
-/// Makes the page of a document that was stored.
+/// Makes the page or the drawing of a document that was stored.
 fn show_again(settings: &ReportSettings) -> Result<()> {
     let path = &settings.document;
     let text = fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
     let document = serde_json::from_str(&text).with_context(|| format!("{} is not JSON", path.display()))?;
-    let page = html::render(&document).with_context(|| format!("showing {}", path.display()))?;
-    fs::write(&settings.html, page).with_context(|| format!("writing {}", settings.html.display()))
+    let showing = || format!("showing {}", path.display());
+    let write =
+        |to: &PathBuf, text: String| fs::write(to, text).with_context(|| format!("writing {}", to.display()));
+    if let Some(html) = &settings.html {
+        write(html, html::render(&document).with_context(showing)?)?;
+    }
+    if let Some(drawing) = &settings.ratios {
+        write(drawing, ratios::render(&document, &settings.to).with_context(showing)?)?;
+    }
+    Ok(())
 }
 
 /// Runs one scenario on one broker; whether the broker did nothing wrong.

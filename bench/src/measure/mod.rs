@@ -5,6 +5,7 @@ pub mod disk;
 pub mod latency;
 pub mod meter;
 pub mod network;
+pub mod numa;
 pub mod process;
 pub mod slope;
 pub mod system;

@@ -2,6 +2,7 @@
 
 pub mod html;
 pub mod progress;
+pub mod ratios;
 pub mod svg;
 
 use std::fs;

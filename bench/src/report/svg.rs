@@ -114,6 +114,10 @@ pub fn curve(svg: &mut String, places: &[(f64, f64)], colour: &str, dashes: &str
     );
 }
 
+pub fn dot(svg: &mut String, x: f64, y: f64, colour: &str) {
+    let _ = writeln!(svg, "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"4\" fill=\"{colour}\"/>");
+}
+
 pub fn text(svg: &mut String, x: f64, y: f64, anchor: &str, colour: &str, words: &str) {
     let _ = writeln!(
         svg,

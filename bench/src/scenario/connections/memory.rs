@@ -15,6 +15,9 @@ use crate::measure::slope::least_squares;
 use crate::report::{Curve, Outcome};
 use crate::server::Server;
 
+/// The figure that a guard is about.
+const USER: &str = "user memory per connection";
+
 /// What was read at one size.
 pub(super) struct Reading {
     pub(super) connections: u32,
@@ -50,7 +53,7 @@ pub(super) fn add_slopes(outcome: &mut Outcome, readings: &[Reading]) {
     };
     let memory = |field: fn(&Memory) -> f64| move |reading: &Reading| reading.memory.as_ref().map(field);
     if let Some(private) = line(&memory(|memory| memory.private)) {
-        outcome.add("user memory per connection", "bytes private", private.slope);
+        outcome.add(USER, "bytes private", private.slope);
         outcome.add("straightness of that line", "r²", private.fit);
     }
     if let Some(proportional) = line(&memory(|memory| memory.proportional)) {
@@ -76,6 +79,17 @@ pub(super) fn add_slopes(outcome: &mut Outcome, readings: &[Reading]) {
             "bytes",
             memory.proportional / f64::from(last.connections),
         );
+    }
+}
+
+/// Makes the run fail if a connection costs the server more user memory than that, or if nobody knows.
+pub(super) fn guard(outcome: &mut Outcome, bytes_max: f64) {
+    match outcome.figure(USER) {
+        Some(bytes) if bytes <= bytes_max => {}
+        Some(bytes) => outcome.failures.push(format!(
+            "a connection costs the server {bytes:.0} bytes of user memory, more than {bytes_max:.0}"
+        )),
+        None => outcome.failures.push("what a connection costs the server is not known".to_owned()),
     }
 }
 
@@ -129,5 +143,20 @@ mod tests {
         assert!((outcome.figure("kernel slab per connection").unwrap() - 4_000.0).abs() < 1e-6);
         assert_eq!(outcome.curves[0].points[1], (1_000.0, 9.0));
         assert_eq!(slab_by_cache(&readings), BTreeMap::from([("TCP".to_owned(), 4_000.0)]));
+    }
+
+    #[test]
+    fn a_connection_that_costs_more_than_it_may_fails_the_run_and_so_does_one_of_unknown_cost() {
+        let line =
+            |bytes: f64| [0, 1_000, 2_000].map(|count| reading(count, 1e6 + f64::from(count) * bytes, 0.0));
+        let failures = |readings: &[Reading]| {
+            let mut outcome = Outcome::default();
+            add_slopes(&mut outcome, readings);
+            guard(&mut outcome, 450.0);
+            outcome.failures
+        };
+        assert_eq!(failures(&line(449.0)), [""; 0]);
+        assert!(failures(&line(451.0))[0].contains("451 bytes of user memory, more than 450"));
+        assert_eq!(failures(&[]).len(), 1);
     }
 }

@@ -61,6 +61,9 @@ pub struct ConnectionSettings {
     /// Such messages per second
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub probe_rate: u32,
+    /// The run fails if a connection costs the server more private memory than this, in bytes
+    #[arg(long)]
+    pub user_bytes_max: Option<f64>,
 }
 
 impl ConnectionSettings {
@@ -112,6 +115,9 @@ pub fn run(server: &Server, settings: &ConnectionSettings) -> Result<Outcome> {
     let open: Vec<usize> = (0..fleet.len()).filter(|&index| fleet.is_open(index)).collect();
     let reached = opening.readings.last().map_or(0, |reading| reading.connections);
     memory::add_slopes(&mut outcome, &opening.readings);
+    if let Some(max) = settings.user_bytes_max {
+        memory::guard(&mut outcome, max);
+    }
     let opened_s = opening.wall.as_secs_f64().max(1e-9);
     outcome.add("connect rate", "connections/s", f64::from(reached) / opened_s);
     if server.pid.is_some() && reached > 0 {

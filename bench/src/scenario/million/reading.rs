@@ -11,6 +11,7 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use crate::measure::clock;
+use crate::measure::numa;
 use crate::measure::process::{self, Memory, Slab};
 use crate::measure::slope::least_squares;
 use crate::report::Outcome;
@@ -29,6 +30,8 @@ const RESTS_WITHIN: Duration = Duration::from_secs(10);
 pub struct Reading {
     sessions: f64,
     broker: Option<Memory>,
+    /// The broker's own pages by NUMA node, in bytes; empty if there are not several.
+    nodes: Vec<f64>,
     load: Memory,
     slab: Slab,
     available: f64,
@@ -51,6 +54,7 @@ impl Reading {
         Ok(Reading {
             sessions: f64::from(sessions),
             broker: memory,
+            nodes: server.pid.map_or(Vec::new(), numa::anonymous_by_node),
             load: process::memory(std::process::id()).context("this process's memory")?,
             slab: process::slab()?,
             available: process::available()?,
@@ -100,6 +104,10 @@ pub fn report(readings: &[Reading], outcome: &mut Outcome) -> f64 {
         outcome.add("PSS / sessions", "bytes", memory.proportional / last.sessions);
         outcome.add("broker's PSS", "MB", memory.proportional / 1e6);
     }
+    let all: f64 = last.nodes.iter().sum();
+    if let Some(fullest) = last.nodes.iter().copied().reduce(f64::max).filter(|_| all > 0.0) {
+        outcome.add("broker's own pages on its fullest NUMA node", "%", 100.0 * fullest / all);
+    }
     if let Some(memory) = empty.broker {
         outcome.add("empty broker", "MB private", memory.private / 1e6);
     }
@@ -138,7 +146,7 @@ impl Reading {
             })
         };
         json!({
-            "sessions": self.sessions, "broker_bytes": self.broker.as_ref().map(memory),
+            "sessions": self.sessions, "broker_bytes": self.broker.as_ref().map(memory), "broker_bytes_by_node": self.nodes,
             "load_bytes": memory(&self.load), "slab_bytes": self.slab.total, "available_bytes": self.available,
         })
     }
@@ -155,7 +163,8 @@ mod tests {
         let caches = BTreeMap::from([("TCP".to_owned(), slab), ("still".to_owned(), 8_192.0)]);
         let load = Memory { resident: 0.0, proportional: 0.0, private: sessions * 200.0, anonymous: 0.0 };
         let available = 2e10 - private - slab;
-        Reading { sessions, broker: Some(memory), load, slab: Slab { total: slab, caches }, available }
+        let nodes = vec![private / 4.0, private / 12.0];
+        Reading { sessions, broker: Some(memory), nodes, load, slab: Slab { total: slab, caches }, available }
     }
 
     #[test]
@@ -179,6 +188,7 @@ mod tests {
         assert!((figure("whole machine per session") - 8_400.5).abs() < 1e-3);
         assert!((figure("load generator per session") - 200.0).abs() < 1e-6);
         assert_eq!(figure("empty broker"), 8.0);
+        assert!((figure("broker's own pages on its fullest NUMA node") - 75.0).abs() < 1e-6);
         let words = readings[2].in_words(&readings[0]);
         assert!(
             words.starts_with("2000000 sessions have taken 400 bytes of user memory each, 8000 of"),
