@@ -81,6 +81,9 @@ impl FileThread {
 
     /// Append what has been completed; answers whether that was anything.
     pub(super) fn collect(&mut self, out: &mut Vec<Completion>) -> bool {
+        if self.in_flight == 0 {
+            return false;
+        }
         let before = out.len();
         while let Some(completion) = self.completions.pop() {
             self.in_flight -= 1;

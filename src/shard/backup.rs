@@ -138,6 +138,7 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
                 });
             }
         }
+        self.out.journal_stirred = true;
         self.more = true;
     }
 
@@ -168,6 +169,7 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
             self.more = true;
         }
         let _held = self.out.journal.unpin();
+        self.out.journal_stirred = true;
         self.backup.awaits = None;
         if (self.backup.pinned_at.take().is_some() || holds)
             && let Some(reason) = reason

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  turn:  wait            reactor.turn(deadline): perform what was submitted, sleep, collect completions
+//!         parse_unparsed  packets that a connection had left when its last turn was over -> Input
 //!         complete        bytes -> packets -> Input; accepted, sent, closed; Durable, or the journal's failure
 //!         receive_mesh    what other shards sent -> Input
 //!         on_time         handshakes too old, peers that do not read, segments to release
@@ -12,7 +13,7 @@
 //!         submit_receives one Recv per ready connection
 //!         flush           one Send per connection with output, then everything else
 //!         flush_mesh      one batch per shard with messages, a ring of the doorbell for sleepers
-//!         commit          the next write or sync of the journal, if none is under way
+//!         commit          the next write or sync of the journal, if none is under way and something was asked of it
 //!         step            starting -> serving -> draining -> drained -> stopping -> stopped
 //! ```
 //!
@@ -21,6 +22,7 @@
 //! - `handshake`: from accept to CONNECT; which shard a connection belongs to
 //! - `inbound`: bytes to inputs
 //! - `outbound`: effects to bytes
+//! - `fetched`: bodies between the journal and the broker
 //! - `mesh`, `signal`: batches between shards, and when to ring for them
 //! - `backup`: what a shard keeps, and says, for somebody who copies its journal
 //! - `socket`: who asks it to
@@ -31,6 +33,7 @@
 
 pub mod backup;
 pub mod connection;
+mod fetched;
 mod handshake;
 mod inbound;
 pub mod mesh;

@@ -43,6 +43,8 @@ pub struct Outbound<S> {
     pub connections: Connections,
     /// Its journal.
     pub journal: Journal<S>,
+    /// Something was asked of the journal since the shard last looked what it has to do.
+    pub journal_stirred: bool,
     /// Its end of the mesh.
     pub mesh: Mesh,
     /// The time of this turn.
@@ -67,6 +69,7 @@ impl<S: Storage> Outbound<S> {
         Outbound {
             connections: Connections::default(),
             journal,
+            journal_stirred: true,
             mesh,
             now: Nanos(0),
             fetches: VecDeque::new(),
@@ -293,7 +296,10 @@ impl<S: Storage> Effects for Outbound<S> {
             Effect::Pause { connection } => self.set(connection, Flag::Paused),
             Effect::Hold { connection } => self.set(connection, Flag::Held),
             Effect::Resume { connection } => self.resume(connection),
-            Effect::Append { lsn, record } => self.journal.append(lsn, &record),
+            Effect::Append { lsn, record } => {
+                self.journal.append(lsn, &record);
+                self.journal_stirred = true;
+            }
             Effect::Fetch { lsn } => self.fetches.push_back(lsn),
             Effect::Mesh { to, message } => self.mesh_message(to, message),
             Effect::Log(event) => log(event),

@@ -27,12 +27,12 @@ use crate::limits::{
 };
 use crate::live::Facts;
 use crate::reactor::{Completion, Op, Reactor, Socket};
-use crate::record::{Body, Record};
+use crate::record::Record;
 use crate::time::{Nanos, Now, SteadyClock, UnixMs};
-use crate::wire::QoS;
 
 use super::backup::{Backup, Reason};
 use super::connection::{Phase, Target};
+use super::fetched::Fetched;
 use super::handshake::{Handshakes, Identities};
 use super::mesh::{Adopted, Batch, Mesh};
 use super::outbound::{self, Outbound, Outcome};
@@ -122,6 +122,11 @@ pub struct Shard<R, S> {
     /// The broker has more to do right now.
     pub(super) more: bool,
     journal_busy: bool,
+    /// Until then the journal has nothing to do, unless something is asked of it. Each look at it costs memory that is not in
+    /// the cache.
+    journal_rests_until: Nanos,
+    /// The journal was looked at, and may want to grow.
+    may_grow: bool,
     reserve_reached: bool,
     disk_behind: bool,
     sweep_at: Nanos,
@@ -154,6 +159,8 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
             fetched: Fetched::default(),
             more: true,
             journal_busy: false,
+            journal_rests_until: Nanos(0),
+            may_grow: true,
             reserve_reached: false,
             disk_behind: false,
             sweep_at: Nanos(0),
@@ -280,16 +287,18 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
     pub fn stop(&mut self) {
         self.state = State::Stopping;
         self.out.journal.witness();
+        self.out.journal_stirred = true;
         self.more = true;
     }
 
     /// A segment to be made elsewhere, if the journal wants one.
     pub fn grow(&mut self) -> Option<GrowRequest> {
-        self.out.journal.grow(self.now)
+        if std::mem::take(&mut self.may_grow) { self.out.journal.grow(self.now) } else { None }
     }
 
     /// What became of that.
     pub fn grown(&mut self, grown: Grown) {
+        self.out.journal_stirred = true;
         self.more = true;
         if let Err(error) = self.out.journal.grown(grown, self.now) {
             tracing::warn!(event = "journal_cannot_grow", shard = self.id().0, %error, cure = error.cure());
@@ -322,7 +331,12 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
             || !self.out.resumed.is_empty()
             || !self.out.fetches.is_empty()
             || !self.out.is_flushed()
-            || !self.journal_busy && self.out.journal.wants_turn(self.broker.live())
+            || !self.journal_busy && !self.journal_rests() && self.out.journal.wants_turn(self.broker.live())
+    }
+
+    /// Whether nothing was asked of the journal since it had nothing to do.
+    fn journal_rests(&self) -> bool {
+        !self.out.journal_stirred && self.now.mono < self.journal_rests_until
     }
 
     fn deadline(&self) -> Nanos {
@@ -330,10 +344,14 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
             if self.out.mesh.held_back() { self.now.mono.plus_ms(MESH_RETRY_MS) } else { Nanos::NEVER };
         self.broker
             .next_deadline()
-            .min(self.out.journal.next_deadline().unwrap_or(Nanos::NEVER))
+            .min(if self.journal_rests() { self.journal_rests_until } else { self.journal_deadline() })
             .min(self.handshakes.next_deadline())
             .min(self.sweep_at)
             .min(mesh)
+    }
+
+    fn journal_deadline(&self) -> Nanos {
+        self.out.journal.next_deadline().unwrap_or(Nanos::NEVER)
     }
 
     fn complete(&mut self) -> Result<(), Fatal> {
@@ -398,6 +416,7 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
 
     fn journal_done(&mut self, done: IoDone) -> Result<(), Fatal> {
         self.journal_busy = false;
+        self.out.journal_stirred = true;
         match self.out.journal.completed(done, self.broker.live(), self.now) {
             Ok(Some(lsn)) => self.input(Input::Durable { lsn }),
             Ok(None) => {}
@@ -437,6 +456,17 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
 
     fn on_time(&mut self) {
         self.expire_handshakes();
+        if !self.journal_rests() {
+            self.watch_journal();
+        }
+        if self.now.mono < self.sweep_at {
+            return;
+        }
+        self.sweep();
+    }
+
+    /// Tells the broker how the disk does.
+    fn watch_journal(&mut self) {
         let reached = self.out.journal.reserve_reached();
         if reached != self.reserve_reached {
             self.reserve_reached = reached;
@@ -449,9 +479,10 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
             self.disk_behind = behind;
             self.input(Input::DiskBehind { behind });
         }
-        if self.now.mono < self.sweep_at {
-            return;
-        }
+    }
+
+    fn sweep(&mut self) {
+        self.out.journal_stirred = true;
         self.sweep_at = self.now.mono.plus_ms(SWEEP_MS);
         self.out.journal.observe(self.broker.live(), self.now);
         let journal = self.out.journal.statistics();
@@ -487,11 +518,18 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
     }
 
     fn commit(&mut self) -> Result<(), Fatal> {
-        if self.journal_busy {
+        if self.journal_busy || self.journal_rests() {
             return Ok(());
         }
+        self.out.journal_stirred = false;
+        self.may_grow = true;
         let io = self.out.journal.commit(self.broker.live(), self.now).map_err(|error| self.fatal(error))?;
-        let Some(io) = io else { return Ok(()) };
+        let Some(io) = io else {
+            let wants_turn = self.out.journal.wants_turn(self.broker.live());
+            self.journal_rests_until = if wants_turn { Nanos(0) } else { self.journal_deadline() };
+            return Ok(());
+        };
+        self.journal_rests_until = Nanos(0);
         let token = Target::Journal.token();
         self.journal_busy = true;
         self.reactor.submit(match io {
@@ -546,49 +584,5 @@ impl Effects for ReplayEffects {
 
     fn mesh_deliver_room(&self, _to: ShardId) -> bool {
         false
-    }
-}
-
-/// A body read back, copied out of the journal: the broker answers with appends to the same journal.
-#[derive(Debug, Default)]
-struct Fetched {
-    bytes: Vec<u8>,
-    topic_len: usize,
-    forward_len: usize,
-    qos: QoS,
-    retain: bool,
-    accepted_at: UnixMs,
-    expires_at: UnixMs,
-}
-
-impl Fetched {
-    fn keep(&mut self, record: &Record<'_>) {
-        let (Record::Message { body, .. } | Record::Inbound { body, .. }) = record else {
-            panic!("the broker fetches bodies only");
-        };
-        self.bytes.clear();
-        self.bytes.extend_from_slice(body.topic.as_bytes());
-        self.bytes.extend_from_slice(body.forward);
-        self.bytes.extend_from_slice(body.payload);
-        self.topic_len = body.topic.len();
-        self.forward_len = body.forward.len();
-        self.qos = body.qos;
-        self.retain = body.retain;
-        self.accepted_at = body.accepted_at;
-        self.expires_at = body.expires_at;
-    }
-
-    fn body(&self) -> Body<'_> {
-        let (topic, rest) = self.bytes.split_at(self.topic_len);
-        let (forward, payload) = rest.split_at(self.forward_len);
-        Body {
-            topic: std::str::from_utf8(topic).expect("copied from a string"),
-            forward,
-            payload,
-            qos: self.qos,
-            retain: self.retain,
-            accepted_at: self.accepted_at,
-            expires_at: self.expires_at,
-        }
     }
 }
