@@ -10,7 +10,7 @@ use super::readable;
 use super::svg::{self, Across};
 
 const WIDTH: f64 = 860.0;
-const LEFT: f64 = 270.0;
+const LEFT: f64 = 300.0;
 const RIGHT: f64 = 800.0;
 const TOP: f64 = 96.0;
 const BOTTOM: f64 = 16.0;
