@@ -66,8 +66,7 @@ fn cases() -> impl Iterator<Item = &'static Case> + Clone {
 }
 
 fn main() -> ExitCode {
-    // Cargo adds `--bench`.
-    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let result = match arguments[..] {
         [callgrind::RUN, name, turns] => return run(name, turns),

@@ -282,7 +282,7 @@ impl Reactor for Epoll {
         self.feed_files();
         self.files.collect(completions);
         let quiet = !rung && self.listeners.due() > Nanos(0);
-        if quiet && self.unasked.may_end(completions.len() > before) {
+        if self.unasked.may_end(quiet && completions.len() > before) {
             self.now = calls::read_clocks();
             return;
         }

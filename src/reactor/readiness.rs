@@ -78,9 +78,10 @@ pub(super) fn report(token: Token, ended: bool, out: &mut Vec<Completion>) {
 pub(super) struct Unasked(u32);
 
 impl Unasked {
-    /// Whether a turn may end without asking: it has something to report, and so had only few before it. Else it asks now.
-    pub(super) fn may_end(&mut self, has_report: bool) -> bool {
-        let may = has_report && self.0 < TURNS_UNASKED_MAX;
+    /// Whether a turn may end without asking: it has something to report and nothing else to do, and so had only few before
+    /// it. Else it asks now.
+    pub(super) fn may_end(&mut self, has_only_a_report: bool) -> bool {
+        let may = has_only_a_report && self.0 < TURNS_UNASKED_MAX;
         self.0 = if may { self.0 + 1 } else { 0 };
         may
     }

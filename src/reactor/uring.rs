@@ -7,9 +7,10 @@
 //! with or equal to those of `epoll`.
 //!
 //! Receives are submitted only for ready sockets, with `MSG_DONTWAIT`, and so end while they are submitted. A send
-//! that finds no room waits inside the kernel. A turn with a few of either calls them one by one: the ring saves system
-//! calls where there are many, and costs more than it saves where there are not. Closing never cancels (the kernel's table of cancellable operations is
-//! small): it shuts the socket down, which ends a waiting send, and closes when that has come back.
+//! that finds no room waits inside the kernel. A turn with a few of either calls them one by one: the ring saves
+//! system calls where there are many, and costs more than it saves where there are not. Closing never cancels (the
+//! kernel's table of cancellable operations is small): it shuts the socket down, which ends a waiting send, and
+//! closes when that has come back.
 //!
 //! **Lending.** The kernel reads and writes the buffers of operations in flight behind the compiler's back, so each
 //! lies in `operations` from submission to completion and is touched by nothing else; moving the `Vec` that owns it
@@ -519,7 +520,7 @@ impl Reactor for Uring {
         }
         let mut rung = self.bell.take();
         let quiet = !rung && self.listeners.due() > Nanos(0) && !self.needs_ring();
-        if quiet && self.unasked.may_end(completions.len() > before) {
+        if self.unasked.may_end(quiet && completions.len() > before) {
             self.now = calls::read_clocks();
             return;
         }
