@@ -179,11 +179,8 @@ pub const REACTOR_OPERATIONS_RESERVED: usize = 4;
 /// Readiness events taken from the kernel in one turn; the rest wait there. Invisible to a peer.
 pub const REACTOR_EVENTS_MAX: usize = 1_024;
 
-/// Turns in a row that a reactor with something to report ends without asking the kernel for more: one for what a packet
-/// brought, one for its answer having left. More would only make others wait. Invisible to a peer.
-pub const TURNS_UNASKED_MAX: u32 = 2;
-
-/// Receives and sends of one turn that the reactor on io_uring makes as calls of their own. Invisible to a peer.
+/// Connections that are read from, and connections that are sent to, by calls of their own within a turn. Where there
+/// are more, their operations go to the kernel together, before the next turn. Invisible to a peer.
 pub const DIRECT_CALLS_MAX: usize = 4;
 
 /// Default of the time a graceful stop may take; afterwards the process ends with what it has.

@@ -23,7 +23,7 @@ use slab::Slab;
 use super::alarm::Alarm;
 use super::files::{FileOp, FileThread};
 use super::listeners::Listeners;
-use super::readiness::{self, ALARM, BLOCKED_SENDS, Bell, DOORBELL, Unasked};
+use super::readiness::{self, ALARM, BLOCKED_SENDS, Bell, DOORBELL};
 use super::{Completion, Doorbell, Errno, Op, Reactor, Settings, Socket, Token, calls};
 use crate::time::{Nanos, Now};
 
@@ -75,7 +75,6 @@ pub struct Epoll {
     operations_max: usize,
     bell: Arc<Bell>,
     alarm: Alarm,
-    unasked: Unasked,
     now: Now,
 }
 
@@ -104,7 +103,6 @@ impl Epoll {
             operations_max: settings.operations_max.max(1),
             bell,
             alarm,
-            unasked: Unasked::default(),
             now: calls::read_clocks(),
         })
     }
@@ -281,11 +279,6 @@ impl Reactor for Epoll {
         let mut rung = self.bell.take();
         self.feed_files();
         self.files.collect(completions);
-        let quiet = !rung && self.listeners.due() > Nanos(0);
-        if self.unasked.may_end(quiet && completions.len() > before) {
-            self.now = calls::read_clocks();
-            return;
-        }
         loop {
             self.feed_files();
             let at_hand = rung || completions.len() > before || self.files.collect(completions);
@@ -303,6 +296,14 @@ impl Reactor for Epoll {
                 return;
             }
         }
+    }
+
+    fn receive(&mut self, socket: Socket, buffer: &mut Vec<u8>) -> Option<Result<usize, Errno>> {
+        Some(calls::receive(socket, buffer))
+    }
+
+    fn send(&mut self, socket: Socket, bytes: &[u8]) -> Option<Result<usize, Errno>> {
+        Some(calls::send(socket, bytes))
     }
 
     fn doorbell(&self) -> Arc<dyn Doorbell> {

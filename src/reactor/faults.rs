@@ -102,10 +102,10 @@ impl<R: Reactor> Faults<R> {
         self.settings = settings;
     }
 
-    fn receive(&mut self, socket: Socket, token: Token, mut buffer: Vec<u8>) {
+    fn submit_receive(&mut self, socket: Socket, token: Token, mut buffer: Vec<u8>) {
         let first = !self.receiving.contains(&socket.0);
-        let result = if let Some(unreported) = self.broken.get_mut(&socket.0) {
-            if std::mem::take(unreported) { Err(Errno(libc::ECONNRESET)) } else { Ok(0) }
+        let result = if let Some(ended) = self.read_broken(socket) {
+            ended
         } else if first && self.random.per_mille(self.settings.would_block) {
             self.owed.insert(token);
             Err(Errno(libc::EAGAIN))
@@ -117,7 +117,13 @@ impl<R: Reactor> Faults<R> {
         self.made_up.push(Completion::Received { token, buffer, result });
     }
 
-    fn send(&mut self, socket: Socket, token: Token, mut buffer: Vec<u8>, from: usize) {
+    /// What a read of a broken socket says.
+    fn read_broken(&mut self, socket: Socket) -> Option<Result<usize, Errno>> {
+        let unreported = self.broken.get_mut(&socket.0)?;
+        Some(if std::mem::take(unreported) { Err(Errno(libc::ECONNRESET)) } else { Ok(0) })
+    }
+
+    fn submit_send(&mut self, socket: Socket, token: Token, mut buffer: Vec<u8>, from: usize) {
         if self.broken.contains_key(&socket.0) {
             let result = Err(Errno(libc::EPIPE));
             return self.made_up.push(Completion::Sent { token, buffer, from, result });
@@ -278,8 +284,8 @@ impl<R: Reactor> Reactor for Faults<R> {
 
     fn submit(&mut self, op: Op) {
         match op {
-            Op::Recv { socket, token, buffer } => self.receive(socket, token, buffer),
-            Op::Send { socket, token, buffer, from } => self.send(socket, token, buffer, from),
+            Op::Recv { socket, token, buffer } => self.submit_receive(socket, token, buffer),
+            Op::Send { socket, token, buffer, from } => self.submit_send(socket, token, buffer, from),
             Op::Write { token, .. } => self.write(op, token),
             Op::Sync { token, .. } => self.sync(op, token),
             Op::Watch { socket, token } => {
@@ -318,6 +324,33 @@ impl<R: Reactor> Reactor for Faults<R> {
         for completion in heard {
             self.translate(completion, completions);
         }
+    }
+
+    fn receive(&mut self, socket: Socket, buffer: &mut Vec<u8>) -> Option<Result<usize, Errno>> {
+        buffer.clear();
+        if let Some(ended) = self.read_broken(socket) {
+            return Some(ended);
+        }
+        let token = self.watched.iter().find_map(|(token, watched)| (*watched == socket).then_some(*token));
+        if let Some(token) = token
+            && self.random.per_mille(self.settings.would_block)
+        {
+            self.owed.insert(token);
+            return Some(Err(Errno(libc::EAGAIN)));
+        }
+        self.inner.receive(socket, buffer)
+    }
+
+    fn send(&mut self, socket: Socket, bytes: &[u8]) -> Option<Result<usize, Errno>> {
+        if self.broken.contains_key(&socket.0) {
+            return Some(Err(Errno(libc::EPIPE)));
+        }
+        let kept = if bytes.len() > 1 && self.random.per_mille(self.settings.short_send) {
+            self.random.between(1, bytes.len() as u64 - 1) as usize
+        } else {
+            bytes.len()
+        };
+        self.inner.send(socket, &bytes[..kept])
     }
 
     fn doorbell(&self) -> Arc<dyn Doorbell> {

@@ -24,11 +24,13 @@
 //! 6. `Write` transfers the whole buffer or fails. A `Sync` covers every `Write` of that file that *completed*
 //!    before the `Sync` was submitted. There is no order between operations in flight at once.
 //! 7. `turn(deadline)` performs what was submitted, waits until there is a completion, a ring of the doorbell or the
-//!    deadline, and appends completions. With the doorbell already rung or completions at hand it does not wait; with
-//!    completions at hand it need not even look for readiness, but does so at least once in three turns.
-//!    It may return early with nothing to say; it does not do so over and over.
+//!    deadline, and appends completions. With the doorbell already rung or completions at hand it does not wait, but
+//!    looks for readiness. It may return early with nothing to say; it does not do so over and over.
 //! 8. Time is read once per turn, when its wait ends; `now` returns that reading.
 //! 9. No idle connection costs the reactor memory of its own beyond its entry in the kernel's epoll set.
+//! 10. `receive` and `send` are `Recv` and `Send` between two turns, for sockets with neither in flight, and never wait:
+//!    where few sockets have something to do, that is fewer turns. A world may decline (`None`), and nothing has
+//!    happened then; the owner submits the operation, as it does for what a `send` did not take.
 //!
 //! # What follows from it
 //!
@@ -231,6 +233,13 @@ pub trait Reactor {
     /// Perform, wait, report. Completions are appended to `completions`.
     fn turn(&mut self, deadline: Nanos, completions: &mut Vec<Completion>);
 
+    /// Read what is there, up to the buffer's capacity (`buffer` is cleared first); 0 at the end of the stream,
+    /// `EAGAIN` if nothing is there. `None`: submit it.
+    fn receive(&mut self, socket: Socket, buffer: &mut Vec<u8>) -> Option<Result<usize, Errno>>;
+
+    /// Send as much of `bytes`, not empty, as there is room for; `EAGAIN` if there is none. `None`: submit it.
+    fn send(&mut self, socket: Socket, bytes: &[u8]) -> Option<Result<usize, Errno>>;
+
     /// For other threads to end this reactor's wait.
     fn doorbell(&self) -> Arc<dyn Doorbell>;
 }
@@ -252,6 +261,14 @@ impl<R: Reactor + ?Sized> Reactor for Box<R> {
         (**self).turn(deadline, completions);
     }
 
+    fn receive(&mut self, socket: Socket, buffer: &mut Vec<u8>) -> Option<Result<usize, Errno>> {
+        (**self).receive(socket, buffer)
+    }
+
+    fn send(&mut self, socket: Socket, bytes: &[u8]) -> Option<Result<usize, Errno>> {
+        (**self).send(socket, bytes)
+    }
+
     fn doorbell(&self) -> Arc<dyn Doorbell> {
         (**self).doorbell()
     }
@@ -268,8 +285,6 @@ pub struct Settings {
     pub accepts_max: usize,
     /// Pause after accepting failed for want of descriptors or memory.
     pub accept_retry_ms: u64,
-    /// Receives and sends of one turn up to which io_uring makes them as calls of their own.
-    pub direct_calls_max: usize,
 }
 
 impl Default for Settings {
@@ -279,7 +294,6 @@ impl Default for Settings {
             events_max: limits::REACTOR_EVENTS_MAX,
             accepts_max: limits::ACCEPTS_PER_TURN_MAX,
             accept_retry_ms: limits::ACCEPT_RETRY_MS,
-            direct_calls_max: limits::DIRECT_CALLS_MAX,
         }
     }
 }

@@ -13,7 +13,6 @@ use mio::unix::SourceFd;
 use mio::{Interest, Registry, Waker};
 
 use super::{Completion, Doorbell, Errno, Socket, TOKEN_RESERVED, Token, calls};
-use crate::limits::TURNS_UNASKED_MAX;
 
 /// The doorbell's number in the set.
 pub(super) const DOORBELL: Token = Token(u64::MAX - 1);
@@ -67,23 +66,6 @@ pub(super) fn report(token: Token, ended: bool, out: &mut Vec<Completion>) {
     out.push(Completion::Ready { token });
     if ended {
         out.push(Completion::Ready { token });
-    }
-}
-
-/// Turns that have ended since the set was last asked what is ready.
-///
-/// A turn that has something to report could ask what else there is, without waiting. Where one packet comes at a time, that
-/// would be two system calls for each that find nothing: one when it was received, one when it was answered.
-#[derive(Default)]
-pub(super) struct Unasked(u32);
-
-impl Unasked {
-    /// Whether a turn may end without asking: it has something to report and nothing else to do, and so had only few before
-    /// it. Else it asks now.
-    pub(super) fn may_end(&mut self, has_only_a_report: bool) -> bool {
-        let may = has_only_a_report && self.0 < TURNS_UNASKED_MAX;
-        self.0 = if may { self.0 + 1 } else { 0 };
-        may
     }
 }
 

@@ -7,10 +7,10 @@
 //! with or equal to those of `epoll`.
 //!
 //! Receives are submitted only for ready sockets, with `MSG_DONTWAIT`, and so end while they are submitted. A send
-//! that finds no room waits inside the kernel. A turn with a few of either calls them one by one: the ring saves
-//! system calls where there are many, and costs more than it saves where there are not. Closing never cancels (the
-//! kernel's table of cancellable operations is small): it shuts the socket down, which ends a waiting send, and
-//! closes when that has come back.
+//! that finds no room waits inside the kernel. Closing never cancels (the kernel's table of cancellable operations is
+//! small): it shuts the socket down, which ends a waiting send, and closes when that has come back. `receive` and
+//! `send` are plain calls: the ring saves system calls where there are many, and costs more than it saves where there
+//! are not.
 //!
 //! **Lending.** The kernel reads and writes the buffers of operations in flight behind the compiler's back, so each
 //! lies in `operations` from submission to completion and is touched by nothing else; moving the `Vec` that owns it
@@ -38,7 +38,7 @@ use self::setup::{COMPLETIONS, build_ring};
 use super::alarm::Alarm;
 use super::epoll::BySocket;
 use super::listeners::Listeners;
-use super::readiness::{self, ALARM, Bell, DOORBELL, Unasked};
+use super::readiness::{self, ALARM, Bell, DOORBELL};
 use super::{Completion, Doorbell, Errno, File, Op, Reactor, Settings, Socket, Token, calls};
 use crate::time::{Nanos, Now};
 
@@ -125,10 +125,8 @@ pub struct Uring {
     listeners: Listeners,
     queue: VecDeque<Op>,
     operations_max: usize,
-    direct_calls_max: usize,
     bell: Arc<Bell>,
     alarm: Alarm,
-    unasked: Unasked,
     now: Now,
     /// Completions just taken from the ring.
     reaped: Vec<(u64, i32)>,
@@ -176,10 +174,8 @@ impl Uring {
             listeners: Listeners::new(&settings),
             queue: VecDeque::new(),
             operations_max: settings.operations_max.max(1),
-            direct_calls_max: settings.direct_calls_max,
             bell,
             alarm,
-            unasked: Unasked::default(),
             now: calls::read_clocks(),
             reaped: Vec::with_capacity(COMPLETIONS as usize),
         })
@@ -194,8 +190,8 @@ impl Uring {
         }
     }
 
-    /// Begin one operation; what is plain calls is done at once. `direct`: so are receives, and sends that find room.
-    fn start(&mut self, op: Op, direct: bool, out: &mut Vec<Completion>) {
+    /// Begin one operation; what is plain calls is done at once.
+    fn start(&mut self, op: Op, out: &mut Vec<Completion>) {
         let in_flight = match op {
             Op::Listen { socket, token } => {
                 return self.listeners.add(self.poll.registry(), socket, token, out);
@@ -213,26 +209,15 @@ impl Uring {
             Op::Close { socket, token } => return self.leaving.push(Leaving::Close { socket, token }),
             Op::Recv { socket, token, mut buffer } => {
                 assert!(buffer.capacity() > 0, "a Recv without room would read as the end of the stream");
-                if direct {
-                    let result = calls::receive(socket, &mut buffer);
-                    return out.push(Completion::Received { token, buffer, result });
-                }
                 buffer.clear();
                 self.receives += 1;
                 InFlight::Recv { socket, token, buffer }
             }
             Op::Send { socket, token, buffer, from } => {
                 assert!(from < buffer.len(), "a Send of nothing");
-                let mut polling = false;
-                if direct && !self.sends.contains_key(&socket.0) {
-                    match calls::send(socket, &buffer[from..]) {
-                        Err(Errno(libc::EAGAIN)) => polling = true,
-                        result => return out.push(Completion::Sent { token, buffer, from, result }),
-                    }
-                }
                 let second = self.sends.insert(socket.0, self.operations.vacant_key());
                 assert!(second.is_none(), "a second Send in flight on one socket");
-                InFlight::Send { socket, token, buffer, from, polling }
+                InFlight::Send { socket, token, buffer, from, polling: false }
             }
             Op::Write { token, buffer, .. } if buffer.is_empty() => {
                 return out.push(Completion::Written { token, buffer, result: Ok(()) });
@@ -342,7 +327,7 @@ impl Uring {
     fn report(&mut self, out: &mut Vec<Completion>) -> bool {
         let mut rung = false;
         let mut reaped = std::mem::take(&mut self.reaped);
-        for (number, result) in reaped.drain(..) {
+        for &(number, result) in &reaped {
             if number == READINESS {
                 self.armed = false;
                 rung |= self.read_set(result, out);
@@ -350,6 +335,7 @@ impl Uring {
                 self.finish(number as usize, result, out);
             }
         }
+        reaped.clear();
         // Finishing may have pushed, and pushing may have taken further ones.
         if self.reaped.is_empty() {
             self.reaped = reaped;
@@ -471,14 +457,6 @@ impl Uring {
         rung
     }
 
-    /// Whether something waits for the next system call of the ring, or for what it brings.
-    fn needs_ring(&mut self) -> bool {
-        self.receives > 0
-            || !self.leaving.is_empty()
-            || !self.reaped.is_empty()
-            || !self.ring.submission().is_empty()
-    }
-
     /// Whether the kernel still has something of ours.
     fn lends(&self) -> bool {
         self.armed || !self.operations.is_empty()
@@ -514,16 +492,10 @@ impl Reactor for Uring {
     fn turn(&mut self, deadline: Nanos, completions: &mut Vec<Completion>) {
         let before = completions.len();
         self.enable();
-        let direct = self.queue.len() <= self.direct_calls_max;
         while let Some(op) = self.queue.pop_front() {
-            self.start(op, direct, completions);
+            self.start(op, completions);
         }
         let mut rung = self.bell.take();
-        let quiet = !rung && self.listeners.due() > Nanos(0) && !self.needs_ring();
-        if self.unasked.may_end(quiet && completions.len() > before) {
-            self.now = calls::read_clocks();
-            return;
-        }
         loop {
             self.arm();
             let accept_due = self.listeners.due();
@@ -551,6 +523,14 @@ impl Reactor for Uring {
                 return;
             }
         }
+    }
+
+    fn receive(&mut self, socket: Socket, buffer: &mut Vec<u8>) -> Option<Result<usize, Errno>> {
+        Some(calls::receive(socket, buffer))
+    }
+
+    fn send(&mut self, socket: Socket, bytes: &[u8]) -> Option<Result<usize, Errno>> {
+        Some(calls::send(socket, bytes))
     }
 
     fn doorbell(&self) -> Arc<dyn Doorbell> {

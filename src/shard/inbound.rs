@@ -17,10 +17,10 @@ use crate::broker::input::Input;
 use crate::ids::ConnectionId;
 use crate::journal::Storage;
 use crate::limits::{
-    CONNECT_BYTES_MAX, PACKETS_PER_TURN_MAX, PARKED_BYTES_MAX, REACTOR_OPERATIONS_RESERVED, RECEIVE_BYTES,
-    RECEIVES_PER_TURN_MAX,
+    CONNECT_BYTES_MAX, DIRECT_CALLS_MAX, PACKETS_PER_TURN_MAX, PARKED_BYTES_MAX, REACTOR_OPERATIONS_RESERVED,
+    RECEIVE_BYTES, RECEIVES_PER_TURN_MAX,
 };
-use crate::reactor::{Errno, Op, Reactor};
+use crate::reactor::{Errno, Op, Reactor, Socket};
 use crate::wire::frame::{Peek, peek};
 use crate::wire::{ReasonCode, decode};
 
@@ -70,28 +70,62 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
         }
     }
 
-    /// Submits a `Recv` for as many ready connections as one turn takes.
-    pub(super) fn submit_receives(&mut self) {
-        let count = self.out.connections.ready.len().min(RECEIVES_PER_TURN_MAX);
+    /// Reads from those that are ready, where they are few: for each of them a turn costs more than a call. In a turn
+    /// that brought what was submitted, some of them have been read from.
+    pub(super) fn receive_from_few(&mut self) {
+        let has_received = std::mem::take(&mut self.has_received);
+        let count = self.out.connections.ready.len();
+        if has_received || count > DIRECT_CALLS_MAX {
+            return;
+        }
         for _ in 0..count {
-            if self.reactor.room() <= REACTOR_OPERATIONS_RESERVED {
-                return;
+            let Some((id, socket)) = self.next_to_read() else { continue };
+            let mut buffer = self.receive_buffer();
+            match self.reactor.receive(socket, &mut buffer) {
+                Some(result) => self.received(id, buffer, result),
+                None => self.submit_receive(id, socket, buffer),
             }
-            let Some(id) = self.out.connections.ready.pop_front() else { return };
-            let Some(entry) = self.out.connections.get_mut(id) else { continue };
-            entry.clear(Flag::Ready);
-            if !entry.may_read() {
-                entry.set(Flag::Deferred);
-                continue;
-            }
-            entry.set(Flag::Receiving);
-            let socket = entry.socket;
-            let buffer = self.receive_buffers.pop().unwrap_or_else(|| Vec::with_capacity(RECEIVE_BYTES));
-            self.reactor.submit(Op::Recv { socket, token: Target::Connection(id).token(), buffer });
         }
     }
 
-    /// Takes what a `Recv` brought.
+    /// Submits a `Recv` for as many ready connections as one turn takes, unless the next turn can read from all.
+    pub(super) fn submit_receives(&mut self) {
+        let count = self.out.connections.ready.len();
+        if count <= DIRECT_CALLS_MAX {
+            return;
+        }
+        for _ in 0..count.min(RECEIVES_PER_TURN_MAX) {
+            if self.reactor.room() <= REACTOR_OPERATIONS_RESERVED {
+                return;
+            }
+            let Some((id, socket)) = self.next_to_read() else { continue };
+            let buffer = self.receive_buffer();
+            self.submit_receive(id, socket, buffer);
+        }
+    }
+
+    /// The connection whose turn it is, if it may be read from now.
+    fn next_to_read(&mut self) -> Option<(ConnectionId, Socket)> {
+        let id = self.out.connections.ready.pop_front()?;
+        let entry = self.out.connections.get_mut(id)?;
+        entry.clear(Flag::Ready);
+        if !entry.may_read() {
+            entry.set(Flag::Deferred);
+            return None;
+        }
+        entry.set(Flag::Receiving);
+        Some((id, entry.socket))
+    }
+
+    fn receive_buffer(&mut self) -> Vec<u8> {
+        self.receive_buffers.pop().unwrap_or_else(|| Vec::with_capacity(RECEIVE_BYTES))
+    }
+
+    fn submit_receive(&mut self, id: ConnectionId, socket: Socket, buffer: Vec<u8>) {
+        self.reactor.submit(Op::Recv { socket, token: Target::Connection(id).token(), buffer });
+    }
+
+    /// Takes what a receive brought.
     pub(super) fn received(&mut self, id: ConnectionId, buffer: Vec<u8>, result: Result<usize, Errno>) {
         if let Some(entry) = self.out.connections.get_mut(id) {
             entry.clear(Flag::Receiving);

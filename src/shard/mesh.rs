@@ -183,9 +183,6 @@ impl Mesh {
 
     /// Hands every batch over whose ring has room; returns whether none is left.
     pub fn flush(&mut self) -> bool {
-        if self.is_alone() {
-            return true;
-        }
         self.held_back = false;
         for (to, outgoing) in self.outgoing.iter_mut().enumerate() {
             if outgoing.batch.is_empty() {
@@ -220,9 +217,6 @@ impl Mesh {
 
     /// Everything that has arrived, in order per sender: at most a ring's worth from each.
     pub fn take(&mut self, batches: &mut Vec<(ShardId, Batch)>) {
-        if self.is_alone() {
-            return;
-        }
         let mut senders = self.inboxes[self.me.index()].signal.take();
         while senders != 0 {
             let from = senders.trailing_zeros() as u16;
@@ -254,9 +248,6 @@ impl Mesh {
 
     /// A shard that had no `room`, for requests or for deliveries, and has some again; each is named once.
     pub fn full_no_more(&mut self) -> Option<ShardId> {
-        if self.is_alone() {
-            return None;
-        }
         let (to, outgoing) = self.outgoing.iter_mut().enumerate().find(|(_, outgoing)| {
             outgoing.batch.messages.len() <= MESH_BATCH_MESSAGES_MAX / 2
                 && (outgoing.requests.is_full_no_more() || outgoing.deliveries.is_full_no_more())
@@ -281,7 +272,7 @@ impl Mesh {
     }
 
     /// There is nobody to exchange anything with.
-    fn is_alone(&self) -> bool {
+    pub fn is_alone(&self) -> bool {
         self.outgoing.len() == 1
     }
 }

@@ -4,14 +4,15 @@
 //!  turn:  wait            reactor.turn(deadline): perform what was submitted, sleep, collect completions
 //!         parse_unparsed  packets that a connection had left when its last turn was over -> Input
 //!         complete        bytes -> packets -> Input; accepted, sent, closed; Durable, or the journal's failure
+//!         receive_from_few  bytes of ready connections -> packets -> Input, where few are ready
 //!         receive_mesh    what other shards sent -> Input
 //!         on_time         handshakes too old, peers that do not read, segments to release
 //!         watch_backup    answers to whoever copies the journal
 //!         handle_parked   packets of connections that may go on -> Input
 //!         advance         the broker does its plural work, within a budget
 //!         fetch           bodies read back from the journal -> Input
-//!         submit_receives one Recv per ready connection
-//!         flush           one Send per connection with output, then everything else
+//!         submit_receives one Recv per ready connection, where many are
+//!         flush           sends to connections with output: now to few, one Send each to many; then everything else
 //!         flush_mesh      one batch per shard with messages, a ring of the doorbell for sleepers
 //!         commit          the next write or sync of the journal, if none is under way and something was asked of it
 //!         step            starting -> serving -> draining -> drained -> stopping -> stopped

@@ -1,7 +1,7 @@
 //! From effects to bytes: the one implementor of [`Effects`] outside of tests.
 //!
 //! Decides how output is batched and for how long a peer may not take it, not what is said. A packet is encoded
-//! straight into its connection's output; at the end of the turn each connection with output gets one `Send`. Records
+//! straight into its connection's output; at the end of the turn each connection with output is sent to once. Records
 //! go to the journal, messages to the mesh, at once. Called by the broker through [`Effects`], and by the loop.
 //!
 //! - At most one `Send` per connection is in flight. What is encoded meanwhile is the next one.
@@ -17,7 +17,8 @@ use crate::broker::route::MeshMessage;
 use crate::ids::{ConnectionId, Lsn, ShardId};
 use crate::journal::{Journal, Storage};
 use crate::limits::{
-    CLOSE_TIME_MS, OUTPUT_BYTES_MAX, OUTPUT_STALL_MS, PARKED_STALL_MS, REACTOR_OPERATIONS_RESERVED,
+    CLOSE_TIME_MS, DIRECT_CALLS_MAX, OUTPUT_BYTES_MAX, OUTPUT_STALL_MS, PARKED_STALL_MS,
+    REACTOR_OPERATIONS_RESERVED,
 };
 use crate::reactor::{Errno, Op, Reactor};
 use crate::time::Nanos;
@@ -115,12 +116,15 @@ impl<S: Storage> Outbound<S> {
         self.flush.is_empty() && self.ops.is_empty()
     }
 
-    /// Submits one `Send` per connection with output, then what else there is, as far as the reactor has room.
+    /// Sends to those with output at once where they are few; else one `Send` each. Then submits what else there is, as
+    /// far as the reactor has room.
     pub fn flush(&mut self, reactor: &mut impl Reactor) {
         let mut flush = std::mem::take(&mut self.flush);
-        for id in flush.drain(..) {
-            self.flush_one(id);
+        let few = flush.len() <= DIRECT_CALLS_MAX;
+        for id in &flush {
+            self.flush_one(*id, few.then_some(&mut *reactor));
         }
+        flush.clear();
         self.flush = flush;
         while reactor.room() > REACTOR_OPERATIONS_RESERVED {
             let Some(op) = self.ops.pop_front() else { return };
@@ -128,7 +132,7 @@ impl<S: Storage> Outbound<S> {
         }
     }
 
-    fn flush_one(&mut self, id: ConnectionId) {
+    fn flush_one(&mut self, id: ConnectionId, reactor: Option<&mut impl Reactor>) {
         let Some((entry, pool)) = self.connections.with_pool(id) else { return };
         entry.clear(Flag::Flush);
         if entry.is(Flag::Sending) || !matches!(entry.phase, Phase::Live | Phase::Closing) {
@@ -140,15 +144,29 @@ impl<S: Storage> Outbound<S> {
             }
             return;
         }
-        entry.set(Flag::Sending);
         let socket = entry.socket;
+        // Of these nobody waits to hear what became of it: the broker for room, or we for the last of it.
+        let is_plain = entry.phase == Phase::Live && !entry.is(Flag::Full);
         let buffers = entry.buffers_mut(pool);
-        let (buffer, from) = if buffers.unsent.is_empty() {
+        let (buffer, mut from) = if buffers.unsent.is_empty() {
             (std::mem::take(&mut buffers.output), 0)
         } else {
             (std::mem::take(&mut buffers.unsent), std::mem::take(&mut buffers.unsent_from))
         };
+        if let Some(reactor) = reactor
+            && is_plain
+            && from == 0
+            && let Some(Ok(taken)) = reactor.send(socket, &buffer)
+        {
+            if taken == buffer.len() {
+                pool.put(buffer);
+                return self.connections.settle(id);
+            }
+            buffers.progress = self.now;
+            from = taken;
+        }
         buffers.in_flight = buffer.len() - from;
+        entry.set(Flag::Sending);
         self.ops.push_back(Op::Send { socket, token: Target::Connection(id).token(), buffer, from });
         self.watch(id);
     }

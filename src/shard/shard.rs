@@ -113,6 +113,8 @@ pub struct Shard<R, S> {
     pub(super) backup: Backup,
     /// Emptied receive buffers.
     pub(super) receive_buffers: Vec<Vec<u8>>,
+    /// A submitted receive was completed since this was last looked at.
+    pub(super) has_received: bool,
     state: State,
     listeners: Vec<Socket>,
     completions: Vec<Completion>,
@@ -151,6 +153,7 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
             identities,
             moving: BTreeMap::new(),
             receive_buffers: Vec::new(),
+            has_received: false,
             state: State::Starting,
             listeners: Vec::new(),
             completions: Vec::new(),
@@ -207,6 +210,7 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
         self.wait();
         self.parse_unparsed();
         self.complete()?;
+        self.receive_from_few();
         self.receive_mesh();
         self.on_time();
         self.watch_backup();
@@ -357,11 +361,12 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
     fn complete(&mut self) -> Result<(), Fatal> {
         let mut completions = std::mem::take(&mut self.completions);
         let mut result = Ok(());
-        for completion in completions.drain(..) {
+        // In their order, from the end of a vector: less code than to drain it, where one completion is what mostly comes.
+        completions.reverse();
+        while result.is_ok()
+            && let Some(completion) = completions.pop()
+        {
             result = self.complete_one(completion);
-            if result.is_err() {
-                break;
-            }
         }
         self.completions = completions;
         result
@@ -376,6 +381,7 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
             Completion::Accepted { result, .. } => self.accepted(result),
             Completion::Ready { token } => self.on_connection(Target::of(token), Self::ready),
             Completion::Received { token, buffer, result } => {
+                self.has_received = true;
                 self.on_connection(Target::of(token), |shard, id| shard.received(id, buffer, result));
             }
             Completion::Sent { token, buffer, from, result } => {
@@ -426,6 +432,9 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
     }
 
     fn receive_mesh(&mut self) {
+        if self.out.mesh.is_alone() {
+            return;
+        }
         let mut batches = std::mem::take(&mut self.batches);
         self.out.mesh.take(&mut batches);
         for (from, mut batch) in batches.drain(..) {
@@ -450,6 +459,9 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
     }
 
     fn flush_mesh(&mut self) {
+        if self.out.mesh.is_alone() {
+            return;
+        }
         self.out.mesh.flush();
         self.offer_mesh_room();
     }
@@ -541,6 +553,9 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
 
     /// To the next state, if it is reached.
     fn step(&mut self) {
+        if self.state == State::Serving {
+            return;
+        }
         let synced = !self.journal_busy && self.out.journal.pending_bytes() == 0;
         self.state = match self.state {
             State::Starting if self.broker.ready() => State::Serving,

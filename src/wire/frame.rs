@@ -8,6 +8,10 @@ use super::error::DecodeError;
 use super::packet::PacketType;
 use super::reason::ReasonCode;
 
+/// The whole of a PINGREQ, and of its answer.
+pub(super) const PINGREQ: [u8; 2] = [0xC0, 0];
+pub(super) const PINGRESP: [u8; 2] = [0xD0, 0];
+
 /// What is at the front of a receive buffer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Peek {

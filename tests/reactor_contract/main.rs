@@ -1,7 +1,7 @@
 //! The contract of `reactor/mod.rs`, item by item, against every reactor: epoll, uring with and without `EPOLL_WAIT`,
 //! the simulated one, and each of them wrapped in faults that the contract allows.
 //!
-//! - `turns`, `streams`, `listeners`: the cases
+//! - `turns`, `streams`, `calls`, `listeners`: the cases
 //! - `bench`: the steps that they share
 //! - `rigs`: the kernel and the simulated world
 //!
@@ -11,6 +11,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod bench;
+mod calls;
 mod listeners;
 mod rigs;
 mod streams;
@@ -30,9 +31,6 @@ macro_rules! contract {
         }
         mod uring {
             $(#[test] fn $case() { crate::run(crate::$part::$case, || crate::on_uring(None)); })*
-        }
-        mod uring_by_ring {
-            $(#[test] fn $case() { crate::run(crate::$part::$case, || crate::on_uring_by_ring(None)); })*
         }
         mod uring_polling_the_set {
             $(#[test] fn $case() { crate::run(crate::$part::$case, || crate::on_polling_uring(None)); })*
@@ -66,7 +64,7 @@ contract! {
     turns: a_failing_write_returns_its_buffer_and_an_error,
     turns: a_turn_waits_for_its_deadline_and_not_beyond_the_doorbell,
     turns: a_turn_with_completions_at_hand_does_not_wait,
-    turns: what_is_ready_is_told_though_every_turn_has_something_to_say,
+    turns: what_is_ready_is_told_though_there_is_something_else_to_say,
     turns: time_stands_still_within_a_turn_and_never_goes_back,
     listeners: a_detached_socket_goes_on_in_another_reactor,
     listeners: two_reactors_share_a_listening_socket,
@@ -74,6 +72,9 @@ contract! {
     listeners: without_descriptors_accepting_reports_once_and_resumes,
     listeners: a_closed_listener_accepts_no_more,
     streams: many_blocked_sends_all_finish,
+    calls: bytes_keep_their_order_through_calls_and_operations,
+    calls: a_call_does_not_wait_and_tells_the_end,
+    calls: a_send_without_room_says_so,
 }
 
 fn small() -> Settings {
@@ -84,11 +85,6 @@ fn small() -> Settings {
         accept_retry_ms: 20,
         ..Settings::default()
     }
-}
-
-/// Everything goes through the ring: by default (`limits::DIRECT_CALLS_MAX`) a turn with few calls makes them itself.
-fn by_ring() -> Settings {
-    Settings { direct_calls_max: 0, ..small() }
 }
 
 fn on_epoll(faults: Option<u64>) -> Option<Box<dyn Rig>> {
@@ -102,14 +98,9 @@ fn on_uring(faults: Option<u64>) -> Option<Box<dyn Rig>> {
 
 fn on_polling_uring(faults: Option<u64>) -> Option<Box<dyn Rig>> {
     available(Uring::without_epoll_wait).map(|()| {
-        Box::new(Kernel::new(faults, || Box::new(Uring::without_epoll_wait(by_ring()).unwrap())))
+        Box::new(Kernel::new(faults, || Box::new(Uring::without_epoll_wait(small()).unwrap())))
             as Box<dyn Rig>
     })
-}
-
-fn on_uring_by_ring(faults: Option<u64>) -> Option<Box<dyn Rig>> {
-    available(Uring::new)
-        .map(|()| Box::new(Kernel::new(faults, || Box::new(Uring::new(by_ring()).unwrap()))) as Box<dyn Rig>)
 }
 
 /// A kernel without io_uring has nothing to test; anything else that fails is a failure.

@@ -13,8 +13,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::State;
 use super::core::{Core, Notice};
 use super::network::Network;
-use crate::reactor::{Completion, Doorbell, Errno, Op, Reactor, Settings};
+use crate::reactor::{Completion, Doorbell, Errno, Op, Reactor, Settings, Socket};
 use crate::time::{Nanos, Now};
+
+/// Calls between turns that this world declines: their owners have to be right with and without.
+const DECLINED_PER_MILLE: u32 = 300;
 
 /// What the world knows of a shard.
 pub(super) struct Shard {
@@ -126,6 +129,24 @@ impl Reactor for SimReactor {
         state.core.note(&[1, self.index as u64, completions.len() as u64]);
     }
 
+    fn receive(&mut self, socket: Socket, buffer: &mut Vec<u8>) -> Option<Result<usize, Errno>> {
+        let state = &mut *self.state.borrow_mut();
+        assert_eq!(self.life, state.life, "a call of a shard that died in a crash");
+        let declined = state.core.random.per_mille(DECLINED_PER_MILLE);
+        (!declined).then(|| receive(&mut state.network, socket, buffer, &mut state.core))
+    }
+
+    fn send(&mut self, socket: Socket, bytes: &[u8]) -> Option<Result<usize, Errno>> {
+        assert!(!bytes.is_empty(), "a Send of nothing");
+        let state = &mut *self.state.borrow_mut();
+        assert_eq!(self.life, state.life, "a call of a shard that died in a crash");
+        let declined = state.core.random.per_mille(DECLINED_PER_MILLE);
+        (!declined).then(|| {
+            let end = state.network.end_of(socket).ok_or(Errno(libc::EBADF))?;
+            state.network.transmit(end, bytes, &mut state.core)
+        })
+    }
+
     fn doorbell(&self) -> Arc<dyn Doorbell> {
         Arc::clone(&self.bell) as Arc<dyn Doorbell>
     }
@@ -140,6 +161,19 @@ impl Drop for SimReactor {
     }
 }
 
+fn receive(
+    network: &mut Network,
+    socket: Socket,
+    buffer: &mut Vec<u8>,
+    core: &mut Core,
+) -> Result<usize, Errno> {
+    buffer.clear();
+    let end = network.end_of(socket).ok_or(Errno(libc::EBADF))?;
+    let bytes = network.receive(end, buffer.capacity(), core)?;
+    buffer.extend_from_slice(&bytes);
+    Ok(bytes.len())
+}
+
 fn perform(state: &mut State, shard: usize, op: Op, report: &mut Report) {
     let (network, core) = (&mut state.network, &mut state.core);
     match op {
@@ -147,15 +181,7 @@ fn perform(state: &mut State, shard: usize, op: Op, report: &mut Report) {
         Op::Watch { socket, token } => network.watch(socket, shard, token, core, report),
         Op::Recv { socket, token, mut buffer } => {
             assert!(buffer.capacity() > 0, "a Recv without room would read as the end of the stream");
-            buffer.clear();
-            let received = match network.end_of(socket) {
-                Some(end) => network.receive(end, buffer.capacity(), core),
-                None => Err(Errno(libc::EBADF)),
-            };
-            let result = received.map(|bytes| {
-                buffer.extend_from_slice(&bytes);
-                bytes.len()
-            });
+            let result = receive(network, socket, &mut buffer, core);
             report.add(Network::key(socket), Completion::Received { token, buffer, result });
         }
         Op::Send { socket, token, buffer, from } => {

@@ -60,8 +60,11 @@ fn small_packets_have_no_longer_a_turn_because_many_fit_a_read() {
         turn(&mut rig);
         answers.push(rig.packets(hot).len());
     }
-    answers.retain(|answers| *answers > 0);
-    assert_eq!(answers, [[PACKETS_PER_TURN_MAX; 5].as_slice(), &[1]].concat());
+    let mut answered = 0;
+    for (turns, answers) in (1..).zip(answers) {
+        answered += answers;
+        assert!(answered <= turns * PACKETS_PER_TURN_MAX, "{answered} answers after {turns} turns");
+    }
 }
 
 #[test]

@@ -243,7 +243,11 @@ impl Rig {
     /// One turn of everyone who has something to do, or else the next event.
     pub(super) fn step(&mut self) {
         self.pump();
-        let runnable = self.world.runnable();
+        let mut runnable = self.world.runnable();
+        if runnable.is_empty() {
+            // A shard with something to do that the world does not know of would not wait.
+            runnable = (0..self.shards.len()).filter(|&index| !self.rests(index)).collect();
+        }
         for &index in &runnable {
             self.turn(index);
         }
@@ -255,6 +259,10 @@ impl Rig {
             let stopped = self.shards.iter().all(Option::is_none);
             assert!(stopped || self.world.advance_to_next_event(), "nothing will ever happen");
         }
+    }
+
+    fn rests(&self, index: usize) -> bool {
+        self.shards[index].as_ref().is_none_or(Shard::rests)
     }
 
     fn turn_all(&mut self) {

@@ -10,6 +10,7 @@
 mod body;
 
 use super::bytes::{self, Counter, Sink};
+use super::frame;
 use super::packet::{Packet, Publish, Version};
 use super::property::Property;
 
@@ -18,6 +19,7 @@ use super::property::Property;
 pub fn packet(packet: &Packet<'_>, version: Version, out: &mut Vec<u8>) {
     match packet {
         Packet::Publish(packet) => publish(packet, version, out),
+        Packet::Pingresp => out.put(&frame::PINGRESP),
         packet => rarer(packet, version, out),
     }
 }
