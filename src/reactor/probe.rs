@@ -44,12 +44,12 @@ pub fn probe() -> Probe {
     choose(uring::check())
 }
 
-fn choose(uring: Result<&'static str, String>) -> Probe {
+fn choose(uring: Result<(), String>) -> Probe {
     match uring {
-        Ok(kind) if AUTO_PREFERS == Backend::Uring => {
-            Probe { backend: Backend::Uring, reason: format!("the kernel has {kind}") }
+        Ok(()) if AUTO_PREFERS == Backend::Uring => {
+            Probe { backend: Backend::Uring, reason: "the kernel has io_uring".into() }
         }
-        Ok(_) => {
+        Ok(()) => {
             Probe { backend: Backend::Epoll, reason: "preferred, though the kernel has io_uring".into() }
         }
         Err(missing) => Probe { backend: Backend::Epoll, reason: missing },

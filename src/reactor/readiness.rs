@@ -23,13 +23,16 @@ pub(super) const BLOCKED_SENDS: Token = Token(u64::MAX - 2);
 /// The deadline of a wait.
 pub(super) const ALARM: Token = Token(u64::MAX - 3);
 
+/// The ring: something that had to wait has ended.
+pub(super) const RING: Token = Token(u64::MAX - 4);
+
 /// Listening socket `i` is `LISTENERS.0 + i`.
 pub(super) const LISTENERS: Token = TOKEN_RESERVED;
 
-/// Listening sockets of one reactor, so that their numbers end before the three above.
+/// Listening sockets of one reactor, so that their numbers end before the four above.
 pub(super) const LISTENERS_MAX: usize = 0x1000;
 
-const _: () = assert!(LISTENERS.0 + (LISTENERS_MAX as u64) < ALARM.0);
+const _: () = assert!(LISTENERS.0 + (LISTENERS_MAX as u64) < RING.0);
 
 /// The set's number for a token.
 pub(super) fn number(token: Token) -> mio::Token {

@@ -1,10 +1,10 @@
 //! The reactor on io_uring: the receives, sends, writes and syncs of a turn in one system call.
 //!
-//! Idle readiness stays in an epoll set, because an armed operation of the ring costs the kernel 256 to 866 bytes per
-//! connection against 208 (measured on Linux 6.18). The ring itself waits on that set: by `EPOLL_WAIT`, which also
-//! brings the events (Linux 6.15), or by polling its descriptor, after which one `epoll_wait` fetches them. The
-//! doorbell and the listening sockets are entries of the set; accepting, watching and closing are plain calls, shared
-//! with or equal to those of `epoll`.
+//! Readiness is the epoll set's, because an armed operation of the ring costs the kernel 256 to 866 bytes per connection
+//! against 208 (measured on Linux 6.18); and it is the set that a turn waits on, because a wait of the ring costs more:
+//! the set is what ends it, and it has to be armed again each time. The ring is an entry of the set, as are the doorbell
+//! and the listening sockets: it reports that something which had to wait has ended. Accepting, watching and closing
+//! are plain calls, shared with or equal to those of `epoll`.
 //!
 //! Receives are submitted only for ready sockets, with `MSG_DONTWAIT`, and so end while they are submitted. A send
 //! that finds no room waits inside the kernel. Closing never cancels (the kernel's table of cancellable operations is
@@ -20,11 +20,11 @@
 //! The ring belongs to the thread of the first turn (single issuer, deferred task work: completions are processed
 //! only when that thread asks, not by interrupting it); older kernels get a plainer ring.
 
+mod ended;
 mod setup;
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,12 +33,13 @@ use io_uring::{EnterFlags, IoUring, opcode, squeue};
 use mio::{Events, Poll};
 use slab::Slab;
 
+use self::ended::Ended;
 pub(super) use self::setup::check;
 use self::setup::{COMPLETIONS, build_ring};
 use super::alarm::Alarm;
 use super::epoll::BySocket;
 use super::listeners::Listeners;
-use super::readiness::{self, ALARM, Bell, DOORBELL};
+use super::readiness::{self, ALARM, Bell, DOORBELL, RING};
 use super::{Completion, Doorbell, Errno, File, Op, Reactor, Settings, Socket, Token, calls};
 use crate::time::{Nanos, Now};
 
@@ -47,9 +48,6 @@ const KERNEL_WORKERS: u32 = 2;
 
 /// How long dropping waits for operations in flight: longer than a slow disk takes for a sync.
 const DROP_WAIT_NS: u64 = 30_000_000_000;
-
-/// The user data of the wait on the epoll set; slots of `operations` are small numbers.
-const READINESS: u64 = u64::MAX;
 
 /// What is lent to the kernel, by the number that its completion carries.
 enum InFlight {
@@ -87,32 +85,13 @@ enum Leaving {
     Close { socket: Socket, token: Token },
 }
 
-/// For what a system call of the ring waits.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Wait {
-    No,
-    /// For a completion: that of the wait on the set is one, and the alarm is in the set.
-    ForOne,
-    /// The same, but no longer than that.
-    ForOneUntil(Nanos),
-}
-
-/// How the ring waits on the epoll set.
-enum SetWait {
-    /// `EPOLL_WAIT` into this buffer, which is lent while `armed`.
-    Events(Box<[libc::epoll_event]>),
-    /// A poll of the set's descriptor, then `epoll_wait`.
-    Descriptor(Events),
-}
-
 /// See the module documentation.
 pub struct Uring {
     ring: IoUring,
     /// The ring was made disabled and is enabled by the thread that takes the first turn.
     enabled: bool,
     poll: Poll,
-    wait: SetWait,
-    armed: bool,
+    events: Events,
     operations: Slab<InFlight>,
     /// Receives in flight; a turn does not end before they have.
     receives: usize,
@@ -127,6 +106,7 @@ pub struct Uring {
     operations_max: usize,
     bell: Arc<Bell>,
     alarm: Alarm,
+    ended: Ended,
     now: Now,
     /// Completions just taken from the ring.
     reaped: Vec<(u64, i32)>,
@@ -137,35 +117,16 @@ impl Uring {
     /// and stays on the one that takes its first turn.
     pub fn new(settings: Settings) -> io::Result<Uring> {
         check().map_err(|missing| io::Error::new(io::ErrorKind::Unsupported, missing))?;
-        Uring::with_wait(settings, true)
-    }
-
-    /// As on a kernel without `EPOLL_WAIT`, for tests on one that has it.
-    #[doc(hidden)]
-    pub fn without_epoll_wait(settings: Settings) -> io::Result<Uring> {
-        check().map_err(|missing| io::Error::new(io::ErrorKind::Unsupported, missing))?;
-        Uring::with_wait(settings, false)
-    }
-
-    fn with_wait(settings: Settings, want_epoll_wait: bool) -> io::Result<Uring> {
-        let ring = build_ring()?;
-        let mut probe = io_uring::Probe::new();
-        ring.submitter().register_probe(&mut probe)?;
-        let events_max = settings.events_max.max(1);
-        let wait = if want_epoll_wait && probe.is_supported(opcode::EpollWait::CODE) {
-            SetWait::Events(vec![libc::epoll_event { events: 0, u64: 0 }; events_max].into_boxed_slice())
-        } else {
-            SetWait::Descriptor(Events::with_capacity(events_max))
-        };
+        let mut ring = build_ring()?;
         let poll = Poll::new()?;
         let bell = Bell::new(poll.registry())?;
         let alarm = Alarm::new(poll.registry())?;
+        let ended = Ended::new(&mut ring, poll.registry())?;
         Ok(Uring {
             ring,
             enabled: false,
             poll,
-            wait,
-            armed: false,
+            events: Events::with_capacity(settings.events_max.max(1)),
             operations: Slab::new(),
             receives: 0,
             sends: BySocket::default(),
@@ -176,6 +137,7 @@ impl Uring {
             operations_max: settings.operations_max.max(1),
             bell,
             alarm,
+            ended,
             now: calls::read_clocks(),
             reaped: Vec::with_capacity(COMPLETIONS as usize),
         })
@@ -258,9 +220,8 @@ impl Uring {
 
     fn push(&mut self, entry: squeue::Entry) {
         loop {
-            // SAFETY: the buffer that `entry` points to lies in `operations` or in `wait`, is owned there until the
-            // completion with the same user data has been taken, and is not touched in between; `drop` waits for it
-            // or leaks it.
+            // SAFETY: the buffer that `entry` points to lies in `operations`, is owned there until the completion with the
+            // same user data has been taken, and is not touched in between; `drop` waits for it or leaks it.
             if unsafe { self.ring.submission().push(&entry) }.is_ok() {
                 return;
             }
@@ -272,35 +233,31 @@ impl Uring {
         }
     }
 
-    /// Have the ring wait on the epoll set.
-    fn arm(&mut self) {
-        if std::mem::replace(&mut self.armed, true) {
-            return;
+    /// Hand over what was begun, until all of it is with the kernel and no receive is; take what has ended.
+    fn perform(&mut self, out: &mut Vec<Completion>) {
+        while self.receives > 0 || !self.reaped.is_empty() || !self.ring.submission().is_empty() {
+            self.ask(out);
         }
-        let set = Fd(self.poll.as_raw_fd());
-        let entry = match &mut self.wait {
-            SetWait::Events(events) => {
-                let max = clamp(events.len());
-                opcode::EpollWait::new(set, events.as_mut_ptr().cast(), max).build()
-            }
-            SetWait::Descriptor(_) => opcode::PollAdd::new(set, libc::POLLIN as u32).build(),
-        };
-        self.push(entry.user_data(READINESS));
     }
 
-    /// Submit, and wait.
-    fn enter(&mut self, wait: Wait) -> io::Result<()> {
+    /// One system call of the ring, which waits for nothing, and what it brings.
+    fn ask(&mut self, out: &mut Vec<Completion>) {
+        self.enter(None).expect("a ring that has worked takes submissions from its thread");
+        self.report(out);
+    }
+
+    /// Submit, and wait for a completion until then, if at all.
+    fn enter(&mut self, until: Option<Nanos>) -> io::Result<()> {
         let submissions = clamp(self.ring.submission().len());
         let submitter = self.ring.submitter();
-        let result = match wait {
+        let result = match until {
             // To ask for events, if only for none, is what makes the kernel do the deferred work. To wait for one for no
             // time would do so too, and set a timer.
             // SAFETY: what the submissions point to is lent, as `push` says; there is no argument.
-            Wait::No => unsafe {
+            None => unsafe {
                 submitter.enter::<libc::sigset_t>(submissions, 0, EnterFlags::GETEVENTS.bits(), None)
             },
-            Wait::ForOne => submitter.submit_and_wait(1),
-            Wait::ForOneUntil(until) => {
+            Some(until) => {
                 let wait_ns = until.0.saturating_sub(calls::read_monotonic().0);
                 let wait = Timespec::from(Duration::from_nanos(wait_ns));
                 submitter.submit_with_args(1, &SubmitArgs::new().timespec(&wait))
@@ -323,52 +280,54 @@ impl Uring {
         self.reaped.extend(queue.map(|entry| (entry.user_data(), entry.result())));
     }
 
-    /// Translate what was taken from the ring; answers whether the doorbell was rung.
-    fn report(&mut self, out: &mut Vec<Completion>) -> bool {
-        let mut rung = false;
+    /// Translate what was taken from the ring.
+    fn report(&mut self, out: &mut Vec<Completion>) {
         let mut reaped = std::mem::take(&mut self.reaped);
-        for &(number, result) in &reaped {
-            if number == READINESS {
-                self.armed = false;
-                rung |= self.read_set(result, out);
-            } else {
-                self.finish(number as usize, result, out);
-            }
+        for &(slot, result) in &reaped {
+            self.finish(slot as usize, result, out);
         }
         reaped.clear();
         // Finishing may have pushed, and pushing may have taken further ones.
         if self.reaped.is_empty() {
             self.reaped = reaped;
         }
-        rung && self.bell.take()
     }
 
-    /// The events of the epoll set; answers whether the doorbell was among them.
-    fn read_set(&mut self, result: i32, out: &mut Vec<Completion>) -> bool {
-        let mut rung = false;
-        let (listeners, alarm) = (&mut self.listeners, &mut self.alarm);
-        let mut event = |token: Token, ended: bool| match token {
-            DOORBELL => rung = true,
-            ALARM => alarm.rang(),
-            _ if listeners.take_event(token) => {}
-            token => readiness::report(token, ended, out),
-        };
-        match &mut self.wait {
-            SetWait::Events(events) => {
-                // An error is an interruption or the lack of memory for it: it is armed again.
-                let count = usize::try_from(result).unwrap_or(0);
-                events[..count].iter().for_each(|each| {
-                    let ended = each.events & (libc::EPOLLRDHUP | libc::EPOLLHUP) as u32 != 0;
-                    event(Token(each.u64), ended);
-                });
+    /// Take what the set reports now, waiting at most until `until`; answers whether the doorbell was rung.
+    fn wait(&mut self, until: Option<Nanos>, out: &mut Vec<Completion>) -> bool {
+        let timeout = match until {
+            None => Some(Duration::ZERO),
+            Some(until) => {
+                self.alarm.by(until);
+                None
             }
-            SetWait::Descriptor(events) => {
-                if self.poll.poll(events, Some(Duration::ZERO)).is_ok() {
-                    events.iter().for_each(|each| event(Token(each.token().0 as u64), each.is_read_closed()));
-                }
+        };
+        let lends = !self.operations.is_empty();
+        let announced = lends && timeout.is_none();
+        let timeout =
+            if announced && self.ended.announce(&mut self.ring) { Some(Duration::ZERO) } else { timeout };
+        let polled = self.poll.poll(&mut self.events, timeout);
+        if announced {
+            self.ended.announce_no_more(&mut self.ring);
+        }
+        if lends && self.ended.is_any(&mut self.ring) {
+            self.ask(out);
+        }
+        if polled.is_err() {
+            // Only a signal interrupts; whoever handles it rings the doorbell.
+            return false;
+        }
+        let mut rung = false;
+        for event in &self.events {
+            match Token(event.token().0 as u64) {
+                DOORBELL => rung = true,
+                ALARM => self.alarm.rang(),
+                RING => {}
+                token if self.listeners.take_event(token) => {}
+                token => readiness::report(token, event.is_read_closed(), out),
             }
         }
-        rung
+        rung && self.bell.take()
     }
 
     fn finish(&mut self, slot: usize, result: i32, out: &mut Vec<Completion>) {
@@ -429,21 +388,12 @@ impl Uring {
         }
     }
 
-    /// Detach and close what was asked to be, now that what was submitted before has been performed. Answers whether
-    /// the doorbell was rung.
-    fn leave(&mut self, out: &mut Vec<Completion>) -> bool {
-        if self.leaving.is_empty() {
-            return false;
-        }
-        let leaving = std::mem::take(&mut self.leaving);
-        for &(Leaving::Detach { socket, .. } | Leaving::Close { socket, .. }) in &leaving {
+    /// Detach and close what was asked to be, now that what was submitted before has been performed.
+    fn leave(&mut self, out: &mut Vec<Completion>) {
+        for each in std::mem::take(&mut self.leaving) {
+            let (Leaving::Detach { socket, .. } | Leaving::Close { socket, .. }) = each;
             // Explicitly, because an entry outlives its descriptor while a duplicate of it is open somewhere.
             readiness::deregister(self.poll.registry(), socket);
-        }
-        // Without deferred task work the kernel may have fetched events of these sockets since they were last taken.
-        self.take_completions();
-        let rung = self.report(out);
-        for each in leaving {
             match each {
                 Leaving::Detach { socket, token } => out.push(Completion::Detached { token, socket }),
                 Leaving::Close { socket, token } if self.sends.contains_key(&socket.0) => {
@@ -454,12 +404,6 @@ impl Uring {
                 Leaving::Close { socket, token } => close_now(&mut self.listeners, socket, token, out),
             }
         }
-        rung
-    }
-
-    /// Whether the kernel still has something of ours.
-    fn lends(&self) -> bool {
-        self.armed || !self.operations.is_empty()
     }
 }
 
@@ -497,24 +441,12 @@ impl Reactor for Uring {
         }
         let mut rung = self.bell.take();
         loop {
-            self.arm();
-            let accept_due = self.listeners.due();
-            let at_hand = rung
-                || completions.len() > before
-                || deadline.min(accept_due) <= self.now.mono
-                || !self.leaving.is_empty()
-                || !self.reaped.is_empty();
-            let wait = if at_hand { Wait::No } else { Wait::ForOne };
-            if wait == Wait::ForOne {
-                self.alarm.by(deadline.min(accept_due));
-            }
-            self.enter(wait).expect("a ring that has worked takes submissions from its thread");
-            rung |= self.report(completions);
-            if self.receives > 0 {
-                // Not all could be submitted at once.
-                continue;
-            }
-            rung |= self.leave(completions);
+            self.perform(completions);
+            self.leave(completions);
+            let at_hand = rung || completions.len() > before;
+            let due = deadline.min(self.listeners.due());
+            let until = if at_hand || due <= self.now.mono { None } else { Some(due) };
+            rung |= self.wait(until, completions);
             self.now = calls::read_clocks();
             if self.listeners.due() <= self.now.mono {
                 self.listeners.accept(self.now.mono, completions);
@@ -546,20 +478,16 @@ impl Drop for Uring {
                 calls::shut_down(*socket);
             }
         }
-        // Ends the wait on the set.
-        self.bell.wake();
         let give_up = Nanos(calls::read_monotonic().0.saturating_add(DROP_WAIT_NS));
         let mut unheard = Vec::new();
-        while self.lends() && calls::read_monotonic() < give_up {
+        while !self.operations.is_empty() && calls::read_monotonic() < give_up {
             // From another thread than the ring's this fails at once.
-            if self.enter(Wait::ForOneUntil(give_up)).is_err() {
+            if self.enter(Some(give_up)).is_err() {
                 break;
             }
             self.report(&mut unheard);
         }
-        if self.lends() {
-            std::mem::forget(std::mem::take(&mut self.operations));
-            std::mem::forget(std::mem::replace(&mut self.wait, SetWait::Events(Box::default())));
-        }
+        // What is still lent is leaked; nothing, mostly.
+        std::mem::forget(std::mem::take(&mut self.operations));
     }
 }

@@ -1,5 +1,5 @@
-//! The contract of `reactor/mod.rs`, item by item, against every reactor: epoll, uring with and without `EPOLL_WAIT`,
-//! the simulated one, and each of them wrapped in faults that the contract allows.
+//! The contract of `reactor/mod.rs`, item by item, against every reactor: epoll, uring, the simulated one,
+//! and each of them wrapped in faults that the contract allows.
 //!
 //! - `turns`, `streams`, `calls`, `listeners`: the cases
 //! - `bench`: the steps that they share
@@ -31,9 +31,6 @@ macro_rules! contract {
         }
         mod uring {
             $(#[test] fn $case() { crate::run(crate::$part::$case, || crate::on_uring(None)); })*
-        }
-        mod uring_polling_the_set {
-            $(#[test] fn $case() { crate::run(crate::$part::$case, || crate::on_polling_uring(None)); })*
         }
         mod uring_with_faults {
             $(#[test] fn $case() { crate::run(crate::$part::$case, || crate::on_uring(Some(2))); })*
@@ -78,13 +75,7 @@ contract! {
 }
 
 fn small() -> Settings {
-    Settings {
-        operations_max: 64,
-        events_max: 16,
-        accepts_max: 4,
-        accept_retry_ms: 20,
-        ..Settings::default()
-    }
+    Settings { operations_max: 64, events_max: 16, accepts_max: 4, accept_retry_ms: 20 }
 }
 
 fn on_epoll(faults: Option<u64>) -> Option<Box<dyn Rig>> {
@@ -92,20 +83,13 @@ fn on_epoll(faults: Option<u64>) -> Option<Box<dyn Rig>> {
 }
 
 fn on_uring(faults: Option<u64>) -> Option<Box<dyn Rig>> {
-    available(Uring::new)
+    available()
         .map(|()| Box::new(Kernel::new(faults, || Box::new(Uring::new(small()).unwrap()))) as Box<dyn Rig>)
 }
 
-fn on_polling_uring(faults: Option<u64>) -> Option<Box<dyn Rig>> {
-    available(Uring::without_epoll_wait).map(|()| {
-        Box::new(Kernel::new(faults, || Box::new(Uring::without_epoll_wait(small()).unwrap())))
-            as Box<dyn Rig>
-    })
-}
-
 /// A kernel without io_uring has nothing to test; anything else that fails is a failure.
-fn available(make: fn(Settings) -> std::io::Result<Uring>) -> Option<()> {
-    match make(small()) {
+fn available() -> Option<()> {
+    match Uring::new(small()) {
         Ok(_) => Some(()),
         Err(error) if error.kind() == std::io::ErrorKind::Unsupported => {
             eprintln!("skipped: {error}");

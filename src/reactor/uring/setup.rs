@@ -11,7 +11,7 @@ const SUBMISSIONS: u32 = 1_024;
 pub(super) const COMPLETIONS: u32 = 4_096;
 
 /// Whether the kernel has what is needed; the error says what is missing. Sets up a ring and drops it.
-pub(in crate::reactor) fn check() -> Result<&'static str, String> {
+pub(in crate::reactor) fn check() -> Result<(), String> {
     let ring = build_ring().map_err(|error| match error.raw_os_error() {
         Some(libc::ENOSYS) => "the kernel has no io_uring (ENOSYS)".to_owned(),
         Some(libc::EPERM) => {
@@ -43,8 +43,7 @@ pub(in crate::reactor) fn check() -> Result<&'static str, String> {
     if let Some((_, name)) = needed.iter().find(|(code, _)| !probe.is_supported(*code)) {
         return Err(format!("io_uring lacks the operation {name}"));
     }
-    let has_epoll_wait = probe.is_supported(opcode::EpollWait::CODE);
-    Ok(if has_epoll_wait { "io_uring with EPOLL_WAIT" } else { "io_uring, polling the epoll set" })
+    Ok(())
 }
 
 /// The best ring the kernel gives.
@@ -53,7 +52,7 @@ pub(super) fn build_ring() -> io::Result<IoUring> {
     builder.dontfork().setup_clamp().setup_cqsize(COMPLETIONS).setup_r_disabled();
     let plain = builder.clone();
     // Linux 5.18 and 5.19, then 6.0 and 6.1.
-    builder.setup_submit_all().setup_coop_taskrun();
+    builder.setup_submit_all().setup_coop_taskrun().setup_taskrun_flag();
     let cooperative = builder.clone();
     builder.setup_single_issuer().setup_defer_taskrun();
     let unknown_flag = |error: &io::Error| error.raw_os_error() == Some(libc::EINVAL);
