@@ -166,7 +166,7 @@ pub const SWEEP_MS: u64 = 1_000;
 /// Buffers of each kind that a shard keeps for the next connection that needs one.
 pub const BUFFERS_KEPT_MAX: usize = 1_024;
 
-/// Larger buffers are not kept: with the number above, 16 MiB per shard at most.
+/// Larger buffers are not kept: with the number above, 32 MiB per shard at most, for they are kept alone and as output.
 pub const BUFFER_BYTES_KEPT_MAX: usize = 16 << 10;
 
 /// Operations submitted to a reactor between two turns. A turn's receives and sends are batched into one system call

@@ -79,6 +79,7 @@ pub(super) struct Owed {
     pub(super) waived: bool,
 }
 
+const _: () = assert!(size_of::<Message>() <= 176, "each message that waits has one");
 const _: () = assert!(size_of::<Owed>() == 32);
 
 /// What other shards still have to say about a message.

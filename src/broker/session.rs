@@ -56,6 +56,8 @@ pub(super) struct Session {
     pub(super) skipped: u32,
 }
 
+const _: () = assert!(size_of::<Session>() <= 120, "two million of these are idle");
+
 impl Session {
     /// A session that has nothing yet.
     pub(super) fn new(key: SessionKey, identity: Box<str>, version: Version) -> Session {
@@ -134,6 +136,8 @@ pub(super) struct Delivery {
     /// Shared subscriptions that the session has left with messages in its queue, which are still handed on if it ends.
     pub(super) left: Vec<Left>,
 }
+
+const _: () = assert!(size_of::<Delivery>() <= 152, "each session that waits for something has one");
 
 /// What sessions had before they had nothing left to get, with the room of its queues: a session that gets a message now and
 /// then would allocate all that for each.

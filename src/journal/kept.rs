@@ -102,12 +102,16 @@ impl Kept {
 
     /// Bytes that are live, taking each record for the mean of all.
     pub fn live_bytes(&self, live: &LiveSet) -> u64 {
-        let count = self.places.iter().filter(|place| live.contains(place.lsn())).count() as u64;
+        let count = self.live(live).count() as u64;
         (self.end - PAGE_BYTES as u64) * count / (self.places.len() as u64).max(1)
     }
 
     /// Whether anything is live.
     pub fn is_live(&self, live: &LiveSet) -> bool {
-        self.places.iter().any(|place| live.contains(place.lsn()))
+        self.live(live).next().is_some()
+    }
+
+    fn live(&self, live: &LiveSet) -> impl Iterator<Item = Lsn> {
+        live.only_live(self.places.iter().map(|place| place.lsn()))
     }
 }

@@ -30,6 +30,10 @@ impl Usage {
     }
 }
 
+/// Records of segments of kept records that one look counts, or a few more: a million sessions have two million of them,
+/// and the shard waits meanwhile. What is live only becomes less, so that what was counted earlier is still a bound.
+const COUNTED_PER_LOOK: usize = 100_000;
+
 /// Of every sealed segment, as it was when last looked at.
 #[derive(Debug, Default)]
 pub(super) struct Usages {
@@ -37,6 +41,24 @@ pub(super) struct Usages {
     some_half_empty: bool,
     /// Some have nothing live; asked for in every turn, so not looked for each time.
     some_empty: bool,
+    /// Of the segments of kept records, the one to begin with next.
+    next_kept: usize,
+}
+
+/// Which of them to count in this look, by how many records they have: as many as fit it, at least one, from `next` on.
+fn in_turn(next: &mut usize, records: &[usize]) -> Vec<bool> {
+    let mut in_turn = vec![false; records.len()];
+    let mut counted = 0;
+    for _ in 0..records.len() {
+        *next %= records.len();
+        in_turn[*next] = true;
+        counted += records[*next];
+        *next += 1;
+        if counted >= COUNTED_PER_LOOK {
+            break;
+        }
+    }
+    in_turn
 }
 
 impl Usages {
@@ -47,12 +69,18 @@ impl Usages {
             let live_bytes = live.estimate(segment.lsns()).bytes;
             ((Kind::Log, segment.header.sequence), live_bytes, segment.header.bytes)
         });
-        let kept = pool
-            .kept
-            .iter()
-            .filter(|kept| kept.sealed)
-            .map(|kept| ((Kind::Kept, kept.header.sequence), kept.live_bytes(live), kept.header.bytes));
         let before = std::mem::take(&mut self.by_id);
+        let kept: Vec<_> = pool.kept.iter().filter(|kept| kept.sealed).collect();
+        let records: Vec<usize> = kept.iter().map(|kept| kept.places().len()).collect();
+        let in_turn = in_turn(&mut self.next_kept, &records);
+        let kept = kept.into_iter().zip(in_turn).map(|(kept, in_turn)| {
+            let id = (Kind::Kept, kept.header.sequence);
+            let live_bytes = match before.get(&id) {
+                Some(known) if !in_turn => known.live_bytes,
+                _ => kept.live_bytes(live),
+            };
+            (id, live_bytes, kept.header.bytes)
+        });
         for (id, live_bytes, bytes) in log.chain(kept) {
             // One that is new has just been sealed: what it lost before counts as lost now.
             let counts = |known: &Usage| known.counted.saturating_sub(live_bytes) >= bytes / LOSS_PARTS;
@@ -107,5 +135,24 @@ impl Usages {
     /// They are gone.
     pub fn forget(&mut self, ids: &[Id]) {
         self.by_id.retain(|id, _| !ids.contains(id));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_look_counts_what_fits_it_and_each_segment_has_its_turn() {
+        let mut next = 0;
+        assert_eq!(in_turn(&mut next, &[]), [false; 0]);
+        assert_eq!(in_turn(&mut next, &[10, 20, 30]), [true, true, true], "all, if they are few");
+        let half = COUNTED_PER_LOOK / 2;
+        let records = [half, half, 10 * COUNTED_PER_LOOK, half];
+        next = 0;
+        assert_eq!(in_turn(&mut next, &records), [true, true, false, false]);
+        assert_eq!(in_turn(&mut next, &records), [false, false, true, false]);
+        assert_eq!(in_turn(&mut next, &records), [true, false, false, true], "and from the beginning again");
+        assert_eq!(in_turn(&mut next, &records[..1]), [true], "others are gone meanwhile");
     }
 }

@@ -140,6 +140,16 @@ impl Default for Buffers {
 }
 
 impl Buffers {
+    /// Whether it is as new, but for room for output.
+    fn has_only_output(&self) -> bool {
+        let others = self.partial.capacity() | self.parked.capacity() | self.unsent.capacity();
+        others == 0
+            && self.output.is_empty()
+            && self.output.capacity() <= BUFFER_BYTES_KEPT_MAX
+            && self.parked_since == Nanos::NEVER
+            && self.in_flight == 0
+    }
+
     /// Bytes that the peer has not taken.
     pub fn backlog(&self) -> usize {
         self.output.len() + (self.unsent.len() - self.unsent_from) + self.in_flight
@@ -226,13 +236,23 @@ impl Pool {
         }
     }
 
+    /// Takes a box back. Most come from a connection that was answered, and was told all of it: `output` stays where the
+    /// next one will look for it, and nothing else is there.
     fn put_box(&mut self, mut buffers: Box<Buffers>) {
-        for vector in [&mut buffers.partial, &mut buffers.parked, &mut buffers.output, &mut buffers.unsent] {
-            self.put(std::mem::take(vector));
+        if self.boxes.len() >= BUFFERS_KEPT_MAX {
+            return;
         }
-        if self.boxes.len() < BUFFERS_KEPT_MAX {
-            *buffers = Buffers::default();
-            self.boxes.push(buffers);
+        if !buffers.has_only_output() {
+            self.empty(&mut buffers);
+        }
+        self.boxes.push(buffers);
+    }
+
+    #[cold]
+    fn empty(&mut self, buffers: &mut Buffers) {
+        let buffers = std::mem::take(buffers);
+        for vector in [buffers.partial, buffers.parked, buffers.output, buffers.unsent] {
+            self.put(vector);
         }
     }
 }
@@ -498,7 +518,8 @@ mod tests {
         connections.settle(id);
         assert!(connections.get(id).unwrap().buffers().is_none());
         assert_eq!(connections.pool.boxes.len(), 1);
-        assert!(connections.pool.take().capacity() >= 3, "the vector is used again");
+        let (entry, pool) = connections.with_pool(id).unwrap();
+        assert!(entry.buffers_mut(pool).output.capacity() >= 3, "the vector is used again");
     }
 
     #[test]
@@ -510,6 +531,18 @@ mod tests {
             pool.put(Vec::with_capacity(1));
         }
         assert_eq!(pool.vectors.len(), BUFFERS_KEPT_MAX);
+        let output = Vec::with_capacity(BUFFER_BYTES_KEPT_MAX + 1);
+        pool.put_box(Box::new(Buffers { output, ..Buffers::default() }));
+        assert_eq!(pool.boxes.pop().unwrap().output.capacity(), 0);
+        let parked = Vec::with_capacity(1);
+        pool.put_box(Box::new(Buffers {
+            parked,
+            parked_since: Nanos(1),
+            in_flight: 7,
+            ..Buffers::default()
+        }));
+        let again = pool.boxes.pop().unwrap();
+        assert!(again.parked.capacity() == 0 && again.parked_since == Nanos::NEVER && again.backlog() == 0);
     }
 
     #[test]

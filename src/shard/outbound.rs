@@ -148,23 +148,24 @@ impl<S: Storage> Outbound<S> {
         // Of these nobody waits to hear what became of it: the broker for room, or we for the last of it.
         let is_plain = entry.phase == Phase::Live && !entry.is(Flag::Full);
         let buffers = entry.buffers_mut(pool);
-        let (buffer, mut from) = if buffers.unsent.is_empty() {
-            (std::mem::take(&mut buffers.output), 0)
-        } else {
-            (std::mem::take(&mut buffers.unsent), std::mem::take(&mut buffers.unsent_from))
-        };
+        let mut taken = 0;
         if let Some(reactor) = reactor
             && is_plain
-            && from == 0
-            && let Some(Ok(taken)) = reactor.send(socket, &buffer)
+            && buffers.unsent.is_empty()
+            && let Some(Ok(count)) = reactor.send(socket, &buffers.output)
         {
-            if taken == buffer.len() {
-                pool.put(buffer);
+            if count == buffers.output.len() {
+                buffers.output.clear();
                 return self.connections.settle(id);
             }
             buffers.progress = self.now;
-            from = taken;
+            taken = count;
         }
+        let (buffer, from) = if buffers.unsent.is_empty() {
+            (std::mem::take(&mut buffers.output), taken)
+        } else {
+            (std::mem::take(&mut buffers.unsent), std::mem::take(&mut buffers.unsent_from))
+        };
         buffers.in_flight = buffer.len() - from;
         entry.set(Flag::Sending);
         self.ops.push_back(Op::Send { socket, token: Target::Connection(id).token(), buffer, from });
