@@ -14,6 +14,7 @@
 //! Only `broker/` decides, only `shard/` acts, only `reactor/` and the journal's storage touch the kernel. The
 //! modules follow the data.
 
+mod hash;
 pub mod ids;
 pub mod json;
 pub mod limits;

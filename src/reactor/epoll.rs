@@ -15,7 +15,6 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use hashbrown::HashMap;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll};
 use slab::Slab;
@@ -25,30 +24,8 @@ use super::files::{FileOp, FileThread};
 use super::listeners::Listeners;
 use super::readiness::{self, ALARM, BLOCKED_SENDS, Bell, DOORBELL};
 use super::{Completion, Doorbell, Errno, Op, Reactor, Settings, Socket, Token, calls};
+use crate::hash::ByNumber;
 use crate::time::{Nanos, Now};
-
-/// Descriptors are small numbers that the kernel chose, so that a table keyed by them needs no secret.
-pub(super) type BySocket<V> = HashMap<i32, V, std::hash::BuildHasherDefault<DescriptorHasher>>;
-
-/// Spreads a descriptor over the hash's high and low bits, which is what the table looks at.
-#[derive(Default)]
-pub(super) struct DescriptorHasher(u64);
-
-impl std::hash::Hasher for DescriptorHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        }
-    }
-
-    fn write_i32(&mut self, value: i32) {
-        self.0 = (value as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(32);
-    }
-}
 
 /// A send that found the socket full and waits for room.
 struct BlockedSend {
@@ -66,7 +43,7 @@ pub struct Epoll {
     blocked_events: Events,
     blocked: Slab<BlockedSend>,
     /// Socket to slot in `blocked`; never iterated.
-    blocked_by_socket: BySocket<usize>,
+    blocked_by_socket: ByNumber<i32, usize>,
     listeners: Listeners,
     files: FileThread,
     /// File operations that the companion thread has no room for yet.
@@ -95,7 +72,7 @@ impl Epoll {
             blocked_poll,
             blocked_events: Events::with_capacity(settings.events_max.max(1)),
             blocked: Slab::new(),
-            blocked_by_socket: BySocket::default(),
+            blocked_by_socket: ByNumber::default(),
             listeners: Listeners::new(&settings),
             files: FileThread::start(Arc::clone(&bell))?,
             files_waiting: VecDeque::new(),

@@ -37,10 +37,10 @@ use self::ended::Ended;
 pub(super) use self::setup::check;
 use self::setup::{COMPLETIONS, build_ring};
 use super::alarm::Alarm;
-use super::epoll::BySocket;
 use super::listeners::Listeners;
 use super::readiness::{self, ALARM, Bell, DOORBELL, RING};
 use super::{Completion, Doorbell, Errno, File, Op, Reactor, Settings, Socket, Token, calls};
+use crate::hash::ByNumber;
 use crate::time::{Nanos, Now};
 
 /// Threads the kernel may start for file operations that would block. The journal has one block in flight.
@@ -96,11 +96,11 @@ pub struct Uring {
     /// Receives in flight; a turn does not end before they have.
     receives: usize,
     /// Socket to slot of its send; never iterated.
-    sends: BySocket<usize>,
+    sends: ByNumber<i32, usize>,
     /// To be detached or closed when what was submitted before has been performed.
     leaving: Vec<Leaving>,
     /// Shut down, to be closed when the send comes back; never iterated.
-    closing_after_send: BySocket<Token>,
+    closing_after_send: ByNumber<i32, Token>,
     listeners: Listeners,
     queue: VecDeque<Op>,
     operations_max: usize,
@@ -129,9 +129,9 @@ impl Uring {
             events: Events::with_capacity(settings.events_max.max(1)),
             operations: Slab::new(),
             receives: 0,
-            sends: BySocket::default(),
+            sends: ByNumber::default(),
             leaving: Vec::new(),
-            closing_after_send: BySocket::default(),
+            closing_after_send: ByNumber::default(),
             listeners: Listeners::new(&settings),
             queue: VecDeque::new(),
             operations_max: settings.operations_max.max(1),

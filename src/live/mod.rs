@@ -11,11 +11,14 @@
 //! - which of the recipients that it lists need it no more (`gone`);
 //! - whether an `Inbound` record is still to be routed, and whether its packet id is still taken.
 //!
-//! Memory: 88 bytes per 256 numbers of which any is live, about 60 more for a record that is needed by several.
+//! Memory: about 200 bytes per 256 numbers of which any is live, about 60 more for a record that is needed by several.
+
+mod chunks;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Range, RangeInclusive};
 
+use self::chunks::Chunks;
 use crate::ids::{Lsn, SessionKey};
 
 /// Numbers in one chunk.
@@ -33,7 +36,7 @@ pub type Bits = [u64; 4];
 /// Live records; see the module documentation.
 #[derive(Debug, Default)]
 pub struct LiveSet {
-    chunks: BTreeMap<u64, Chunk>,
+    chunks: Chunks,
     shared: BTreeMap<Lsn, Shared>,
     /// `Inbound` records that are still to be routed.
     unrouted: BTreeSet<Lsn>,
@@ -41,15 +44,6 @@ pub struct LiveSet {
     taken: BTreeSet<Lsn>,
     session_key_max: SessionKey,
     count: u64,
-}
-
-#[derive(Debug, Default)]
-struct Chunk {
-    live: Bits,
-    /// Those of them that weigh more than a note.
-    bodies: Bits,
-    /// What those weigh together; the mean of them is taken off when one dies.
-    body_bytes: u64,
 }
 
 /// A record that several need, or that not all need any more that it lists.
@@ -154,12 +148,18 @@ impl LiveSet {
     /// that is not known because the record is live already.
     pub fn add(&mut self, lsn: Lsn, body_bytes: usize) {
         assert!(lsn.is_some(), "a record has a number");
-        if self.contains(lsn) {
-            self.shared.entry(lsn).or_insert(Shared { needs: 1, ..Shared::default() }).needs += 1;
+        let chunk = self.chunks.of(lsn.0 / CHUNK_LSNS);
+        let (word, bit) = place(lsn);
+        if chunk.live[word] & bit != 0 {
+            if let Some(shared) = self.shared.get_mut(&lsn) {
+                shared.needs += 1;
+            } else if chunk.twice[word] & bit == 0 {
+                chunk.twice[word] |= bit;
+            } else {
+                self.share(lsn).needs += 1;
+            }
             return;
         }
-        let chunk = self.chunks.entry(lsn.0 / CHUNK_LSNS).or_default();
-        let (word, bit) = place(lsn);
         chunk.live[word] |= bit;
         if body_bytes > 0 {
             chunk.bodies[word] |= bit;
@@ -173,15 +173,31 @@ impl LiveSet {
         assert!(recipients > 0, "a record that lists nobody is needed by nobody for that");
         self.add(lsn, body_bytes);
         if recipients > 1 {
-            let shared = self.shared.entry(lsn).or_insert(Shared { needs: 1, ..Shared::default() });
+            let shared = self.share(lsn);
             shared.needs += recipients - 1;
             shared.listed = recipients;
         }
     }
 
+    /// Counts the needs of a live record apart.
+    fn share(&mut self, lsn: Lsn) -> &mut Shared {
+        let chunk = self.chunks.of(lsn.0 / CHUNK_LSNS);
+        let (word, bit) = place(lsn);
+        let needs = if chunk.twice[word] & bit == 0 { 1 } else { 2 };
+        chunk.twice[word] &= !bit;
+        self.shared.entry(lsn).or_insert(Shared { needs, ..Shared::default() })
+    }
+
     /// One need less.
     pub fn remove(&mut self, lsn: Lsn) {
-        assert!(self.contains(lsn), "every removal follows its addition");
+        let chunk = self.chunks.get_mut(lsn.0 / CHUNK_LSNS);
+        let (word, bit) = place(lsn);
+        let chunk = chunk.filter(|chunk| chunk.live[word] & bit != 0);
+        let chunk = chunk.expect("every removal follows its addition");
+        if chunk.twice[word] & bit != 0 {
+            chunk.twice[word] &= !bit;
+            return;
+        }
         if let Some(shared) = self.shared.get_mut(&lsn) {
             shared.needs -= 1;
             let (needs, plain) = (shared.needs, shared.listed <= 1 && shared.gone.is_empty());
@@ -201,13 +217,16 @@ impl LiveSet {
             assert!(shared.gone.insert(place), "a recipient is gone once");
         } else {
             assert!(place == 0, "a record that lists several is shared");
+            if self.is_needed_twice(lsn) {
+                self.share(lsn).gone.insert(0);
+            }
         }
         self.remove(lsn);
     }
 
     fn die(&mut self, lsn: Lsn) {
         let number = lsn.0 / CHUNK_LSNS;
-        let chunk = self.chunks.get_mut(&number).expect("a live record is in a chunk");
+        let chunk = self.chunks.get_mut(number).expect("a live record is in a chunk");
         let (word, bit) = place(lsn);
         chunk.live[word] &= !bit;
         if chunk.bodies[word] & bit != 0 {
@@ -215,7 +234,7 @@ impl LiveSet {
             chunk.bodies[word] &= !bit;
         }
         if chunk.live == [0; 4] {
-            self.chunks.remove(&number);
+            self.chunks.remove(number);
         }
         self.count -= 1;
     }
@@ -251,7 +270,12 @@ impl LiveSet {
     /// Whether the record is live.
     pub fn contains(&self, lsn: Lsn) -> bool {
         let (word, bit) = place(lsn);
-        self.chunks.get(&(lsn.0 / CHUNK_LSNS)).is_some_and(|chunk| chunk.live[word] & bit != 0)
+        self.chunks.get(lsn.0 / CHUNK_LSNS).is_some_and(|chunk| chunk.live[word] & bit != 0)
+    }
+
+    fn is_needed_twice(&self, lsn: Lsn) -> bool {
+        let (word, bit) = place(lsn);
+        self.chunks.get(lsn.0 / CHUNK_LSNS).is_some_and(|chunk| chunk.twice[word] & bit != 0)
     }
 
     /// Those of these that are live. They are best in order: a chunk is looked up once for all that are in it.
@@ -260,7 +284,7 @@ impl LiveSet {
         lsns.filter(move |lsn| {
             if lsn.0 / CHUNK_LSNS != number {
                 number = lsn.0 / CHUNK_LSNS;
-                chunk = self.chunks.get(&number);
+                chunk = self.chunks.get(number);
             }
             let (word, bit) = place(*lsn);
             chunk.is_some_and(|chunk| chunk.live[word] & bit != 0)
@@ -285,8 +309,8 @@ impl LiveSet {
 
     /// The oldest live record.
     pub fn oldest(&self) -> Option<Lsn> {
-        let (number, chunk) = self.chunks.first_key_value()?;
-        lsns(*number, &chunk.live).next()
+        let (number, chunk) = self.chunks.range(..).next()?;
+        lsns(number, &chunk.live).next()
     }
 
     /// How much of that range is live.
@@ -297,7 +321,7 @@ impl LiveSet {
         }
         let last = Lsn(range.end.0 - 1);
         for (number, chunk) in self.chunks.range(range.start.0 / CHUNK_LSNS..=last.0 / CHUNK_LSNS) {
-            let mask = mask(*number, &(range.start..=last));
+            let mask = mask(number, &(range.start..=last));
             let (live, bodies) = (ones(&and(&chunk.live, &mask)), ones(&and(&chunk.bodies, &mask)));
             estimate.records += live;
             estimate.bytes += (live - bodies) * NOTE_BYTES;
@@ -309,12 +333,13 @@ impl LiveSet {
     /// How many need the record.
     #[cfg(test)]
     pub(crate) fn needs(&self, lsn: Lsn) -> u32 {
-        self.shared.get(&lsn).map_or(u32::from(self.contains(lsn)), |shared| shared.needs)
+        let unshared = u32::from(self.contains(lsn)) + u32::from(self.is_needed_twice(lsn));
+        self.shared.get(&lsn).map_or(unshared, |shared| shared.needs)
     }
 
     /// Every chunk from that number on: its number, and which of its records are live.
     pub fn chunks_from(&self, number: u64) -> impl Iterator<Item = (u64, &Bits)> {
-        self.chunks.range(number..).map(|(number, chunk)| (*number, &chunk.live))
+        self.chunks.range(number..).map(|(number, chunk)| (number, &chunk.live))
     }
 
     /// Every live record from that one on some of whose recipients are gone, in order. To be written down before, or
@@ -387,6 +412,7 @@ fn ones(bits: &Bits) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::reactor::Random;
 
     #[test]
     fn a_record_is_live_until_its_last_need_is_gone() {
@@ -397,7 +423,52 @@ mod tests {
         assert!(live.contains(Lsn(5)));
         assert!(live.shared.is_empty(), "one need takes no room of its own");
         live.remove(Lsn(5));
-        assert!(!live.contains(Lsn(5)) && live.is_empty() && live.chunks.is_empty());
+        assert!(!live.contains(Lsn(5)) && live.is_empty() && live.chunks.range(..).next().is_none());
+    }
+
+    /// Against a plain count, and a plain list of who is gone.
+    #[test]
+    fn needs_are_counted_in_whatever_order_they_come_and_go() {
+        let mut random = Random::new(4);
+        let (mut live, mut model) = (LiveSet::default(), BTreeMap::<Lsn, (u32, u32, BTreeSet<u32>)>::new());
+        for _ in 0..50_000 {
+            let lsn = Lsn(1 + random.below(3 * CHUNK_LSNS));
+            let known = model.get(&lsn).cloned();
+            match (random.below(4), known) {
+                (0, None) => {
+                    let listed = 1 + random.below(3) as u32;
+                    live.add_listed(lsn, 100, listed);
+                    model.insert(lsn, (listed, listed, BTreeSet::new()));
+                }
+                (1, Some((needs, listed, gone))) => {
+                    live.add(lsn, 0);
+                    model.insert(lsn, (needs + 1, listed, gone));
+                }
+                (2, Some((needs, listed, mut gone))) if (gone.len() as u32) < listed => {
+                    let place = (0..listed).find(|place| !gone.contains(place)).unwrap();
+                    live.recipient_gone(lsn, place);
+                    gone.insert(place);
+                    model.insert(lsn, (needs - 1, listed, gone));
+                }
+                // Of those that are no recipients.
+                (3, Some((needs, listed, gone))) if needs > listed - gone.len() as u32 => {
+                    live.remove(lsn);
+                    model.insert(lsn, (needs - 1, listed, gone));
+                }
+                _ => {}
+            }
+            model.retain(|_, (needs, _, _)| *needs > 0);
+            assert_eq!(live.needs(lsn), model.get(&lsn).map_or(0, |(needs, _, _)| *needs));
+            let gone: Vec<u32> = (0..4)
+                .filter(|place| live.facts(lsn).gone.is_some_and(|gone| gone.contains(*place)))
+                .collect();
+            assert_eq!(
+                gone,
+                model.get(&lsn).map_or_else(Vec::new, |(_, _, gone)| gone.iter().copied().collect())
+            );
+        }
+        assert_eq!(live.len(), model.len() as u64);
+        assert!(live.chunks_from(0).flat_map(|(number, bits)| lsns(number, bits)).eq(model.into_keys()));
     }
 
     #[test]
