@@ -23,7 +23,7 @@
 //! - `handshake`: from accept to CONNECT; which shard a connection belongs to
 //! - `inbound`: bytes to inputs
 //! - `outbound`: effects to bytes
-//! - `fetched`: bodies between the journal and the broker
+//! - `journal`, `fetched`: what a turn does for the journal; bodies between it and the broker
 //! - `mesh`, `signal`: batches between shards, and when to ring for them
 //! - `backup`: what a shard keeps, and says, for somebody who copies its journal
 //! - `socket`: who asks it to
@@ -37,6 +37,7 @@ pub mod connection;
 mod fetched;
 mod handshake;
 mod inbound;
+mod journal;
 pub mod mesh;
 pub mod outbound;
 pub mod pin;

@@ -21,10 +21,8 @@ use crate::broker::input::Input;
 use crate::broker::settings::Settings;
 use crate::config::AccountSource;
 use crate::ids::{ConnectionId, Lsn, ShardId};
-use crate::journal::{GrowRequest, Grown, Io, IoDone, Journal, JournalError, Replayed, Storage};
-use crate::limits::{
-    ADVANCE_BUDGET, FETCHES_PER_TURN_MAX, JOURNAL_BACKLOG_BYTES_MAX, MESH_RETRY_MS, SWEEP_MS,
-};
+use crate::journal::{IoDone, Journal, JournalError, Replayed, Storage};
+use crate::limits::{ADVANCE_BUDGET, MESH_RETRY_MS, SWEEP_MS};
 use crate::live::Facts;
 use crate::reactor::{Completion, Op, Reactor, Socket};
 use crate::record::Record;
@@ -120,17 +118,17 @@ pub struct Shard<R, S> {
     completions: Vec<Completion>,
     batches: Vec<(ShardId, Batch)>,
     stalled: Vec<ConnectionId>,
-    fetched: Fetched,
+    pub(super) fetched: Fetched,
     /// The broker has more to do right now.
     pub(super) more: bool,
-    journal_busy: bool,
+    pub(super) journal_busy: bool,
     /// Until then the journal has nothing to do, unless something is asked of it. Each look at it costs memory that is not in
     /// the cache.
-    journal_rests_until: Nanos,
+    pub(super) journal_rests_until: Nanos,
     /// The journal was looked at, and may want to grow.
-    may_grow: bool,
-    reserve_reached: bool,
-    disk_behind: bool,
+    pub(super) may_grow: bool,
+    pub(super) reserve_reached: bool,
+    pub(super) disk_behind: bool,
     sweep_at: Nanos,
 }
 
@@ -295,20 +293,6 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
         self.more = true;
     }
 
-    /// A segment to be made elsewhere, if the journal wants one.
-    pub fn grow(&mut self) -> Option<GrowRequest> {
-        if std::mem::take(&mut self.may_grow) { self.out.journal.grow(self.now) } else { None }
-    }
-
-    /// What became of that.
-    pub fn grown(&mut self, grown: Grown) {
-        self.out.journal_stirred = true;
-        self.more = true;
-        if let Err(error) = self.out.journal.grown(grown, self.now) {
-            tracing::warn!(event = "journal_cannot_grow", shard = self.id().0, %error, cure = error.cure());
-        }
-    }
-
     pub(super) fn is_draining(&self) -> bool {
         self.state >= State::Draining
     }
@@ -338,11 +322,6 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
             || !self.journal_busy && !self.journal_rests() && self.out.journal.wants_turn(self.broker.live())
     }
 
-    /// Whether nothing was asked of the journal since it had nothing to do.
-    fn journal_rests(&self) -> bool {
-        !self.out.journal_stirred && self.now.mono < self.journal_rests_until
-    }
-
     fn deadline(&self) -> Nanos {
         let mesh =
             if self.out.mesh.held_back() { self.now.mono.plus_ms(MESH_RETRY_MS) } else { Nanos::NEVER };
@@ -352,10 +331,6 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
             .min(self.handshakes.next_deadline())
             .min(self.sweep_at)
             .min(mesh)
-    }
-
-    fn journal_deadline(&self) -> Nanos {
-        self.out.journal.next_deadline().unwrap_or(Nanos::NEVER)
     }
 
     fn complete(&mut self) -> Result<(), Fatal> {
@@ -420,17 +395,6 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
         }
     }
 
-    fn journal_done(&mut self, done: IoDone) -> Result<(), Fatal> {
-        self.journal_busy = false;
-        self.out.journal_stirred = true;
-        match self.out.journal.completed(done, self.broker.live(), self.now) {
-            Ok(Some(lsn)) => self.input(Input::Durable { lsn }),
-            Ok(None) => {}
-            Err(error) => return Err(self.fatal(error)),
-        }
-        Ok(())
-    }
-
     fn receive_mesh(&mut self) {
         if self.out.mesh.is_alone() {
             return;
@@ -477,22 +441,6 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
         self.sweep();
     }
 
-    /// Tells the broker how the disk does.
-    fn watch_journal(&mut self) {
-        let reached = self.out.journal.reserve_reached();
-        if reached != self.reserve_reached {
-            self.reserve_reached = reached;
-            self.input(Input::DiskReserve { reached });
-        }
-        let bytes_max =
-            if self.disk_behind { JOURNAL_BACKLOG_BYTES_MAX / 2 } else { JOURNAL_BACKLOG_BYTES_MAX };
-        let behind = self.out.journal.pending_bytes() >= bytes_max;
-        if behind != self.disk_behind {
-            self.disk_behind = behind;
-            self.input(Input::DiskBehind { behind });
-        }
-    }
-
     fn sweep(&mut self) {
         self.out.journal_stirred = true;
         self.sweep_at = self.now.mono.plus_ms(SWEEP_MS);
@@ -511,44 +459,6 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
             self.lost(id);
         }
         self.stalled = stalled;
-    }
-
-    /// Reads back what the broker asked for. A record that cannot be read back was promised and is lost: fatal.
-    fn fetch(&mut self) -> Result<(), Fatal> {
-        for _ in 0..FETCHES_PER_TURN_MAX {
-            let Some(lsn) = self.out.fetches.pop_front() else { break };
-            let mut fetched = std::mem::take(&mut self.fetched);
-            let read = self.out.journal.read(lsn, &mut |record| fetched.keep(&record));
-            if let Err(error) = read {
-                return Err(self.fatal(error));
-            }
-            self.input(Input::Fetched { lsn, body: fetched.body() });
-            self.fetched = fetched;
-            self.more = true;
-        }
-        Ok(())
-    }
-
-    fn commit(&mut self) -> Result<(), Fatal> {
-        if self.journal_busy || self.journal_rests() {
-            return Ok(());
-        }
-        self.out.journal_stirred = false;
-        self.may_grow = true;
-        let io = self.out.journal.commit(self.broker.live(), self.now).map_err(|error| self.fatal(error))?;
-        let Some(io) = io else {
-            let wants_turn = self.out.journal.wants_turn(self.broker.live());
-            self.journal_rests_until = if wants_turn { Nanos(0) } else { self.journal_deadline() };
-            return Ok(());
-        };
-        self.journal_rests_until = Nanos(0);
-        let token = Target::Journal.token();
-        self.journal_busy = true;
-        self.reactor.submit(match io {
-            Io::Write { file, offset, buffer } => Op::Write { file, token, offset, buffer },
-            Io::Sync { file } => Op::Sync { file, token },
-        });
-        Ok(())
     }
 
     /// To the next state, if it is reached.
@@ -573,7 +483,7 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
             && self.out.mesh.is_idle()
     }
 
-    fn fatal(&self, error: JournalError) -> Fatal {
+    pub(super) fn fatal(&self, error: JournalError) -> Fatal {
         Fatal { shard: self.id(), error }
     }
 }
