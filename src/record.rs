@@ -4,7 +4,7 @@
 //! each a frame and a place. A record's type number is frozen: another shape is another type. Every table that must
 //! survive is rebuilt from these alone, so the doc of each variant says what replaying it does.
 //!
-//! It also says until when the record is *live* (`live.rs`): after a checkpoint replay gets only those, in order, with
+//! It also says until when the record is *live* (`live`): after a checkpoint replay gets only those, in order, with
 //! their facts, and then everything written since. So two things hold for each type. What undoes a record and is not
 //! live itself kills it in the same call; and replaying what undoes a record, when that is dead already, does nothing.
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::format::{Kind, PAGE_BYTES};
 use super::pool::Pool;
 use super::reclaim::Id;
+use crate::limits::{RECLAIM_QUIET_MS, SWEEP_MS};
 use crate::live::LiveSet;
 use crate::time::Nanos;
 
@@ -31,8 +32,15 @@ impl Usage {
 }
 
 /// Records of segments of kept records that one look counts, or a few more: a million sessions have two million of them,
-/// and the shard waits meanwhile. What is live only becomes less, so that what was counted earlier is still a bound.
+/// and the shard waits meanwhile. What is live only becomes less, so that what was counted earlier is still a bound. The
+/// first look after a start counts all.
 const COUNTED_PER_LOOK: usize = 100_000;
+
+/// Looks in which all are counted, whatever that takes: one that loses records is to be seen losing them before it counts as
+/// quiet.
+const LOOKS_PER_ROUND: usize = 8;
+
+const _: () = assert!(LOOKS_PER_ROUND as u64 * SWEEP_MS < RECLAIM_QUIET_MS);
 
 /// Of every sealed segment, as it was when last looked at.
 #[derive(Debug, Default)]
@@ -48,13 +56,14 @@ pub(super) struct Usages {
 /// Which of them to count in this look, by how many records they have: as many as fit it, at least one, from `next` on.
 fn in_turn(next: &mut usize, records: &[usize]) -> Vec<bool> {
     let mut in_turn = vec![false; records.len()];
+    let enough = COUNTED_PER_LOOK.max(records.iter().sum::<usize>() / LOOKS_PER_ROUND);
     let mut counted = 0;
     for _ in 0..records.len() {
         *next %= records.len();
         in_turn[*next] = true;
         counted += records[*next];
         *next += 1;
-        if counted >= COUNTED_PER_LOOK {
+        if counted >= enough {
             break;
         }
     }
@@ -148,11 +157,16 @@ mod tests {
         assert_eq!(in_turn(&mut next, &[]), [false; 0]);
         assert_eq!(in_turn(&mut next, &[10, 20, 30]), [true, true, true], "all, if they are few");
         let half = COUNTED_PER_LOOK / 2;
-        let records = [half, half, 10 * COUNTED_PER_LOOK, half];
+        let records = [half, half, 2 * COUNTED_PER_LOOK, half];
         next = 0;
         assert_eq!(in_turn(&mut next, &records), [true, true, false, false]);
         assert_eq!(in_turn(&mut next, &records), [false, false, true, false]);
         assert_eq!(in_turn(&mut next, &records), [true, false, false, true], "and from the beginning again");
         assert_eq!(in_turn(&mut next, &records[..1]), [true], "others are gone meanwhile");
+        let many = [COUNTED_PER_LOOK; 40];
+        let looked: usize = (0..LOOKS_PER_ROUND)
+            .map(|_| in_turn(&mut next, &many).iter().filter(|turn| **turn).count())
+            .sum();
+        assert_eq!(looked, many.len(), "all of them in one round");
     }
 }

@@ -440,6 +440,12 @@ mod tests {
                     live.add_listed(lsn, 100, listed);
                     model.insert(lsn, (listed, listed, BTreeSet::new()));
                 }
+                // Of one that was live before anyone was known to be listed.
+                (0, Some((needs, 1, gone))) if gone.is_empty() && random.per_mille(200) => {
+                    let listed = 1 + random.below(3) as u32;
+                    live.add_listed(lsn, 0, listed);
+                    model.insert(lsn, (needs + listed, listed, gone));
+                }
                 (1, Some((needs, listed, gone))) => {
                     live.add(lsn, 0);
                     model.insert(lsn, (needs + 1, listed, gone));

@@ -28,7 +28,7 @@
 //!    looks for readiness. It may return early with nothing to say; it does not do so over and over.
 //! 8. Time is read once per turn, when its wait ends; `now` returns that reading.
 //! 9. No idle connection costs the reactor memory of its own beyond its entry in the kernel's epoll set.
-//! 10. `receive` and `send` are `Recv` and `Send` between two turns, for sockets with neither in flight, and never wait:
+//! 10. `receive` is a `Recv` between two turns, for a socket with none in flight, and so is `send`; they never wait:
 //!     where few sockets have something to do, that is fewer turns. A world may decline (`None`), and nothing has
 //!     happened then; the owner submits the operation, as it does for what a `send` did not take.
 //!

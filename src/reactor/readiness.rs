@@ -3,7 +3,7 @@
 //! A connection is registered once, for reading, edge-triggered, under its owner's token; nothing else is remembered
 //! of it (contract, item 9). Interest in writing is not registered: both kernel reactors wait for room elsewhere, and
 //! only while a send is blocked, so that a connection's every acknowledgement of sent bytes is not an event.
-//! Used by `epoll`, which waits on the set, and by `uring`, which has the ring wait on it.
+//! Used by `epoll`, which waits on the set, and by `uring`, likewise.
 
 use std::os::fd::RawFd;
 use std::sync::Arc;

@@ -58,6 +58,7 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
     /// Goes on with what was read in an earlier turn. As many connections as one turn reads from.
     pub(super) fn parse_unparsed(&mut self) {
         let count = self.out.connections.unparsed.len().min(RECEIVES_PER_TURN_MAX);
+        self.has_received |= count > 0;
         for _ in 0..count {
             let Some(id) = self.out.connections.unparsed.pop_front() else { return };
             let Some((entry, pool)) = self.out.connections.with_pool(id) else { continue };
@@ -71,7 +72,7 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
     }
 
     /// Reads from those that are ready, where they are few: for each of them a turn costs more than a call. In a turn
-    /// that brought what was submitted, some of them have been read from.
+    /// in which some have had theirs, all others wait for the next.
     pub(super) fn receive_from_few(&mut self) {
         let has_received = std::mem::take(&mut self.has_received);
         let count = self.out.connections.ready.len();

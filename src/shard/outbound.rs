@@ -8,7 +8,7 @@
 //! - A connection whose output reaches [`OUTPUT_BYTES_MAX`] is not read from, so what it makes us answer is bounded
 //!   by that, by one receive buffer and by one packet. It gets `Drained` when half of it has left.
 //! - An acknowledgement is encoded only because the broker said so, and the broker says so only after `Durable`. So
-//!   nothing here waits for the journal; if the journal fails, the turn ends before anything is submitted.
+//!   nothing here waits for the journal; if the journal has failed, the turn ends before anything is sent or submitted.
 
 use std::collections::VecDeque;
 
@@ -17,8 +17,8 @@ use crate::broker::route::MeshMessage;
 use crate::ids::{ConnectionId, Lsn, ShardId};
 use crate::journal::{Journal, Storage};
 use crate::limits::{
-    CLOSE_TIME_MS, DIRECT_CALLS_MAX, OUTPUT_BYTES_MAX, OUTPUT_STALL_MS, PARKED_STALL_MS,
-    REACTOR_OPERATIONS_RESERVED,
+    BUFFER_BYTES_KEPT_MAX, CLOSE_TIME_MS, DIRECT_CALLS_MAX, OUTPUT_BYTES_MAX, OUTPUT_STALL_MS,
+    PARKED_STALL_MS, REACTOR_OPERATIONS_RESERVED,
 };
 use crate::reactor::{Errno, Op, Reactor};
 use crate::time::Nanos;
@@ -155,6 +155,10 @@ impl<S: Storage> Outbound<S> {
             && let Some(Ok(count)) = reactor.send(socket, &buffers.output)
         {
             if count == buffers.output.len() {
+                // It may not be settled, and nobody may make it keep much meanwhile.
+                if buffers.output.capacity() > BUFFER_BYTES_KEPT_MAX {
+                    buffers.output = Vec::new();
+                }
                 buffers.output.clear();
                 return self.connections.settle(id);
             }

@@ -6,7 +6,7 @@
 //!
 //! Invariants:
 //!
-//! - The journal's outcome is looked at before anything is submitted. If it failed, the turn ends with [`Fatal`]:
+//! - The journal's outcome is looked at before anything is sent or submitted. If it failed, the turn ends with [`Fatal`]:
 //!   what was said since is never sent (I4).
 //! - Inbound mesh batches are handled before outbound ones are handed over, and neither ever waits for the other.
 //! - A turn is bounded: by what the reactor reports, a ring's worth of batches from each shard, and
@@ -111,7 +111,7 @@ pub struct Shard<R, S> {
     pub(super) backup: Backup,
     /// Emptied receive buffers.
     pub(super) receive_buffers: Vec<Vec<u8>>,
-    /// A submitted receive was completed since this was last looked at.
+    /// Some connection has had its read of this turn: a submitted receive was completed, or what was left of one was parsed.
     pub(super) has_received: bool,
     state: State,
     listeners: Vec<Socket>,

@@ -58,6 +58,7 @@ contract! {
     streams: a_send_to_a_peer_that_is_gone_fails_and_kills_nobody,
     streams: what_was_sent_before_close_arrives_though_bytes_were_unread,
     turns: a_write_is_whole_and_a_sync_succeeds,
+    turns: a_sync_ends_a_wait_without_a_deadline,
     turns: a_failing_write_returns_its_buffer_and_an_error,
     turns: a_turn_waits_for_its_deadline_and_not_beyond_the_doorbell,
     turns: a_turn_with_completions_at_hand_does_not_wait,

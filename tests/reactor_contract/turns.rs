@@ -57,6 +57,43 @@ pub fn a_write_is_whole_and_a_sync_succeeds(rig: &mut dyn Rig) {
     assert!(bench.rig.content(file) == expected);
 }
 
+/// Item 7: what the kernel does on the side ends a wait that nothing else would end.
+pub fn a_sync_ends_a_wait_without_a_deadline(rig: &mut dyn Rig) {
+    let mut bench = Bench::new(rig);
+    let file = bench.rig.file();
+    let bell = bench.reactor.doorbell();
+    let (done, is_done) = std::sync::mpsc::channel::<()>();
+    // So that a failure is one, and not a test without an end.
+    let watchdog = bench.rig.has_threads().then(|| {
+        std::thread::spawn(move || {
+            if is_done.recv_timeout(std::time::Duration::from_secs(10))
+                == Err(std::sync::mpsc::RecvTimeoutError::Timeout)
+            {
+                bell.ring();
+            }
+        })
+    });
+    for round in 0..20 {
+        bench.submit(Op::Write { file, token: Token(1), offset: round * 4_096, buffer: vec![1; 4_096] });
+        let is_written = |each: &Completion| matches!(each, Completion::Written { .. }).then_some(());
+        bench.wait_for("the write", is_written);
+        bench.heard.clear();
+        bench.submit(Op::Sync { file, token: Token(2) });
+        bench.reactor.turn(Nanos::NEVER, &mut bench.heard);
+        let is_synced = |each: &Completion| matches!(each, Completion::Synced { result: Ok(()), .. });
+        // Faults may hold it back, and end turns meanwhile.
+        while bench.rig.has_faults() && !bench.heard.iter().any(is_synced) {
+            bench.reactor.turn(Nanos::NEVER, &mut bench.heard);
+        }
+        assert!(bench.heard.iter().any(is_synced), "the watchdog ended it: {:?}", bench.heard);
+        bench.heard.clear();
+    }
+    drop(done);
+    if let Some(watchdog) = watchdog {
+        watchdog.join().unwrap();
+    }
+}
+
 /// Items 1, 3 and 6.
 pub fn a_failing_write_returns_its_buffer_and_an_error(rig: &mut dyn Rig) {
     let mut bench = Bench::new(rig);

@@ -36,15 +36,20 @@ impl Ended {
         Ok(Ended { _eventfd: eventfd })
     }
 
-    /// Whether something has ended that was not taken yet: its completion is there, or work that leads to it.
+    /// Whether something has ended that was not taken yet: its completion is there, or found no room in the ring, or there
+    /// is work that leads to it.
     pub(super) fn is_any(&self, ring: &mut IoUring) -> bool {
-        !ring.completion().is_empty() || ring.submission().taskrun()
+        let submissions = ring.submission();
+        let is_any_to_come = submissions.taskrun() || submissions.cq_overflow();
+        drop(submissions);
+        is_any_to_come || !ring.completion().is_empty()
     }
 
     /// From now on the set reports what ends; `true` if something has ended before.
     pub(super) fn announce(&self, ring: &mut IoUring) -> bool {
         ring.completion().enable_eventfd();
-        // The kernel notes what has ended, then looks whether to ring. We say that it is to ring, then look.
+        // The kernel notes what has ended, then looks whether to ring. We say that it is to ring, then look. Where a processor
+        // lets the kernel look first, a ring may be missed; then the deadline of the wait finds what has ended.
         fence(Ordering::SeqCst);
         self.is_any(ring)
     }
