@@ -30,7 +30,7 @@ pub const LISTEN_BACKLOG: i32 = 16_384;
 
 /// Connections accepted from one listening socket in one turn, so that a login storm does not starve those who are
 /// connected: each costs as much as several messages. The rest wait in the backlog.
-pub const ACCEPTS_PER_TURN_MAX: usize = 16;
+pub const ACCEPTS_PER_TURN_MAX: usize = 2;
 
 /// Pause after accepting failed for want of descriptors or memory: long enough to cost nothing while it lasts, short
 /// enough that a waiting client does not time out.
@@ -87,10 +87,14 @@ pub const PARKED_STALL_MS: u64 = 30_000;
 /// the largest common device messages, and small enough that what is read stays in the cache until it is parsed.
 pub const RECEIVE_BYTES: usize = 16 << 10;
 
-/// Packets of one connection handled in one turn: 16 KiB of the smallest would be 8,192, and keep everybody waiting for a
-/// millisecond. The rest waits for the next turn, and nothing more is read meanwhile. As many as a window of messages, so
-/// that a client that keeps to one never notices.
-pub const PACKETS_PER_TURN_MAX: usize = 128;
+/// Packets of one connection handled in one turn, where SUBSCRIBE, UNSUBSCRIBE and PINGREQ count more than once: 16 KiB of
+/// the smallest would be 8,192, and keep everybody waiting for a millisecond. The rest waits for the next turn, and
+/// nothing more is read meanwhile. As many as a window of messages, so that a client that keeps to one never notices.
+pub const WORK_PER_TURN_MAX: usize = 128;
+
+/// What a connection that has more to say than a turn handles is answered gathers to this many bytes, or until it has been
+/// heard out.
+pub const SENT_TOGETHER_BYTES: usize = 4 << 10;
 
 /// Connections read from in one turn: with `RECEIVE_BYTES` the receive memory of a shard (4 MiB).
 pub const RECEIVES_PER_TURN_MAX: usize = 256;

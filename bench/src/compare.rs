@@ -164,8 +164,9 @@ pub fn run(settings: &CompareSettings) -> Result<bool> {
     let brokers = &settings.brokers;
     check_names(brokers)?;
     let baselines = baselines(settings)?;
-    let mut document = report::head();
-    document["placement"] = json!(format!("{:?}", settings.environment.placement()));
+    let mut document = report::head(settings.environment.placement());
+    let _awake = settings.environment.keep_awake()?;
+    document["awake"] = json!(settings.environment.awake && settings.environment.placement().is_some());
     document["rounds"] = json!(settings.rounds);
     document["brokers"] = json!(brokers.iter().map(Broker::describe).collect::<Vec<_>>());
     document["results"] = json!([]);

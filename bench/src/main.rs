@@ -25,6 +25,7 @@ use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand};
 use serde_json::{Value, json};
 
+use crate::measure::awake::{self, Awake};
 use crate::measure::process;
 use crate::report::progress::Steps;
 use crate::report::{Outcome, html, ratios};
@@ -98,6 +99,12 @@ enum Action {
     Compare(Box<compare::CompareSettings>),
     /// The page of a stored document, with drawings
     Report(ReportSettings),
+    /// Occupies a CPU with nothing; started by this program
+    #[command(hide = true)]
+    Awake {
+        /// Which
+        cpu: usize,
+    },
     /// The floor relay: the least an MQTT-shaped relay can do (keeps nothing; only for comparison)
     Floor {
         /// Address to listen on
@@ -144,6 +151,9 @@ pub struct Environment {
     /// Keep server and load on CPUs of their own: auto, off, or SERVER,LOAD
     #[arg(long, default_value = "auto", value_parser = parse_pin)]
     pin: Pin,
+    /// Keep these two CPUs from sleeping: to wake one takes a virtual machine long, and is nobody's latency
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
+    awake: bool,
     /// Where brokers that are started here keep their data; on the disk that is to be measured
     #[arg(long, value_name = "DIRECTORY", default_value_os_t = std::env::temp_dir())]
     data_root: PathBuf,
@@ -176,14 +186,19 @@ struct ReportSettings {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pin {
-    Auto,
     Off,
     To(Placement),
 }
 
 fn parse_pin(text: &str) -> Result<Pin, String> {
     match text {
-        "auto" => return Ok(Pin::Auto),
+        // Here, once: whoever starts a server is pinned from then on, and would find one CPU.
+        "auto" => {
+            return Ok(match process::allowed_cpus()[..] {
+                [server_cpu, load_cpu, ..] => Pin::To(Placement { server_cpu, load_cpu }),
+                _ => Pin::Off,
+            });
+        }
         "off" => return Ok(Pin::Off),
         _ => {}
     }
@@ -199,11 +214,13 @@ impl Environment {
         match self.pin {
             Pin::Off => None,
             Pin::To(placement) => Some(placement),
-            Pin::Auto => {
-                let cores = std::thread::available_parallelism().map_or(1, |count| count.get());
-                (cores >= 2).then_some(Placement { server_cpu: 0, load_cpu: 1 })
-            }
         }
+    }
+
+    /// Keeps the CPUs of server and load from sleeping for as long as the value lives, where that is wanted.
+    pub fn keep_awake(&self) -> Result<Awake> {
+        let cpus = self.placement().filter(|_| self.awake).map(|cpus| [cpus.server_cpu, cpus.load_cpu]);
+        Awake::keep(cpus.as_ref().map_or(&[], <[usize; 2]>::as_slice))
     }
 
     /// Writes the document, and to standard output either it or `text`.
@@ -260,9 +277,14 @@ fn main() -> ExitCode {
         Action::HoldCurve(settings) => hold::sweep::run(&settings),
         Action::Sustained { settings, environment } => sustained::run(&settings, &environment),
         Action::DurableAck(settings) => durable_ack::run(&settings),
-        Action::Million(single) => measure(&single, "million", million::run),
+        Action::Million(mut single) => {
+            // Where CPUs are emulated, nothing may take their time.
+            single.environment.awake = false;
+            measure(&single, "million", million::run)
+        }
         Action::Compare(settings) => compare::run(&settings),
         Action::Report(settings) => show_again(&settings).map(|()| true),
+        Action::Awake { cpu } => awake::occupy(cpu).map(|()| true),
         Action::Floor { listen } => floor::serve(listen).map(|()| true),
     };
     match done {
@@ -314,13 +336,14 @@ fn measure<Settings: Args>(
             )
         }
     };
+    let awake = environment.keep_awake()?;
     let steps = Steps::single(scenario);
     let outcome = run(&mut server, settings).unwrap_or_else(|error| Outcome::failed(&error));
-    drop((steps, server));
-    let mut document = report::head();
+    drop((steps, server, awake));
+    let mut document = report::head(placement);
     document["scenario"] = json!(scenario);
     document["broker"] = broker;
-    document["placement"] = json!(format!("{placement:?}"));
+    document["awake"] = json!(environment.awake && placement.is_some());
     document["outcome"] = outcome.to_json();
     environment.publish(&document, &format!("{scenario}\n{}", outcome.to_text()))?;
     Ok(outcome.failures.is_empty())
@@ -338,7 +361,7 @@ mod tests {
 
     #[test]
     fn a_pin_is_auto_off_or_two_cpus() {
-        assert_eq!(parse_pin("auto"), Ok(Pin::Auto));
+        assert!(parse_pin("auto").is_ok());
         assert_eq!(parse_pin("off"), Ok(Pin::Off));
         assert_eq!(parse_pin("3,5"), Ok(Pin::To(Placement { server_cpu: 3, load_cpu: 5 })));
         assert!(parse_pin("3").is_err() && parse_pin("a,b").is_err());

@@ -130,8 +130,6 @@ pub struct Broker {
     /// Filters with a subscriber here that every shard has to know.
     broad_filters: usize,
     messages: Messages,
-    /// Where a message's parts are put together before they are copied into its store: an allocation less for each.
-    assembled: Vec<u8>,
     retained: Retained,
     /// When the first retained message expires, or one that is gone would have.
     look_at_retained_at: Nanos,
@@ -193,7 +191,6 @@ impl Broker {
             subacks: PendingSubacks::default(),
             broad_filters: 0,
             messages: Messages::new(settings.resident_bytes_max),
-            assembled: Vec::new(),
             retained: Retained::new(),
             look_at_retained_at: Nanos::NEVER,
             retained_pulls: RetainedPulls::default(),

@@ -3,11 +3,12 @@
 //! QoS 1 is answered when everything owed is settled. QoS 2 has no memory path: the message and its packet id are on
 //! disk before PUBREC, and only then is it routed, under the key (this shard, LSN).
 
-use std::sync::Arc;
+use std::iter;
 
 use super::Broker;
 use super::await_durable::Waiter;
 use super::effect::{CloseReason, Effect, Effects};
+use super::messages::joined;
 use super::messages::{MessageId, Sender};
 use super::needs::Need;
 use super::place::{Scope, Task};
@@ -18,9 +19,6 @@ use crate::limits;
 use crate::record::Record;
 use crate::time::UnixMs;
 use crate::wire::{AckKind, PacketId, Publish, QoS, ReasonCode};
-
-/// A larger buffer for putting messages together is given back at once.
-const ASSEMBLED_BYTES_KEPT_MAX: usize = 64 << 10;
 
 impl Broker {
     /// A PUBLISH of a client.
@@ -187,13 +185,9 @@ impl Broker {
         origin: Option<OriginKey>,
     ) -> MessageId {
         let forward_len = publish.forward.forwarded_len();
-        let bytes = &mut self.assembled;
-        bytes.clear();
-        bytes.extend_from_slice(topic.as_bytes());
-        publish.forward.forwarded().for_each(|slice| bytes.extend_from_slice(slice));
-        bytes.extend_from_slice(publish.payload);
-        let bytes = Arc::from(bytes.as_slice());
-        self.assembled.shrink_to(ASSEMBLED_BYTES_KEPT_MAX);
+        let parts = iter::once(topic.as_bytes()).chain(publish.forward.forwarded());
+        let length = topic.len() + forward_len + publish.payload.len();
+        let bytes = joined(length, parts.chain(iter::once(publish.payload)));
         let publisher = self.publisher(id);
         let expires_at = match publish.message_expiry {
             Some(seconds) => self.now.wall.plus_s(u64::from(seconds)),

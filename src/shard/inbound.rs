@@ -4,7 +4,7 @@
 //! has not come is copied. Called by the loop.
 //!
 //! - Fairness: each ready connection is read from once per turn, at most `RECEIVE_BYTES`, in the order they became
-//!   ready; one that may have more goes to the back. Of what was read, `PACKETS_PER_TURN_MAX` packets are handled in a
+//!   ready; one that may have more goes to the back. Of what was read, `WORK_PER_TURN_MAX` packets are handled in a
 //!   turn; the rest has the next one, before anything more is read.
 //! - A paused connection is still read: acknowledgements and pings are handled, everything else is parked as it came,
 //!   so that nothing overtakes a publish but what answers ours. When `PARKED_BYTES_MAX` are parked, reading stops and
@@ -17,8 +17,8 @@ use crate::broker::input::Input;
 use crate::ids::ConnectionId;
 use crate::journal::Storage;
 use crate::limits::{
-    CONNECT_BYTES_MAX, DIRECT_CALLS_MAX, PACKETS_PER_TURN_MAX, PARKED_BYTES_MAX, REACTOR_OPERATIONS_RESERVED,
-    RECEIVE_BYTES, RECEIVES_PER_TURN_MAX,
+    CONNECT_BYTES_MAX, DIRECT_CALLS_MAX, PARKED_BYTES_MAX, REACTOR_OPERATIONS_RESERVED, RECEIVE_BYTES,
+    RECEIVES_PER_TURN_MAX, WORK_PER_TURN_MAX,
 };
 use crate::reactor::{Errno, Op, Reactor, Socket};
 use crate::wire::frame::{Peek, peek};
@@ -55,37 +55,42 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
         }
     }
 
-    /// Goes on with what was read in an earlier turn. As many connections as one turn reads from.
+    /// Goes on with what was read in an earlier turn: with as much of it, whoever it is from, as one connection has a turn.
+    /// All others wait for these meanwhile, who have had theirs.
     pub(super) fn parse_unparsed(&mut self) {
-        let count = self.out.connections.unparsed.len().min(RECEIVES_PER_TURN_MAX);
-        self.has_received |= count > 0;
-        for _ in 0..count {
+        let mut work = 0;
+        while work < WORK_PER_TURN_MAX {
             let Some(id) = self.out.connections.unparsed.pop_front() else { return };
             let Some((entry, pool)) = self.out.connections.with_pool(id) else { continue };
             entry.clear(Flag::Unparsed);
             let rest = std::mem::take(&mut entry.buffers_mut(pool).partial);
-            self.parse(id, &rest);
+            work += self.parse(id, &rest);
             self.out.connections.pool.put(rest);
-            self.out.connections.undefer(id);
+            // Its answers may have waited for this.
+            self.out.needs_flush(id);
+            if self.out.connections.get_mut(id).is_some_and(|entry| entry.clear(Flag::Deferred)) {
+                self.next_turn.push(id);
+            }
             self.out.connections.settle(id);
         }
     }
 
-    /// Reads from those that are ready, where they are few: for each of them a turn costs more than a call. In a turn
-    /// in which some have had theirs, all others wait for the next.
+    /// Reads from those that are ready, where they are few: for each of them a turn costs more than a call. Then those
+    /// that have had their read of this turn, and have more, join the others.
     pub(super) fn receive_from_few(&mut self) {
-        let has_received = std::mem::take(&mut self.has_received);
         let count = self.out.connections.ready.len();
-        if has_received || count > DIRECT_CALLS_MAX {
-            return;
-        }
-        for _ in 0..count {
-            let Some((id, socket)) = self.next_to_read() else { continue };
-            let mut buffer = self.receive_buffer();
-            match self.reactor.receive(socket, &mut buffer) {
-                Some(result) => self.received(id, buffer, result),
-                None => self.submit_receive(id, socket, buffer),
+        if count <= DIRECT_CALLS_MAX {
+            for _ in 0..count {
+                let Some((id, socket)) = self.next_to_read() else { continue };
+                let mut buffer = self.receive_buffer();
+                match self.reactor.receive(socket, &mut buffer) {
+                    Some(result) => self.received(id, buffer, result),
+                    None => self.submit_receive(id, socket, buffer),
+                }
             }
+        }
+        while let Some(id) = self.next_turn.pop() {
+            self.out.connections.mark_ready(id);
         }
     }
 
@@ -140,10 +145,10 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
                     }
                     self.out.connections.settle(id);
                     if filled || again {
-                        self.out.connections.mark_ready(id);
+                        self.next_turn.push(id);
                     }
                 }
-                Err(Errno(libc::EAGAIN)) if again => self.out.connections.mark_ready(id),
+                Err(Errno(libc::EAGAIN)) if again => self.next_turn.push(id),
                 Err(Errno(libc::EAGAIN)) => {}
                 Err(_) => self.lost(id),
             }
@@ -178,8 +183,9 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
         }
     }
 
-    /// Handles the whole packets in `input`, as many as a turn takes, and keeps the rest.
-    pub(super) fn parse(&mut self, id: ConnectionId, mut input: &[u8]) {
+    /// Handles the whole packets in `input`, as many as a turn takes, and keeps the rest. Returns how much work that was.
+    pub(super) fn parse(&mut self, id: ConnectionId, mut input: &[u8]) -> usize {
+        let mut work = 1;
         if let Some((entry, pool)) = self.out.connections.with_pool(id)
             && entry.buffers().is_some_and(|buffers| !buffers.partial.is_empty())
         {
@@ -187,29 +193,34 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
             let parsing = self.complete_partial(id, &mut partial, &mut input);
             if parsing == Parsing::Stop {
                 self.out.connections.pool.put(partial);
-                return;
+                return work;
             }
             if partial.is_empty() {
                 self.out.connections.pool.put(partial);
             } else if let Some((entry, pool)) = self.out.connections.with_pool(id) {
                 entry.buffers_mut(pool).partial = partial;
-                return;
+                return work;
             }
         }
-        for handled in 0.. {
+        loop {
             match peek(input, self.packet_bytes_max(id)) {
-                Ok(Peek::Complete { .. }) if handled == PACKETS_PER_TURN_MAX => {
-                    return self.out.connections.put_off(id, input);
+                Ok(Peek::Complete { .. }) if work >= WORK_PER_TURN_MAX => {
+                    self.out.connections.put_off(id, input);
+                    return work;
                 }
                 Ok(Peek::Complete { len }) => {
                     let (frame, rest) = input.split_at(len);
+                    work += work_of(frame[0]);
                     if self.frame(id, frame, rest) == Parsing::Stop {
-                        return;
+                        return work;
                     }
                     input = rest;
                 }
                 Ok(Peek::Incomplete { .. }) => break,
-                Err(error) => return self.malformed(id, error.reason, input),
+                Err(error) => {
+                    self.malformed(id, error.reason, input);
+                    return work;
+                }
             }
         }
         if !input.is_empty()
@@ -219,6 +230,7 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
             partial.extend_from_slice(input);
             entry.buffers_mut(pool).partial = partial;
         }
+        work
     }
 
     /// Completes the packet that began in an earlier receive with no more bytes than it lacks, and handles it. Leaves
@@ -227,6 +239,11 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
         loop {
             match peek(partial, self.packet_bytes_max(id)) {
                 Ok(Peek::Incomplete { need }) => {
+                    // The room for a large one is made once, or it would be moved each time that it has doubled; but not before a
+                    // good part of it has come. If there is no such room, it grows as it comes.
+                    if partial.len() >= need / 16 {
+                        let _grows = partial.try_reserve_exact(need - partial.len());
+                    }
                     let (taken, rest) = input.split_at(input.len().min(need - partial.len()));
                     if taken.is_empty() {
                         return Parsing::Continue;
@@ -330,8 +347,8 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
             return;
         }
         let mut parked = std::mem::take(&mut entry.buffers_mut(pool).parked);
-        let (mut handled, mut packets) = (0, 0);
-        while handled < parked.len() && packets < PACKETS_PER_TURN_MAX {
+        let (mut handled, mut work) = (0, 0);
+        while handled < parked.len() && work < WORK_PER_TURN_MAX {
             let Ok(Peek::Complete { len }) = peek(&parked[handled..], self.packet_bytes_max) else {
                 unreachable!("only whole packets are parked");
             };
@@ -341,10 +358,10 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
             if waits || self.packet(id, frame) == Parsing::Stop {
                 break;
             }
+            work += work_of(frame[0]);
             handled += len;
-            packets += 1;
         }
-        let has_had_its_turn = packets == PACKETS_PER_TURN_MAX;
+        let has_had_its_turn = work >= WORK_PER_TURN_MAX;
         let Some((entry, pool)) = self.out.connections.with_pool(id) else { return };
         if handled < parked.len() && entry.phase == Phase::Live {
             parked.drain(..handled);
@@ -370,6 +387,17 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
         }
         self.out.connections.undefer(id);
         self.out.connections.settle(id);
+    }
+}
+
+/// What a packet counts of [`WORK_PER_TURN_MAX`]: one that clients send in rows counts once.
+fn work_of(first: u8) -> usize {
+    match first >> 4 {
+        // SUBSCRIBE and UNSUBSCRIBE change tables, and are looked up in others.
+        8 | 10 => 32,
+        // PINGREQ costs little, but nobody means more than one.
+        12 => 8,
+        _ => 1,
     }
 }
 

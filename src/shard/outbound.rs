@@ -18,7 +18,7 @@ use crate::ids::{ConnectionId, Lsn, ShardId};
 use crate::journal::{Journal, Storage};
 use crate::limits::{
     BUFFER_BYTES_KEPT_MAX, CLOSE_TIME_MS, DIRECT_CALLS_MAX, OUTPUT_BYTES_MAX, OUTPUT_STALL_MS,
-    PARKED_STALL_MS, REACTOR_OPERATIONS_RESERVED,
+    PARKED_STALL_MS, REACTOR_OPERATIONS_RESERVED, SENT_TOGETHER_BYTES,
 };
 use crate::reactor::{Errno, Op, Reactor};
 use crate::time::Nanos;
@@ -136,6 +136,10 @@ impl<S: Storage> Outbound<S> {
         let Some((entry, pool)) = self.connections.with_pool(id) else { return };
         entry.clear(Flag::Flush);
         if entry.is(Flag::Sending) || !matches!(entry.phase, Phase::Live | Phase::Closing) {
+            return;
+        }
+        // It goes on in the next turn. A send for what little one turn answers would cost more than all of that.
+        if entry.is(Flag::Unparsed) && entry.backlog() < SENT_TOGETHER_BYTES {
             return;
         }
         if entry.backlog() == 0 {
@@ -274,7 +278,8 @@ impl<S: Storage> Outbound<S> {
         self.needs_flush(id);
     }
 
-    fn needs_flush(&mut self, id: ConnectionId) {
+    /// There may be something to send to it, or to be done about it when that has left.
+    pub fn needs_flush(&mut self, id: ConnectionId) {
         if self.connections.get_mut(id).is_some_and(|entry| !entry.set(Flag::Flush)) {
             self.flush.push(id);
         }

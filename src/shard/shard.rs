@@ -111,8 +111,8 @@ pub struct Shard<R, S> {
     pub(super) backup: Backup,
     /// Emptied receive buffers.
     pub(super) receive_buffers: Vec<Vec<u8>>,
-    /// Some connection has had its read of this turn: a submitted receive was completed, or what was left of one was parsed.
-    pub(super) has_received: bool,
+    /// Connections that have had their read of this turn and have more to say.
+    pub(super) next_turn: Vec<ConnectionId>,
     state: State,
     listeners: Vec<Socket>,
     completions: Vec<Completion>,
@@ -151,7 +151,7 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
             identities,
             moving: BTreeMap::new(),
             receive_buffers: Vec::new(),
-            has_received: false,
+            next_turn: Vec::new(),
             state: State::Starting,
             listeners: Vec::new(),
             completions: Vec::new(),
@@ -356,7 +356,6 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
             Completion::Accepted { result, .. } => self.accepted(result),
             Completion::Ready { token } => self.on_connection(Target::of(token), Self::ready),
             Completion::Received { token, buffer, result } => {
-                self.has_received = true;
                 self.on_connection(Target::of(token), |shard, id| shard.received(id, buffer, result));
             }
             Completion::Sent { token, buffer, from, result } => {

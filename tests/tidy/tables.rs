@@ -45,6 +45,7 @@ pub const LIMITS_UNTESTED: &[(&str, &str)] = &[
     ("ACCEPT_RETRY_MS", "invisible: how soon a connection is accepted after there were no descriptors"),
     ("PACKET_BYTES_MAX", "ceiling of a setting; the settings' tests have one of each kind"),
     ("RECEIVE_BYTES", "fairness within a turn, not an outcome"),
+    ("SENT_TOGETHER_BYTES", "invisible: how answers are cut into packets of TCP"),
     ("RECEIVES_PER_TURN_MAX", "fairness within a turn, not an outcome"),
     ("SEND_WINDOW_DEFAULT", "default of a setting; the test sets another"),
     ("HOLD_MS_DEFAULT", "default of a setting; tests read it from the settings"),

@@ -1,5 +1,6 @@
 //! What is read from the clocks, from `/proc`, from the disk and from the broker itself, and the arithmetic on it.
 
+pub mod awake;
 pub mod clock;
 pub mod disk;
 pub mod latency;

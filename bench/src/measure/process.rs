@@ -213,6 +213,16 @@ pub fn pin_to(cpu: usize) -> Result<()> {
     Ok(())
 }
 
+/// The CPUs that this thread may run on.
+pub fn allowed_cpus() -> Vec<usize> {
+    // SAFETY: an all-zero cpu_set_t is the empty set.
+    let mut set: libc::cpu_set_t = unsafe { mem::zeroed() };
+    // SAFETY: the pointer and the size describe `set`, which the call fills. Where it fails, the set stays empty.
+    unsafe { libc::sched_getaffinity(0, mem::size_of_val(&set), &mut set) };
+    // SAFETY: each number is below CPU_SETSIZE, so it is inside the set.
+    (0..libc::CPU_SETSIZE as usize).filter(|&cpu| unsafe { libc::CPU_ISSET(cpu, &set) }).collect()
+}
+
 /// Lets this process, and what it starts from now on, hold as many descriptors as the hard limit allows.
 pub fn raise_descriptor_limit() -> Result<()> {
     let mut limit = descriptor_limit()?;

@@ -10,6 +10,7 @@ use std::fs;
 use serde_json::{Map, Value, json};
 
 use crate::measure::clock;
+use crate::server::Placement;
 
 /// One figure of one run.
 #[derive(Clone, Debug)]
@@ -111,7 +112,7 @@ pub fn readable(value: f64) -> String {
 }
 
 /// The head of every result document: where, when and with what it was measured.
-pub fn head() -> Value {
+pub fn head(placement: Option<Placement>) -> Value {
     let first = |path: &str, name: &str| {
         let text = fs::read_to_string(path).unwrap_or_default();
         let line = text.lines().find(|line| line.starts_with(name)).map(str::to_owned);
@@ -129,6 +130,7 @@ pub fn head() -> Value {
             "kernel": kernel.trim(),
             "load_average": fs::read_to_string("/proc/loadavg").unwrap_or_default().trim(),
         },
+        "placement": placement.map(|cpus| json!({ "server_cpu": cpus.server_cpu, "load_cpu": cpus.load_cpu })),
     })
 }
 

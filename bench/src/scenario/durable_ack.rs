@@ -82,8 +82,7 @@ pub fn run(settings: &DurableAckSettings) -> Result<bool> {
     let baselines: Vec<usize> =
         brokers.iter().position(|broker| broker.name == "mosquitto").into_iter().collect();
     let placement = environment.placement();
-    let mut document = report::head();
-    document["placement"] = json!(format!("{placement:?}"));
+    let mut document = report::head(placement);
     document["rounds"] = json!(settings.rounds);
     document["brokers"] = json!(brokers.iter().map(Broker::describe).collect::<Vec<_>>());
     let (mut text, mut sound) = (String::new(), true);

@@ -2,7 +2,7 @@
 
 use super::bytes::{PINGREQ, PINGRESP, publish_v3};
 use super::rig::{PeerId, Rig};
-use crate::limits::{PACKETS_PER_TURN_MAX, RECEIVE_BYTES, RECEIVES_PER_TURN_MAX};
+use crate::limits::{RECEIVE_BYTES, RECEIVES_PER_TURN_MAX, WORK_PER_TURN_MAX};
 use crate::reactor::sim;
 
 /// Nothing is late and nothing is short: what is counted in turns does not depend on the seed.
@@ -51,7 +51,9 @@ fn a_hot_socket_is_read_once_per_turn() {
 fn small_packets_have_no_longer_a_turn_because_many_fit_a_read() {
     let mut rig = Rig::with(1, at_once(), |_| {});
     let hot = rig.client_v3("hot");
-    let count = 5 * PACKETS_PER_TURN_MAX + 1;
+    // A ping counts eight times.
+    let pings_max = WORK_PER_TURN_MAX / 8;
+    let count = 5 * pings_max + 1;
     assert!(count * PINGREQ.len() < RECEIVE_BYTES, "they come in one read");
     rig.say(hot, &PINGREQ.repeat(count));
     let mut answers = Vec::new();
@@ -63,8 +65,27 @@ fn small_packets_have_no_longer_a_turn_because_many_fit_a_read() {
     let mut answered = 0;
     for (turns, answers) in (1..).zip(answers) {
         answered += answers;
-        assert!(answered <= turns * PACKETS_PER_TURN_MAX, "{answered} answers after {turns} turns");
+        assert!(answered <= turns * pings_max, "{answered} answers after {turns} turns");
     }
+}
+
+#[test]
+fn a_quiet_client_is_answered_at_once_beside_a_few_that_always_have_more() {
+    let mut rig = Rig::with(1, at_once(), |_| {});
+    let quiet = rig.client_v3("quiet");
+    let hot: Vec<_> = (0..2).map(|number| rig.client_v3(&format!("hot-{number}"))).collect();
+    hot.iter().for_each(|peer| rig.say(*peer, &PINGREQ.repeat(100_000)));
+    for _ in 0..30 {
+        turn(&mut rig);
+        rig.say(quiet, &PINGREQ);
+        let mut turns = 0;
+        while rig.packets(quiet) != [PINGRESP] {
+            turns += 1;
+            assert!(turns <= 3, "no answer after {turns} turns");
+            turn(&mut rig);
+        }
+    }
+    assert!(hot.iter().all(|peer| rig.unsaid(*peer) > 0), "they have more to say");
 }
 
 #[test]

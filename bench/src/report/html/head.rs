@@ -56,7 +56,7 @@ fn machine(page: &mut Markup, document: &Value) {
         ("Memory", words(&machine["memory"])),
         ("Kernel", words(&machine["kernel"])),
         ("Load average before", words(&machine["load_average"])),
-        ("Placement", placement(&words(&document["placement"]))),
+        ("Placement", placement(document.get("placement"))),
     ];
     page.open("dl", &[]);
     for (name, value) in lines.iter().filter(|(_, value)| !value.is_empty()) {
@@ -107,13 +107,12 @@ fn quoted(word: &str) -> String {
 }
 
 /// The placement as a document has it, in words.
-fn placement(stored: &str) -> String {
-    let numbers: Vec<&str> =
-        stored.split(|character: char| !character.is_ascii_digit()).filter(|text| !text.is_empty()).collect();
-    match (stored, numbers.as_slice()) {
-        ("None", _) => "server and load on any CPU".to_owned(),
-        (_, [server, load]) => format!("server on CPU {server}, load on CPU {load}"),
-        _ => stored.to_owned(),
+fn placement(stored: Option<&Value>) -> String {
+    let Some(stored) = stored else { return String::new() };
+    match (&stored["server_cpu"], &stored["load_cpu"]) {
+        (Value::Number(server), Value::Number(load)) => format!("server on CPU {server}, load on CPU {load}"),
+        _ if stored.is_null() => "server and load on any CPU".to_owned(),
+        _ => words(stored),
     }
 }
 
@@ -140,6 +139,8 @@ fn date(unix_seconds: u64) -> (String, String) {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -163,10 +164,9 @@ mod tests {
 
     #[test]
     fn a_placement_is_put_in_words() {
-        assert_eq!(
-            placement("Some(Placement { server_cpu: 0, load_cpu: 1 })"),
-            "server on CPU 0, load on CPU 1"
-        );
-        assert_eq!((placement("None").as_str(), placement("").as_str()), ("server and load on any CPU", ""));
+        let stored = json!({ "server_cpu": 0, "load_cpu": 1 });
+        assert_eq!(placement(Some(&stored)), "server on CPU 0, load on CPU 1");
+        assert_eq!(placement(Some(&Value::Null)), "server and load on any CPU");
+        assert_eq!(placement(None), "");
     }
 }

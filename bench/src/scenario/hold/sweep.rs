@@ -74,10 +74,9 @@ pub fn run(settings: &SweepSettings) -> Result<bool> {
 fn measure(settings: &SweepSettings) -> Result<Value> {
     let command = settings.broker.as_deref().context("no --broker")?;
     let placement = settings.environment.placement();
-    let mut document = report::head();
+    let mut document = report::head(placement);
     document["scenario"] = json!("hold-curve");
     document["broker"] = json!(command);
-    document["placement"] = json!(format!("{placement:?}"));
     let (mut runs, mut outcomes) = (Vec::new(), Vec::new());
     for round in 0..settings.rounds {
         let mut holds = settings.holds.clone();

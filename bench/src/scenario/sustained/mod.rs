@@ -184,10 +184,9 @@ fn measure(settings: &SustainedSettings, environment: &Environment) -> Result<Va
     settings.check()?;
     let broker = settings.broker.as_ref().context("no --broker")?;
     let placement = environment.placement();
-    let mut document = report::head();
+    let mut document = report::head(placement);
     document["scenario"] = json!("sustained");
     document["broker"] = broker.describe();
-    document["placement"] = json!(format!("{placement:?}"));
     let server = Server::start(broker, &environment.data_root, placement)?;
     let outcome =
         drive(&server, settings, environment).unwrap_or_else(|error| Outcome::failed(&error)).to_json();
