@@ -64,7 +64,7 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
             let Some((entry, pool)) = self.out.connections.with_pool(id) else { continue };
             entry.clear(Flag::Unparsed);
             let rest = std::mem::take(&mut entry.buffers_mut(pool).partial);
-            work += self.parse(id, &rest);
+            work += self.parse(id, &rest).max(1);
             self.out.connections.pool.put(rest);
             // Its answers may have waited for this.
             self.out.needs_flush(id);
@@ -89,7 +89,7 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
                 }
             }
         }
-        while let Some(id) = self.next_turn.pop() {
+        for id in self.next_turn.drain(..) {
             self.out.connections.mark_ready(id);
         }
     }
@@ -185,7 +185,7 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
 
     /// Handles the whole packets in `input`, as many as a turn takes, and keeps the rest. Returns how much work that was.
     pub(super) fn parse(&mut self, id: ConnectionId, mut input: &[u8]) -> usize {
-        let mut work = 1;
+        let mut work = 0;
         if let Some((entry, pool)) = self.out.connections.with_pool(id)
             && entry.buffers().is_some_and(|buffers| !buffers.partial.is_empty())
         {
