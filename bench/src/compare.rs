@@ -166,7 +166,7 @@ pub fn run(settings: &CompareSettings) -> Result<bool> {
     let baselines = baselines(settings)?;
     let mut document = report::head(settings.environment.placement());
     let _awake = settings.environment.keep_awake()?;
-    document["awake"] = json!(settings.environment.awake && settings.environment.placement().is_some());
+    document["awake"] = json!(settings.environment.keeps_awake());
     document["rounds"] = json!(settings.rounds);
     document["brokers"] = json!(brokers.iter().map(Broker::describe).collect::<Vec<_>>());
     document["results"] = json!([]);

@@ -217,6 +217,11 @@ impl Environment {
         }
     }
 
+    /// Whether the CPUs of server and load are kept from sleeping.
+    pub fn keeps_awake(&self) -> bool {
+        self.awake && self.placement().is_some()
+    }
+
     /// Keeps the CPUs of server and load from sleeping for as long as the value lives, where that is wanted.
     pub fn keep_awake(&self) -> Result<Awake> {
         let cpus = self.placement().filter(|_| self.awake).map(|cpus| [cpus.server_cpu, cpus.load_cpu]);
@@ -343,7 +348,7 @@ fn measure<Settings: Args>(
     let mut document = report::head(placement);
     document["scenario"] = json!(scenario);
     document["broker"] = broker;
-    document["awake"] = json!(environment.awake && placement.is_some());
+    document["awake"] = json!(environment.keeps_awake());
     document["outcome"] = outcome.to_json();
     environment.publish(&document, &format!("{scenario}\n{}", outcome.to_text()))?;
     Ok(outcome.failures.is_empty())
@@ -361,7 +366,12 @@ mod tests {
 
     #[test]
     fn a_pin_is_auto_off_or_two_cpus() {
-        assert!(parse_pin("auto").is_ok());
+        if let Ok(Pin::To(Placement { server_cpu, load_cpu })) = parse_pin("auto") {
+            let allowed = process::allowed_cpus();
+            assert!(server_cpu != load_cpu && allowed.contains(&server_cpu) && allowed.contains(&load_cpu));
+        } else {
+            assert_eq!(process::allowed_cpus().len(), 1, "two CPUs are enough");
+        }
         assert_eq!(parse_pin("off"), Ok(Pin::Off));
         assert_eq!(parse_pin("3,5"), Ok(Pin::To(Placement { server_cpu: 3, load_cpu: 5 })));
         assert!(parse_pin("3").is_err() && parse_pin("a,b").is_err());

@@ -83,6 +83,8 @@ pub fn run(settings: &DurableAckSettings) -> Result<bool> {
         brokers.iter().position(|broker| broker.name == "mosquitto").into_iter().collect();
     let placement = environment.placement();
     let mut document = report::head(placement);
+    let _awake = environment.keep_awake()?;
+    document["awake"] = json!(environment.keeps_awake());
     document["rounds"] = json!(settings.rounds);
     document["brokers"] = json!(brokers.iter().map(Broker::describe).collect::<Vec<_>>());
     let (mut text, mut sound) = (String::new(), true);

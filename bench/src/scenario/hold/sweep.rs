@@ -75,6 +75,8 @@ fn measure(settings: &SweepSettings) -> Result<Value> {
     let command = settings.broker.as_deref().context("no --broker")?;
     let placement = settings.environment.placement();
     let mut document = report::head(placement);
+    let _awake = settings.environment.keep_awake()?;
+    document["awake"] = json!(settings.environment.keeps_awake());
     document["scenario"] = json!("hold-curve");
     document["broker"] = json!(command);
     let (mut runs, mut outcomes) = (Vec::new(), Vec::new());

@@ -185,6 +185,8 @@ fn measure(settings: &SustainedSettings, environment: &Environment) -> Result<Va
     let broker = settings.broker.as_ref().context("no --broker")?;
     let placement = environment.placement();
     let mut document = report::head(placement);
+    let _awake = environment.keep_awake()?;
+    document["awake"] = json!(environment.keeps_awake());
     document["scenario"] = json!("sustained");
     document["broker"] = broker.describe();
     let server = Server::start(broker, &environment.data_root, placement)?;
