@@ -96,6 +96,10 @@ pub const WORK_PER_TURN_MAX: usize = 128;
 /// heard out.
 pub const SENT_TOGETHER_BYTES: usize = 4 << 10;
 
+/// From this size a PUBLISH is received into the place where its message stays, and smaller ones are copied there: that
+/// is 4 receives.
+pub const LARGE_PACKET_BYTES_MIN: usize = 64 << 10;
+
 /// Connections read from in one turn: with `RECEIVE_BYTES` the receive memory of a shard (4 MiB).
 pub const RECEIVES_PER_TURN_MAX: usize = 256;
 

@@ -4,6 +4,7 @@
 //! well-formed, though a peer may still break the protocol.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::route::MeshMessage;
 use crate::ids::{ConnectionId, Lsn, SessionKey, ShardId};
@@ -35,6 +36,15 @@ pub enum Input<'a> {
         connection: ConnectionId,
         /// What.
         packet: &'a Packet<'a>,
+    },
+    /// A PUBLISH on an accepted connection, received into a place of its own.
+    Large {
+        /// From whom.
+        connection: ConnectionId,
+        /// The PUBLISH. It names its topic, with or without an alias.
+        packet: &'a Packet<'a>,
+        /// Its topic, forwarded properties and payload, back to back: the message keeps that, and nothing is copied.
+        body: &'a Arc<[u8]>,
     },
     /// The bytes of a connection are not MQTT: answer with that reason (v5) and close.
     Malformed {

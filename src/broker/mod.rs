@@ -66,6 +66,7 @@ mod will;
 mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use effect::{Effect, Effects};
 use input::Input;
@@ -230,7 +231,10 @@ impl Broker {
             Input::Connect { connection, connect, client_id, assigned, account, peer: _ } => {
                 self.connect(connection, connect, client_id, assigned, account, effects);
             }
-            Input::Packet { connection, packet } => self.packet(connection, packet, effects),
+            Input::Packet { connection, packet } => self.packet(connection, packet, None, effects),
+            Input::Large { connection, packet, body } => {
+                self.packet(connection, packet, Some(body), effects);
+            }
             Input::Malformed { connection, reason } => self.refuse_packet(connection, reason, effects),
             Input::Closed { connection } => self.connection_lost(connection, effects),
             Input::Drained { connection } => self.output_drained(connection),
@@ -367,14 +371,20 @@ impl Broker {
     }
 
     /// One packet of a connection, past CONNECT.
-    fn packet(&mut self, id: ConnectionId, packet: &Packet<'_>, effects: &mut impl Effects) {
+    fn packet(
+        &mut self,
+        id: ConnectionId,
+        packet: &Packet<'_>,
+        body: Option<&Arc<[u8]>>,
+        effects: &mut impl Effects,
+    ) {
         let Some(connection) = self.connections.get(id) else { return };
         let version = connection.version;
         self.keep_alive.heard(id, self.now.mono);
         self.statistics.received(packet);
         self.gap_heard(id, effects);
         match packet {
-            Packet::Publish(publish) => self.publish(id, publish, effects),
+            Packet::Publish(publish) => self.publish(id, publish, body, effects),
             Packet::Ack(ack) => self.acknowledge(id, ack, effects),
             Packet::Subscribe(subscribe) => self.subscribe(id, subscribe, effects),
             Packet::Unsubscribe(unsubscribe) => self.unsubscribe(id, unsubscribe, effects),

@@ -13,23 +13,36 @@ use super::{Broker, Budget};
 use crate::ids::ConnectionId;
 use crate::limits::UNPLACED_MESSAGES_MAX;
 
+/// Each has some packets parked as a rule. If all these were resumed who could publish one before the bound is reached, most
+/// would be paused again after one.
+const RESUMED_PER_TURN_MAX: usize = UNPLACED_MESSAGES_MAX / 16;
+
 /// Who waits, and for what.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
     waiting: VecDeque<ConnectionId>,
     /// Too much waits for the disk.
     pub(super) disk_is_behind: bool,
+    /// Too much waits to be placed; until half of that does. Meanwhile everybody who publishes is paused: where some were not,
+    /// they could keep it above the half, and those who wait would wait for ever.
+    placing_is_behind: bool,
 }
 
 impl Broker {
-    fn unplaced(&self) -> usize {
-        self.placing.len() + self.outbox.len()
+    /// Whether whoever publishes has to wait.
+    fn is_behind(&mut self) -> bool {
+        let unplaced = self.placing.len() + self.outbox.len();
+        let pace = &mut self.pace;
+        pace.placing_is_behind = match pace.placing_is_behind {
+            true => unplaced > UNPLACED_MESSAGES_MAX / 2,
+            false => unplaced >= UNPLACED_MESSAGES_MAX,
+        };
+        (pace.placing_is_behind || pace.disk_is_behind) && !self.disk_reserve_reached
     }
 
     /// After a publish: its connection may have to wait before the next.
     pub(super) fn pause_if_behind(&mut self, id: ConnectionId, effects: &mut impl Effects) {
-        let behind = self.pace.disk_is_behind || self.unplaced() >= UNPLACED_MESSAGES_MAX;
-        if !behind || self.disk_reserve_reached {
+        if !self.is_behind() {
             return;
         }
         let Some(connection) = self.connections.get_mut(id) else { return };
@@ -42,11 +55,10 @@ impl Broker {
         }
     }
 
-    /// Let those go on who waited, no more at once than may publish before the bound is reached again.
+    /// Let those go on who have waited longest, as many in a turn as may publish before the bound is reached again.
     pub(super) fn resume_publishers(&mut self, budget: &mut Budget, effects: &mut impl Effects) -> bool {
-        for _ in 0..UNPLACED_MESSAGES_MAX / 2 {
-            let caught_up = !self.pace.disk_is_behind && self.unplaced() <= UNPLACED_MESSAGES_MAX / 2;
-            if self.pace.waiting.is_empty() || !caught_up && !self.disk_reserve_reached {
+        for _ in 0..RESUMED_PER_TURN_MAX {
+            if self.pace.waiting.is_empty() || self.is_behind() {
                 return false;
             }
             if !budget.take() {

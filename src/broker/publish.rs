@@ -4,6 +4,7 @@
 //! disk before PUBREC, and only then is it routed, under the key (this shard, LSN).
 
 use std::iter;
+use std::sync::Arc;
 
 use super::Broker;
 use super::await_durable::Waiter;
@@ -19,14 +20,29 @@ use crate::record::Record;
 use crate::time::UnixMs;
 use crate::wire::{AckKind, PacketId, Publish, QoS, ReasonCode};
 
+/// A PUBLISH, its topic, whatever alias named it, and its body if that is in one piece already.
+type Accepted<'a> = (&'a str, &'a Publish<'a>, Option<&'a Arc<[u8]>>);
+
 impl Broker {
     /// A PUBLISH of a client.
-    pub(super) fn publish(&mut self, id: ConnectionId, publish: &Publish<'_>, effects: &mut impl Effects) {
-        self.take_publish(id, publish, effects);
+    pub(super) fn publish(
+        &mut self,
+        id: ConnectionId,
+        publish: &Publish<'_>,
+        body: Option<&Arc<[u8]>>,
+        effects: &mut impl Effects,
+    ) {
+        self.take_publish(id, publish, body, effects);
         self.pause_if_behind(id, effects);
     }
 
-    fn take_publish(&mut self, id: ConnectionId, publish: &Publish<'_>, effects: &mut impl Effects) {
+    fn take_publish(
+        &mut self,
+        id: ConnectionId,
+        publish: &Publish<'_>,
+        body: Option<&Arc<[u8]>>,
+        effects: &mut impl Effects,
+    ) {
         if publish.carries_subscription_id {
             // [MQTT-3.3.4-6]
             self.refuse_packet(id, ReasonCode::ProtocolError, effects);
@@ -39,7 +55,7 @@ impl Broker {
         let topic = topic.as_deref().unwrap_or(publish.topic);
         let Some(packet_id) = publish.packet_id else {
             if !topic.starts_with("$SYS") {
-                let message = self.store(id, topic, publish, Sender::Nobody, None);
+                let message = self.store(id, (topic, publish, body), Sender::Nobody, None);
                 self.route_topic(message.slot, topic);
             }
             return;
@@ -63,11 +79,11 @@ impl Broker {
         match (refusal, kind) {
             (Some(reason), _) => self.acknowledgement_ready(id, sequence, reason, effects),
             (None, AckKind::Pubrec) => {
-                self.publish_exactly_once(id, topic, publish, packet_id, sequence, effects)
+                self.publish_exactly_once(id, (topic, publish, body), packet_id, sequence, effects)
             }
             (None, _) => {
-                let message =
-                    self.store(id, topic, publish, Sender::Client { connection: id, sequence }, None);
+                let sender = Sender::Client { connection: id, sequence };
+                let message = self.store(id, (topic, publish, body), sender, None);
                 self.route_topic(message.slot, topic);
             }
         }
@@ -130,8 +146,7 @@ impl Broker {
     fn publish_exactly_once(
         &mut self,
         id: ConnectionId,
-        topic: &str,
-        publish: &Publish<'_>,
+        accepted: Accepted<'_>,
         packet_id: PacketId,
         sequence: u32,
         effects: &mut impl Effects,
@@ -139,7 +154,7 @@ impl Broker {
         let Some(slot) = self.connections.get(id).map(|connection| connection.session) else { return };
         let lsn = self.lsn.next();
         let origin = OriginKey { shard: self.shard, lsn };
-        let message = self.store(id, topic, publish, Sender::Inbound, Some(origin));
+        let message = self.store(id, accepted, Sender::Inbound, Some(origin));
         let session = self.sessions.get(slot);
         let durable = session.durable();
         let key = if durable { session.key } else { SessionKey::NONE };
@@ -178,15 +193,18 @@ impl Broker {
     fn store(
         &mut self,
         id: ConnectionId,
-        topic: &str,
-        publish: &Publish<'_>,
+        (topic, publish, body): Accepted<'_>,
         sender: Sender,
         origin: Option<OriginKey>,
     ) -> MessageId {
         let forward_len = publish.forward.forwarded_len();
         let parts = iter::once(topic.as_bytes()).chain(publish.forward.forwarded());
         let length = topic.len() + forward_len + publish.payload.len();
-        let bytes = joined(length, parts.chain(iter::once(publish.payload)));
+        let bytes = match body {
+            Some(body) => Arc::clone(body),
+            None => joined(length, parts.chain(iter::once(publish.payload))),
+        };
+        assert!(bytes.len() == length, "the body is the packet's");
         let publisher = self.publisher(id);
         let expires_at = match publish.message_expiry {
             Some(seconds) => self.now.wall.plus_s(u64::from(seconds)),

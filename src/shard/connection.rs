@@ -19,6 +19,8 @@ use crate::reactor::{Socket, TOKEN_RESERVED, Token};
 use crate::time::Nanos;
 use crate::wire::Version;
 
+use super::large::Large;
+
 /// Where a connection is in its life.
 ///
 /// | from | event | to |
@@ -107,6 +109,8 @@ pub struct Buffers {
     pub peer: SocketAddr,
     /// The beginning of a packet whose end has not come; or, with `Flag::Unparsed`, whatever follows.
     pub partial: Vec<u8>,
+    /// A large PUBLISH whose end has not come; then `partial` is empty.
+    pub large: Option<Box<Large>>,
     /// Whole packets that wait for `Resume`.
     pub parked: Vec<u8>,
     /// Packets for the peer that are not submitted.
@@ -128,6 +132,7 @@ impl Default for Buffers {
         Buffers {
             peer: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0),
             partial: Vec::new(),
+            large: None,
             parked: Vec::new(),
             output: Vec::new(),
             unsent: Vec::new(),
@@ -144,6 +149,7 @@ impl Buffers {
     fn has_only_output(&self) -> bool {
         let others = self.partial.capacity() | self.parked.capacity() | self.unsent.capacity();
         others == 0
+            && self.large.is_none()
             && self.output.is_empty()
             && self.output.capacity() <= BUFFER_BYTES_KEPT_MAX
             && self.parked_since == Nanos::NEVER
@@ -372,7 +378,10 @@ impl Connections {
             return;
         }
         let busy = entry.buffers.as_ref().is_some_and(|buffers| {
-            buffers.backlog() > 0 || !buffers.partial.is_empty() || !buffers.parked.is_empty()
+            buffers.backlog() > 0
+                || !buffers.partial.is_empty()
+                || !buffers.parked.is_empty()
+                || buffers.large.is_some()
         });
         if !busy && let Some(buffers) = entry.buffers.take() {
             self.pool.put_box(buffers);

@@ -1,7 +1,7 @@
 //! From bytes to inputs: who is read from, where packets end, and which of them have to wait.
 //!
 //! Decides nothing about packets. Bytes are parsed where they were received; only the beginning of a packet whose end
-//! has not come is copied. Called by the loop.
+//! has not come is copied, and a large PUBLISH goes where its message will be. Called by the loop.
 //!
 //! - Fairness: each ready connection is read from once per turn, at most `RECEIVE_BYTES`, in the order they became
 //!   ready; one that may have more goes to the back. Of what was read, `WORK_PER_TURN_MAX` packets are handled in a
@@ -25,6 +25,7 @@ use crate::wire::frame::{Peek, peek};
 use crate::wire::{ReasonCode, decode};
 
 use super::connection::{Flag, Phase, Target};
+use super::large::Large;
 use super::shard::Shard;
 
 /// Whether to go on with the bytes of a connection.
@@ -186,6 +187,9 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
     /// Handles the whole packets in `input`, as many as a turn takes, and keeps the rest. Returns how much work that was.
     pub(super) fn parse(&mut self, id: ConnectionId, mut input: &[u8]) -> usize {
         let mut work = 0;
+        if self.complete_large(id, &mut input) == Parsing::Stop {
+            return work;
+        }
         if let Some((entry, pool)) = self.out.connections.with_pool(id)
             && entry.buffers().is_some_and(|buffers| !buffers.partial.is_empty())
         {
@@ -241,7 +245,11 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
                 Ok(Peek::Incomplete { need }) => {
                     // The room for a large one is made once, or it would be moved each time that it has doubled; but not before a
                     // good part of it has come. If there is no such room, it grows as it comes.
-                    if partial.len() >= need / 16 {
+                    if partial.len() >= need / 16 && partial.capacity() < need {
+                        if self.begin_large(id, partial, need) {
+                            partial.clear();
+                            return self.complete_large(id, input);
+                        }
                         let _grows = partial.try_reserve_exact(need - partial.len());
                     }
                     let (taken, rest) = input.split_at(input.len().min(need - partial.len()));
@@ -265,6 +273,48 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
         }
     }
 
+    /// Whether the packet of that length which begins so is received into the place of its message from here on.
+    fn begin_large(&mut self, id: ConnectionId, bytes: &[u8], length: usize) -> bool {
+        let Some((entry, pool)) = self.out.connections.with_pool(id) else { return false };
+        let version = entry.version.filter(|_| entry.phase == Phase::Live);
+        let large = version.and_then(|version| Large::begin(bytes, length, version));
+        let begun = large.is_some();
+        entry.buffers_mut(pool).large = large.map(Box::new);
+        begun
+    }
+
+    /// Goes on with a large PUBLISH, if one is under way, and handles it when all of it is there.
+    fn complete_large(&mut self, id: ConnectionId, input: &mut &[u8]) -> Parsing {
+        let Some((entry, pool)) = self.out.connections.with_pool(id) else { return Parsing::Stop };
+        if entry.buffers().is_none_or(|buffers| buffers.large.is_none()) {
+            return Parsing::Continue;
+        }
+        let buffers = entry.buffers_mut(pool);
+        let Some(large) = buffers.large.take_if(|large| {
+            large.take(input);
+            large.is_whole()
+        }) else {
+            return Parsing::Continue;
+        };
+        let whole = large.whole();
+        if entry.phase != Phase::Live {
+            return Parsing::Stop;
+        }
+        if entry.parks() {
+            self.park(id, &whole.frame());
+            return Parsing::Continue;
+        }
+        match whole.packet() {
+            Ok(packet) => {
+                self.packet(id, Input::Large { connection: id, packet: &packet, body: &whole.body })
+            }
+            Err(error) => {
+                self.malformed(id, error.reason, whole.frame()[0]);
+                Parsing::Stop
+            }
+        }
+    }
+
     fn packet_bytes_max(&self, id: ConnectionId) -> u32 {
         match self.out.connections.get(id) {
             Some(entry) if entry.phase == Phase::Handshake => CONNECT_BYTES_MAX,
@@ -274,43 +324,52 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
 
     /// One whole packet, and what came behind it.
     fn frame(&mut self, id: ConnectionId, frame: &[u8], rest: &[u8]) -> Parsing {
-        let Some((entry, pool)) = self.out.connections.with_pool(id) else { return Parsing::Stop };
+        let Some(entry) = self.out.connections.get(id) else { return Parsing::Stop };
         match entry.phase {
             Phase::Live => {}
             Phase::Handshake => return self.first_packet(id, frame, rest),
             _ => return Parsing::Stop,
         }
         if entry.parks() && (entry.is(Flag::Held) || !may_overtake(frame[0])) {
-            entry.set(Flag::Parked);
-            let buffers = entry.buffers_mut(pool);
-            if buffers.parked.capacity() == 0 {
-                buffers.parked = pool.take();
-            }
-            buffers.parked.extend_from_slice(frame);
-            if buffers.parked.len() >= PARKED_BYTES_MAX && buffers.parked_since > self.now.mono {
-                buffers.parked_since = self.now.mono;
-                self.out.watch(id);
-            }
+            self.park(id, &[frame]);
             return Parsing::Continue;
         }
-        self.packet(id, frame)
+        self.decode(id, frame)
+    }
+
+    /// Keeps a whole packet until `Resume`.
+    fn park(&mut self, id: ConnectionId, parts: &[&[u8]]) {
+        let now = self.now.mono;
+        let Some((entry, pool)) = self.out.connections.with_pool(id) else { return };
+        entry.set(Flag::Parked);
+        let buffers = entry.buffers_mut(pool);
+        if buffers.parked.capacity() == 0 {
+            buffers.parked = pool.take();
+        }
+        parts.iter().for_each(|part| buffers.parked.extend_from_slice(part));
+        if buffers.parked.len() >= PARKED_BYTES_MAX && buffers.parked_since > now {
+            buffers.parked_since = now;
+            self.out.watch(id);
+        }
     }
 
     /// One whole packet of a live connection whose turn it is.
-    fn packet(&mut self, id: ConnectionId, frame: &[u8]) -> Parsing {
+    fn decode(&mut self, id: ConnectionId, frame: &[u8]) -> Parsing {
         let version = self.out.connections.get(id).and_then(|entry| entry.version);
         match decode::packet(frame, version) {
-            Ok(packet) => {
-                self.input(Input::Packet { connection: id, packet: &packet });
-                match self.out.connections.get(id) {
-                    Some(entry) if entry.phase == Phase::Live => Parsing::Continue,
-                    _ => Parsing::Stop,
-                }
-            }
+            Ok(packet) => self.packet(id, Input::Packet { connection: id, packet: &packet }),
             Err(error) => {
                 self.malformed(id, error.reason, frame);
                 Parsing::Stop
             }
+        }
+    }
+
+    fn packet(&mut self, id: ConnectionId, input: Input<'_>) -> Parsing {
+        self.input(input);
+        match self.out.connections.get(id) {
+            Some(entry) if entry.phase == Phase::Live => Parsing::Continue,
+            _ => Parsing::Stop,
         }
     }
 
@@ -355,7 +414,7 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
             let frame = &parked[handled..handled + len];
             let Some(entry) = self.out.connections.get(id) else { break };
             let waits = entry.is(Flag::Held) || entry.is(Flag::Paused) && !may_overtake(frame[0]);
-            if waits || self.packet(id, frame) == Parsing::Stop {
+            if waits || self.decode(id, frame) == Parsing::Stop {
                 break;
             }
             work += work_of(frame[0]);

@@ -21,7 +21,7 @@
 //! - `shard`: that loop
 //! - `connection`: the table of connections
 //! - `handshake`: from accept to CONNECT; which shard a connection belongs to
-//! - `inbound`: bytes to inputs
+//! - `inbound`, `large`: bytes to inputs; those of a large PUBLISH
 //! - `outbound`: effects to bytes
 //! - `journal`, `fetched`: what a turn does for the journal; bodies between it and the broker
 //! - `mesh`, `signal`: batches between shards, and when to ring for them
@@ -38,6 +38,7 @@ mod fetched;
 mod handshake;
 mod inbound;
 mod journal;
+mod large;
 pub mod mesh;
 pub mod outbound;
 pub mod pin;

@@ -25,6 +25,7 @@ pub const UNSAFE_FILES: &[&str] = &[
     "tests/reactor_contract/rigs.rs", // raw sockets and files, to see the kernel from the other side
     "src/shard/mesh/", // pinning a thread to its core, the doorbell's eventfd
     "src/shard/pin.rs", // sched_setaffinity
+    "src/shard/large.rs", // memory that is filled before it is read
     "src/shard/listen.rs", // socket options that the standard library does not set
     "src/journal/storage.rs", // pwrite, fdatasync and locks on descriptors that the reactor also uses
     "src/journal/reader.rs", // a mapping of a sealed segment

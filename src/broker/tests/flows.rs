@@ -1,6 +1,7 @@
 //! Messages between live clients, and who waits for what.
 
 use std::num::NonZeroU16;
+use std::sync::Arc;
 
 use super::*;
 
@@ -36,6 +37,21 @@ fn a_message_acknowledged_within_hold_is_never_written() {
     bench.ack(1, PUBACK, 1);
     assert_eq!(bench.seen(2), ["Puback 7 Success"]);
     assert_eq!(bench.world.journal.len(), records);
+}
+
+#[test]
+fn a_body_in_one_piece_is_kept_and_not_copied() {
+    let mut bench = pair();
+    let forward = Properties::from_stored(&[1, 0]);
+    let packet = Packet::Publish(Publish { forward, ..publish("a/b", QoS::AtLeastOnce, 7, "m") });
+    let body: Arc<[u8]> = [b"a/b", &[1, 0][..], b"m"].concat().into();
+    bench.handle(Input::Large { connection: id(2), packet: &packet, body: &body });
+    assert_eq!(Arc::strong_count(&body), 2, "the message has it");
+    bench.advance();
+    assert_eq!(bench.seen(1), ["PUBLISH 1 1 m"]);
+    bench.ack(1, PUBACK, 1);
+    assert_eq!(bench.seen(2), ["Puback 7 Success"]);
+    assert_eq!(Arc::strong_count(&body), 1);
 }
 
 #[test]

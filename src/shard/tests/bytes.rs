@@ -95,6 +95,16 @@ pub(super) fn publish_expiring(packet_id: u16, topic: &str, expiry_s: u32, paylo
     packet(0x32, &body)
 }
 
+/// PUBLISH of version 5 at QoS 0 with properties as they stand on the wire, fewer than 128 bytes.
+pub(super) fn publish_with(topic: &str, properties: &[u8], payload: &[u8]) -> Vec<u8> {
+    let mut body = Vec::new();
+    push_string(&mut body, topic);
+    body.push(properties.len() as u8);
+    body.extend_from_slice(properties);
+    body.extend_from_slice(payload);
+    packet(0x30, &body)
+}
+
 /// PUBACK, as every version may send it and 3.1.1 does.
 pub(super) fn puback(packet_id: u16) -> Vec<u8> {
     let [high, low] = packet_id.to_be_bytes();

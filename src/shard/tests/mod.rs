@@ -8,6 +8,7 @@ mod bytes;
 mod fairness;
 mod framing;
 mod handshake;
+mod large;
 mod moving;
 mod output;
 mod parking;

@@ -11,7 +11,7 @@ use crate::reactor::sim;
 const HOLD_MS: u32 = 3_600_000;
 
 /// A publisher that is paused, and the only recipient of what it publishes, which acknowledges nothing by itself.
-fn with_paused_publisher() -> (Rig, PeerId, PeerId) {
+pub(super) fn with_paused_publisher() -> (Rig, PeerId, PeerId) {
     let mut rig = Rig::with(1, sim::Settings::default(), |settings| settings.hold_ms = HOLD_MS);
     let recipient = rig.subscriber_v3("recipient", "wait/for/it", 1);
     let publisher = rig.client_v3("publisher");
@@ -30,6 +30,14 @@ fn acknowledge(rig: &mut Rig, recipient: PeerId) -> usize {
         rig.say(recipient, &puback(packet_id_of(delivery)));
     }
     deliveries.len()
+}
+
+/// Acknowledges until the pause is over and everything has arrived.
+pub(super) fn acknowledge_all(rig: &mut Rig, recipient: PeerId) {
+    for _ in 0..=RECEIVE_MAXIMUM / SEND_WINDOW_DEFAULT {
+        acknowledge(rig, recipient);
+        rig.run_ms(100);
+    }
 }
 
 #[test]
@@ -121,10 +129,7 @@ fn what_was_parked_before_the_end_of_the_stream_counts_once_the_pause_is_over() 
     rig.finish(publisher);
     rig.run_ms(1_000);
     assert_eq!(rig.packets(watcher), Vec::<Vec<u8>>::new());
-    for _ in 0..=RECEIVE_MAXIMUM / SEND_WINDOW_DEFAULT {
-        acknowledge(&mut rig, recipient);
-        rig.run_ms(100);
-    }
+    acknowledge_all(&mut rig, recipient);
     assert_eq!(rig.packets(watcher), [publish_v3(0, "parked", b"last words")]);
     rig.end(publisher);
 }

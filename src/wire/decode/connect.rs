@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU16;
 
-use super::{check_payload, topic_name};
+use super::{check_text, topic_name};
 use crate::wire::bytes::{self, Reader, Variable};
 use crate::wire::error::DecodeError;
 use crate::wire::packet::{Connack, Connect, PacketType, QoS, Version, Will};
@@ -135,7 +135,7 @@ fn will<'a>(
     let topic = body.string()?;
     topic_name(topic)?;
     let payload = body.binary()?;
-    check_payload(text, payload)?;
+    check_text(text, payload)?;
     Ok(Will { qos, retain, delay, message_expiry, topic, forward, payload })
 }
 

@@ -49,10 +49,34 @@ pub fn packet(frame: &[u8], version: Option<Version>) -> Result<Packet<'_>, Deco
         return Err(DecodeError::malformed("remaining length longer than needed"));
     }
     if packet_type == PacketType::Publish {
-        return publish(first, body, version);
+        let (publish, text) = publish(first, body, version)?;
+        check_text(text, publish.payload)?;
+        return Ok(Packet::Publish(publish));
     }
     check_flags(first & 0x0F, packet_type, version)?;
     rarer(packet_type, body, version)
+}
+
+/// Decodes a PUBLISH whose payload has not all come: `bytes` are the packet's first ones, and `payload` is what they have
+/// of that.
+///
+/// Fails also while the fields before the payload are not all there. Whether the payload is what it claims to be can be
+/// asked when it is: [`check_payload`].
+pub fn publish_begun(bytes: &[u8], version: Version) -> Result<Publish<'_>, DecodeError> {
+    let (&first, rest) = bytes.split_first().ok_or(DecodeError::malformed("ends early"))?;
+    let Variable::Value { len, shortest, .. } = bytes::variable(rest) else {
+        return Err(DecodeError::malformed("remaining length"));
+    };
+    if frame::packet_type(first) != Some(PacketType::Publish) || !shortest && version.is_v5() {
+        return Err(DecodeError::malformed("no PUBLISH"));
+    }
+    Ok(publish(first, Reader::new(&rest[len..]), version)?.0)
+}
+
+/// Whether the payload of a PUBLISH that came in two parts is UTF-8, if it claims to be.
+pub fn check_payload(publish: &Publish<'_>) -> Result<(), DecodeError> {
+    let text = publish.forward.iter().any(|property| property == Property::PayloadFormatIndicator(1));
+    check_text(text, publish.payload)
 }
 
 /// Reserved flags `[MQTT-2.1.3-1]`. MQTT 3.1 sets DUP when it repeats what is sent at QoS 1.
@@ -88,9 +112,14 @@ fn rarer(packet_type: PacketType, mut body: Reader<'_>, version: Version) -> Res
     if body.is_empty() { Ok(packet) } else { Err(DecodeError::malformed("bytes after the end")) }
 }
 
-/// The hot path: collects the fields and builds the packet once, where it is returned.
+/// The hot path: collects the fields and builds the packet once, where it is returned. With it, whether the payload, whatever
+/// is left of `body`, claims to be UTF-8.
 #[inline]
-fn publish<'a>(first: u8, mut body: Reader<'a>, version: Version) -> Result<Packet<'a>, DecodeError> {
+fn publish<'a>(
+    first: u8,
+    mut body: Reader<'a>,
+    version: Version,
+) -> Result<(Publish<'a>, bool), DecodeError> {
     let dup = first & 0x08 != 0;
     // [MQTT-3.3.1-4]
     let qos = QoS::from_bits(first >> 1 & 0x03).ok_or(DecodeError::malformed("QoS 3"))?;
@@ -122,8 +151,7 @@ fn publish<'a>(first: u8, mut body: Reader<'a>, version: Version) -> Result<Pack
     } else {
         topic_name(topic)?;
     }
-    check_payload(text, payload)?;
-    Ok(Packet::Publish(Publish {
+    let publish = Publish {
         dup,
         qos,
         retain: first & 0x01 != 0,
@@ -135,7 +163,8 @@ fn publish<'a>(first: u8, mut body: Reader<'a>, version: Version) -> Result<Pack
         carries_subscription_id,
         forward,
         payload,
-    }))
+    };
+    Ok((publish, text))
 }
 
 /// A topic name to publish to `[MQTT-3.3.2-2]`.
@@ -154,7 +183,7 @@ fn topic_name(name: &str) -> Result<(), DecodeError> {
 
 /// Payload format indicator 1 promises UTF-8.
 #[inline]
-fn check_payload(text: bool, payload: &[u8]) -> Result<(), DecodeError> {
+fn check_text(text: bool, payload: &[u8]) -> Result<(), DecodeError> {
     if text && std::str::from_utf8(payload).is_err() {
         return Err(DecodeError::new(
             ReasonCode::PayloadFormatInvalid,
