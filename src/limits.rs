@@ -103,9 +103,13 @@ pub const LARGE_PACKET_BYTES_MIN: usize = 64 << 10;
 /// Connections read from in one turn: with `RECEIVE_BYTES` the receive memory of a shard (4 MiB).
 pub const RECEIVES_PER_TURN_MAX: usize = 256;
 
-/// Messages taken from clients and not yet in every queue, or waiting for room towards another shard. Beyond: whoever
-/// publishes is paused (read no further, `PARKED_BYTES_MAX`) until half of them are placed. A few turns' work.
-pub const UNPLACED_MESSAGES_MAX: usize = 4_096;
+/// Messages taken from clients and not yet in every queue of this shard, beyond which it reads from nobody. They are its own
+/// work for a turn or so; what clients send meanwhile waits in their sockets, and all of them wait alike.
+pub const UNPLACED_MESSAGES_AHEAD: usize = 2_048;
+
+/// The same, with those that wait for room towards another shard. Beyond: whoever publishes is paused (read no further,
+/// `PARKED_BYTES_MAX`) until half of them are placed. So many come of packets that were read together and are small.
+pub const UNPLACED_MESSAGES_MAX: usize = 16_384;
 
 /// Bytes of records that wait for the disk, per shard. Beyond: whoever publishes is paused until half of them are
 /// written. 64 blocks: a disk that is merely slow is used to the full.
@@ -310,6 +314,7 @@ const _: () = assert!(CONNECT_BYTES_MAX < PACKET_BYTES_DEFAULT && PACKET_BYTES_D
 const _: () = assert!(SESSIONS_PER_SHARD_MAX >= CONNECTIONS_PER_SHARD_MAX);
 const _: () = assert!(ACCEPTS_PER_TURN_MAX <= HANDSHAKES_PENDING_MAX);
 const _: () = assert!(TOPIC_LEVELS_MAX <= TOPIC_BYTES_MAX);
+const _: () = assert!(UNPLACED_MESSAGES_AHEAD < UNPLACED_MESSAGES_MAX / 2);
 const _: () = assert!(PARKED_BYTES_MAX >= RECEIVE_BYTES && OUTPUT_BYTES_MAX >= RECEIVE_BYTES);
 const _: () =
     assert!(QUEUE_BYTES_ASSURED < QUEUE_BYTES_DEFAULT && QUEUE_BYTES_DEFAULT <= RESIDENT_BYTES_DEFAULT);

@@ -195,7 +195,9 @@ fn parse_pin(text: &str) -> Result<Pin, String> {
         // Here, once: whoever starts a server is pinned from then on, and would find one CPU.
         "auto" => {
             return Ok(match process::allowed_cpus()[..] {
-                [server_cpu, load_cpu, ..] => Pin::To(Placement { server_cpu, load_cpu }),
+                [server_cpu, load_cpu, ..] => {
+                    Pin::To(Placement::among(&process::allowed_cpus(), server_cpu, load_cpu))
+                }
                 _ => Pin::Off,
             });
         }
@@ -205,7 +207,7 @@ fn parse_pin(text: &str) -> Result<Pin, String> {
     let cpus =
         text.split_once(',').and_then(|(server, load)| Some((server.parse().ok()?, load.parse().ok()?)));
     let (server_cpu, load_cpu) = cpus.ok_or_else(|| format!("`{text}` is not auto, off or SERVER,LOAD"))?;
-    Ok(Pin::To(Placement { server_cpu, load_cpu }))
+    Ok(Pin::To(Placement::among(&process::allowed_cpus(), server_cpu, load_cpu)))
 }
 
 impl Environment {
@@ -366,14 +368,18 @@ mod tests {
 
     #[test]
     fn a_pin_is_auto_off_or_two_cpus() {
-        if let Ok(Pin::To(Placement { server_cpu, load_cpu })) = parse_pin("auto") {
+        if let Ok(Pin::To(Placement { server_cpu, load_cpu, other_cpu })) = parse_pin("auto") {
             let allowed = process::allowed_cpus();
             assert!(server_cpu != load_cpu && allowed.contains(&server_cpu) && allowed.contains(&load_cpu));
+            assert_eq!(other_cpu.is_some(), allowed.len() > 2);
         } else {
             assert_eq!(process::allowed_cpus().len(), 1, "two CPUs are enough");
         }
         assert_eq!(parse_pin("off"), Ok(Pin::Off));
-        assert_eq!(parse_pin("3,5"), Ok(Pin::To(Placement { server_cpu: 3, load_cpu: 5 })));
+        let Ok(Pin::To(placement)) = parse_pin("3,5") else { panic!("two CPUs") };
+        assert_eq!((placement.server_cpu, placement.load_cpu), (3, 5));
+        assert_eq!(Placement::among(&[3, 4, 5], 3, 5).hostile_cpu(), 4);
+        assert_eq!(Placement::among(&[3, 5], 3, 5).hostile_cpu(), 3, "there is no other but the load's");
         assert!(parse_pin("3").is_err() && parse_pin("a,b").is_err());
     }
 }

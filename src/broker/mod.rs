@@ -309,7 +309,7 @@ impl Broker {
         more |= self.flush_outbox(&mut budget, effects);
         more |= self.place_missed(&mut budget, effects);
         more |= self.place_messages(&mut budget, effects);
-        more |= self.resume_publishers(&mut budget, effects);
+        more |= self.resume_publishers(effects);
         more |= self.store_entries(&mut budget);
         delivery.0 += budget.0;
         more |= self.deliver_ready(&mut delivery, effects);

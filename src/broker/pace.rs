@@ -1,5 +1,6 @@
-//! Publishers go no faster than this shard: whoever publishes while it is behind with placing messages, or while the
-//! disk is behind with writing them, is paused, and resumed when half of that is done.
+//! Publishers go no faster than this shard. It reads from nobody while it has its hands full with placing messages. Whoever
+//! publishes while it is far behind with that, which other shards may be the cause of, or while the disk is behind with
+//! writing them, is paused, and resumed when half of that is done.
 //!
 //! Nothing that a paused client could do is waited for, so pausing cannot lock up; its acknowledgements and pings are
 //! handled meanwhile, and its keep alive does not run out. Without this a client that sends QoS 0 messages faster than
@@ -8,14 +9,14 @@
 
 use std::collections::VecDeque;
 
+use super::Broker;
 use super::effect::{Effect, Effects};
-use super::{Broker, Budget};
 use crate::ids::ConnectionId;
-use crate::limits::UNPLACED_MESSAGES_MAX;
+use crate::limits::{UNPLACED_MESSAGES_AHEAD, UNPLACED_MESSAGES_MAX};
 
 /// Each has some packets parked as a rule. If all these were resumed who could publish one before the bound is reached, most
 /// would be paused again after one.
-const RESUMED_PER_TURN_MAX: usize = UNPLACED_MESSAGES_MAX / 16;
+const RESUMED_PER_TURN_MAX: usize = 256;
 
 /// Who waits, and for what.
 #[derive(Debug, Default)]
@@ -29,6 +30,11 @@ pub(super) struct Pace {
 }
 
 impl Broker {
+    /// Whether more is to be read from clients: not before what they have sent is on its way.
+    pub fn keeps_up(&self) -> bool {
+        self.placing.len() < UNPLACED_MESSAGES_AHEAD
+    }
+
     /// Whether whoever publishes has to wait.
     fn is_behind(&mut self) -> bool {
         let unplaced = self.placing.len() + self.outbox.len();
@@ -55,14 +61,12 @@ impl Broker {
         }
     }
 
-    /// Let those go on who have waited longest, as many in a turn as may publish before the bound is reached again.
-    pub(super) fn resume_publishers(&mut self, budget: &mut Budget, effects: &mut impl Effects) -> bool {
+    /// Let those go on who have waited longest, as many in a turn as may publish before the bound is reached again. That is
+    /// in no budget: it is little, and a shard that is always busy would have nothing left for it.
+    pub(super) fn resume_publishers(&mut self, effects: &mut impl Effects) -> bool {
         for _ in 0..RESUMED_PER_TURN_MAX {
             if self.pace.waiting.is_empty() || self.is_behind() {
                 return false;
-            }
-            if !budget.take() {
-                return true;
             }
             let Some(id) = self.pace.waiting.pop_front() else { return false };
             // It may have ended meanwhile.

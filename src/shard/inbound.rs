@@ -11,7 +11,7 @@
 //!   the peer's own sends fill up; our timer or sync resumes it. If the pause waits for acknowledgements that sit
 //!   behind what was not read, nobody can go on, and after `PARKED_STALL_MS` the connection is closed.
 //! - A held connection (CONNACK waits for the disk) is not read and parks everything.
-//! - A connection whose output is full is not read.
+//! - A connection whose output is full is not read. Nobody is while the broker does not keep up.
 
 use crate::broker::input::Input;
 use crate::ids::ConnectionId;
@@ -82,6 +82,9 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
         let count = self.out.connections.ready.len();
         if count <= DIRECT_CALLS_MAX {
             for _ in 0..count {
+                if !self.broker.keeps_up() {
+                    break;
+                }
                 let Some((id, socket)) = self.next_to_read() else { continue };
                 let mut buffer = self.receive_buffer();
                 match self.reactor.receive(socket, &mut buffer) {
@@ -98,7 +101,7 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
     /// Submits a `Recv` for as many ready connections as one turn takes, unless the next turn can read from all.
     pub(super) fn submit_receives(&mut self) {
         let count = self.out.connections.ready.len();
-        if count <= DIRECT_CALLS_MAX {
+        if count <= DIRECT_CALLS_MAX || !self.broker.keeps_up() {
             return;
         }
         for _ in 0..count.min(RECEIVES_PER_TURN_MAX) {
@@ -116,6 +119,11 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
         let id = self.out.connections.ready.pop_front()?;
         let entry = self.out.connections.get_mut(id)?;
         entry.clear(Flag::Ready);
+        // It was put among these for the sake of an earlier turn. What two receives bring would be one too many.
+        if entry.is(Flag::Receiving) {
+            entry.set(Flag::ReadyAgain);
+            return None;
+        }
         if !entry.may_read() {
             entry.set(Flag::Deferred);
             return None;

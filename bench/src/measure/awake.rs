@@ -4,7 +4,6 @@
 //! microseconds to milliseconds and is nobody's latency. On bare metal it is an idle state to leave. So a process of
 //! its own, in the idle class, occupies each CPU: whoever wants it has it at once, and its time is not the generator's.
 
-use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result};
@@ -22,13 +21,7 @@ impl Awake {
         for cpu in cpus {
             let mut command = Command::new(&program);
             command.arg("awake").arg(cpu.to_string()).stdin(Stdio::null()).stdout(Stdio::null());
-            // SAFETY: between fork and exec this calls only prctl, which is async-signal-safe, and allocates nothing.
-            unsafe {
-                command.pre_exec(|| {
-                    libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-                    Ok(())
-                });
-            }
+            process::end_with_this(&mut command);
             awake.0.push(command.spawn().context("starting what keeps a CPU awake")?);
         }
         Ok(awake)

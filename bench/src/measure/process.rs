@@ -9,6 +9,8 @@ use std::fs;
 use std::io;
 use std::mem;
 use std::ops::Add;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -195,6 +197,17 @@ fn parse_slabinfo(text: &str) -> BTreeMap<String, f64> {
         Some((fields[0].to_owned(), slabs * pages_per_slab * 4096.0))
     };
     text.lines().filter_map(line).collect()
+}
+
+/// What `command` starts is killed when the thread that starts it ends, however it ends.
+pub fn end_with_this(command: &mut Command) {
+    // SAFETY: between fork and exec this calls only prctl, which is async-signal-safe, and allocates nothing.
+    unsafe {
+        command.pre_exec(|| {
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+            Ok(())
+        });
+    }
 }
 
 /// Moves the calling thread, and what it starts from now on, to one CPU.

@@ -130,7 +130,11 @@ pub fn head(placement: Option<Placement>) -> Value {
             "kernel": kernel.trim(),
             "load_average": fs::read_to_string("/proc/loadavg").unwrap_or_default().trim(),
         },
-        "placement": placement.map(|cpus| json!({ "server_cpu": cpus.server_cpu, "load_cpu": cpus.load_cpu })),
+        "placement": placement.map(|cpus| json!({
+            "server_cpu": cpus.server_cpu,
+            "load_cpu": cpus.load_cpu,
+            "hostile_cpu": cpus.hostile_cpu(),
+        })),
     })
 }
 

@@ -11,7 +11,6 @@ mod version;
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::Duration;
@@ -28,6 +27,22 @@ use crate::measure::process;
 pub struct Placement {
     pub server_cpu: usize,
     pub load_cpu: usize,
+    /// One that is neither, where there is one.
+    pub other_cpu: Option<usize>,
+}
+
+impl Placement {
+    /// The two, and of the CPUs that this program may use the first that is neither.
+    pub fn among(allowed: &[usize], server_cpu: usize, load_cpu: usize) -> Placement {
+        let other_cpu = allowed.iter().copied().find(|cpu| ![server_cpu, load_cpu].contains(cpu));
+        Placement { server_cpu, load_cpu, other_cpu }
+    }
+
+    /// Where somebody runs who is to disturb the server, and not who measures that: on the load's CPU his system calls, which
+    /// nothing interrupts, would be in every latency.
+    pub fn hostile_cpu(&self) -> usize {
+        self.other_cpu.unwrap_or(self.server_cpu)
+    }
 }
 
 /// A broker that accepts connections.
@@ -154,6 +169,11 @@ impl Server {
     pub fn is_child(&self) -> bool {
         self.own.is_some()
     }
+
+    /// Where it was placed, if it was started here.
+    pub fn placement(&self) -> Option<Placement> {
+        self.own.as_ref()?.placement
+    }
 }
 
 /// What a broker says on its standard output and error, in its data directory.
@@ -164,13 +184,7 @@ fn spawn(broker: &Broker, port: u16, data: &Path, placement: Option<Placement>) 
     let log = fs::OpenOptions::new().create(true).append(true).open(data.join(LOG))?;
     let mut command = broker.command(port, data)?;
     command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-    // SAFETY: between fork and exec this calls only prctl, which is async-signal-safe, and allocates nothing.
-    unsafe {
-        command.pre_exec(|| {
-            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-            Ok(())
-        });
-    }
+    process::end_with_this(&mut command);
     if let Some(placement) = placement {
         process::pin_to(placement.server_cpu)?;
     }

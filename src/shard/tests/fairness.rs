@@ -115,3 +115,27 @@ fn a_quiet_client_is_answered_within_a_few_turns_beside_more_hot_ones_than_a_tur
     }
     assert!(hot.iter().zip(before).all(|(peer, before)| rig.unsaid(*peer) < before), "one was not read");
 }
+
+#[test]
+fn publishers_who_send_more_than_is_placed_are_all_read_alike() {
+    // limits::UNPLACED_MESSAGES_AHEAD
+    let mut rig = Rig::with(1, at_once(), |_| {});
+    let _recipient = rig.subscriber_v3("recipient", "to/all", 0);
+    let publishers: Vec<PeerId> =
+        (0..200).map(|number| rig.client_v3(&format!("publisher-{number}"))).collect();
+    let publish = publish_v3(0, "to/all", &[0; 1_000]);
+    let said = 50 * RECEIVE_BYTES;
+    for publisher in &publishers {
+        rig.say(*publisher, &publish.repeat(said / publish.len()));
+    }
+    let left = |rig: &Rig| {
+        let left: Vec<usize> = publishers.iter().map(|publisher| rig.unsaid(*publisher)).collect();
+        (left.iter().min().copied().unwrap(), left.iter().max().copied().unwrap())
+    };
+    while left(&rig).0 > said / 2 {
+        turn(&mut rig);
+        assert_eq!(rig.parked_bytes_max(), 0, "what they send waits in their sockets");
+    }
+    let (least, most) = left(&rig);
+    assert!(most - least <= 2 * RECEIVE_BYTES, "one has {least} bytes left, another {most}");
+}

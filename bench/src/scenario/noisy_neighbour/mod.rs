@@ -55,7 +55,8 @@ pub struct NoisyNeighbourSettings {
     /// The size of a packet of `max-packets`, in bytes; halved until the server accepts it
     #[arg(long, default_value_t = 1 << 20, value_parser = clap::value_parser!(u32).range(1_024..=256 << 20))]
     noise_packet_bytes: u32,
-    /// The CPU of the hostile clients [default: the load's, as far as the well-behaved leave it]
+    /// The CPU of the hostile clients, in the idle class [default: one that neither server nor load has; where there is none,
+    /// the server's, as far as it leaves it]
     #[arg(long)]
     noise_cpu: Option<usize>,
     /// Well-behaved pairs of one publisher and one subscriber
@@ -184,7 +185,7 @@ impl Run<'_> {
                 packet_bytes: settings.noise_packet_bytes as usize,
             },
             clients: settings.noise_clients as usize,
-            cpu: settings.noise_cpu,
+            cpu: settings.noise_cpu.or_else(|| Some(self.server.placement()?.hostile_cpu())),
         };
         let hostile = Hostile::start(orders)?;
         self.settle()?;
