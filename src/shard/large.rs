@@ -108,7 +108,7 @@ mod tests {
     use super::*;
     use crate::wire::{Properties, Publish, QoS, encode};
 
-    const PAYLOAD: [u8; LARGE_PACKET_BYTES_MIN] = [7; LARGE_PACKET_BYTES_MIN];
+    static PAYLOAD: [u8; LARGE_PACKET_BYTES_MIN] = [7; LARGE_PACKET_BYTES_MIN];
 
     /// A user property (a: b), and the same behind a message expiry interval of 9 s.
     const USER: [u8; 7] = [0x26, 0, 1, b'a', 0, 1, b'b'];

@@ -11,6 +11,9 @@ const USER: [u8; 7] = [0x26, 0, 1, b'a', 0, 1, b'b'];
 const ALIAS: [u8; 3] = [0x23, 0, 1];
 const TEXT: [u8; 2] = [0x01, 1];
 
+/// Topic, properties, payload, and which of the properties are passed on.
+type Case<'a> = (&'a str, Vec<&'a [u8]>, Vec<u8>, Vec<&'a [u8]>);
+
 fn payload(seed: u8) -> Vec<u8> {
     (0..2 * LARGE_PACKET_BYTES_MIN + 100 * usize::from(seed)).map(|place| (place / 7) as u8 ^ seed).collect()
 }
@@ -34,12 +37,12 @@ fn whatever_fields_it_has_it_arrives_as_it_was_sent_and_so_does_what_is_behind_i
     assert_eq!(rig.packet(reader)[0], 0x90);
     let writer = client_v5(&mut rig, "writer");
     let text = vec![b'x'; LARGE_PACKET_BYTES_MIN];
-    let cases: [(&str, &[&[u8]], Vec<u8>, &[&[u8]]); 5] = [
-        ("large", &[], payload(1), &[]),
-        ("large", &[&EXPIRES, &USER, &ALIAS], payload(2), &[&EXPIRES, &USER]),
-        ("", &[&ALIAS, &USER], payload(3), &[&USER]),
-        ("large", &[&TEXT], text, &[&TEXT]),
-        ("large", &[&USER], b"small".to_vec(), &[&USER]),
+    let cases: [Case<'_>; 5] = [
+        ("large", vec![], payload(1), vec![]),
+        ("large", vec![&EXPIRES, &USER, &ALIAS], payload(2), vec![&EXPIRES, &USER]),
+        ("", vec![&ALIAS, &USER], payload(3), vec![&USER]),
+        ("large", vec![&TEXT], text, vec![&TEXT]),
+        ("large", vec![&USER], b"small".to_vec(), vec![&USER]),
     ];
     let mut wanted = Vec::new();
     for (topic, properties, payload, forwarded) in &cases {
