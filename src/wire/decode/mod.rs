@@ -49,9 +49,7 @@ pub fn packet(frame: &[u8], version: Option<Version>) -> Result<Packet<'_>, Deco
         return Err(DecodeError::malformed("remaining length longer than needed"));
     }
     if packet_type == PacketType::Publish {
-        let (publish, text) = publish(first, body, version)?;
-        check_text(text, publish.payload)?;
-        return Ok(Packet::Publish(publish));
+        return publish::<true>(first, body, version);
     }
     check_flags(first & 0x0F, packet_type, version)?;
     rarer(packet_type, body, version)
@@ -70,7 +68,10 @@ pub fn publish_begun(bytes: &[u8], version: Version) -> Result<Publish<'_>, Deco
     if frame::packet_type(first) != Some(PacketType::Publish) || !shortest && version.is_v5() {
         return Err(DecodeError::malformed("no PUBLISH"));
     }
-    Ok(publish(first, Reader::new(&rest[len..]), version)?.0)
+    match publish::<false>(first, Reader::new(&rest[len..]), version)? {
+        Packet::Publish(publish) => Ok(publish),
+        _ => unreachable!("it makes no other packet"),
+    }
 }
 
 /// Whether the payload of a PUBLISH that came in two parts is UTF-8, if it claims to be.
@@ -112,14 +113,14 @@ fn rarer(packet_type: PacketType, mut body: Reader<'_>, version: Version) -> Res
     if body.is_empty() { Ok(packet) } else { Err(DecodeError::malformed("bytes after the end")) }
 }
 
-/// The hot path: collects the fields and builds the packet once, where it is returned. With it, whether the payload, whatever
-/// is left of `body`, claims to be UTF-8.
+/// The hot path: collects the fields and builds the packet once, where it is returned. If the payload is not `WHOLE`, whether
+/// it is the UTF-8 that it claims to be is not asked.
 #[inline]
-fn publish<'a>(
+fn publish<'a, const WHOLE: bool>(
     first: u8,
     mut body: Reader<'a>,
     version: Version,
-) -> Result<(Publish<'a>, bool), DecodeError> {
+) -> Result<Packet<'a>, DecodeError> {
     let dup = first & 0x08 != 0;
     // [MQTT-3.3.1-4]
     let qos = QoS::from_bits(first >> 1 & 0x03).ok_or(DecodeError::malformed("QoS 3"))?;
@@ -151,7 +152,10 @@ fn publish<'a>(
     } else {
         topic_name(topic)?;
     }
-    let publish = Publish {
+    if WHOLE {
+        check_text(text, payload)?;
+    }
+    Ok(Packet::Publish(Publish {
         dup,
         qos,
         retain: first & 0x01 != 0,
@@ -163,8 +167,7 @@ fn publish<'a>(
         carries_subscription_id,
         forward,
         payload,
-    };
-    Ok((publish, text))
+    }))
 }
 
 /// A topic name to publish to `[MQTT-3.3.2-2]`.
