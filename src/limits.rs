@@ -103,8 +103,9 @@ pub const LARGE_PACKET_BYTES_MIN: usize = 64 << 10;
 /// Connections read from in one turn: with `RECEIVE_BYTES` the receive memory of a shard (4 MiB).
 pub const RECEIVES_PER_TURN_MAX: usize = 256;
 
-/// Messages taken from clients and not yet in every queue of this shard, beyond which it reads from nobody. They are its own
-/// work for a turn or so; what clients send meanwhile waits in their sockets, and all of them wait alike.
+/// Messages taken from clients and not yet in every queue, beyond which a shard reads from nobody. They are its own work for a
+/// turn or so, unless another shard has no room; what clients send meanwhile waits in their sockets, and all of them wait
+/// alike.
 pub const UNPLACED_MESSAGES_AHEAD: usize = 2_048;
 
 /// The same, with those that wait for room towards another shard. Beyond: whoever publishes is paused (read no further,

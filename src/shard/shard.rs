@@ -314,7 +314,7 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
     /// Whether something can be done that no completion will announce.
     fn has_work(&self) -> bool {
         self.more
-            || !self.out.connections.ready.is_empty()
+            || !self.out.connections.ready.is_empty() && self.broker.keeps_up()
             || !self.out.connections.unparsed.is_empty()
             || !self.out.resumed.is_empty()
             || !self.out.fetches.is_empty()
