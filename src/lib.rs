@@ -14,6 +14,8 @@
 //! Only `broker/` decides, only `shard/` acts, only `reactor/` and the journal's storage touch the kernel. The
 //! modules follow the data.
 
+pub mod allocator;
+pub mod content;
 mod hash;
 pub mod ids;
 pub mod json;

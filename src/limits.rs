@@ -176,6 +176,14 @@ pub const FETCHES_PER_TURN_MAX: usize = 256;
 /// How often a shard looks for stalled connections and for journal segments to release.
 pub const SWEEP_MS: u64 = 1_000;
 
+/// A block of memory from this size on is worth looking for when it was freed: it holds pages that can be given back
+/// alone. Tables and buffers that grew are larger, what one message or session needs is smaller.
+pub const LARGE_BLOCK_BYTES_MIN: usize = 64 << 10;
+
+/// How many sweeps look for memory to give back after a large block was freed: the allocator leaves it for a second
+/// before that, and what is freed in pieces behind it gets its second too.
+pub const LOOKS_FOR_FREE_MEMORY: u8 = 4;
+
 /// Buffers of each kind that a shard keeps for the next connection that needs one.
 pub const BUFFERS_KEPT_MAX: usize = 1_024;
 

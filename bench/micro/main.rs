@@ -48,7 +48,7 @@ use baseline::{Baseline, Judgement};
 
 /// The broker's: allocating is part of what an operation costs.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: ironpost::allocator::Allocator = ironpost::allocator::Allocator;
 
 /// An operation to be counted.
 pub struct Case {

@@ -227,7 +227,7 @@ impl Broker {
                 return true;
             }
         }
-        if self.messages.get(message).bytes.is_none() {
+        if self.messages.get(message).content.is_none() {
             // It is being read back.
             self.fetch(message, None, effects);
             return false;

@@ -6,13 +6,13 @@
 //! are counted (`held_bytes`), so that the broker can refuse more of them.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 use slab::Slab;
 
 use super::few::Few;
 use super::route::Parcel;
 use super::stored::Stored;
+use crate::content::Content;
 use crate::ids::{ConnectionId, Lsn, OriginKey, PublisherKey, SessionKey, ShardId};
 use crate::record::Body;
 use crate::time::UnixMs;
@@ -59,19 +59,6 @@ pub(super) enum Sender {
     Departed { key: SessionKey },
 }
 
-/// The parts of a body behind one another, `length` bytes, in a place that is made for them: nothing is copied twice.
-pub(super) fn joined<'a>(length: usize, parts: impl Iterator<Item = &'a [u8]>) -> Arc<[u8]> {
-    let mut bytes: Arc<[u8]> = std::iter::repeat_n(0, length).collect();
-    let mut rest = Arc::get_mut(&mut bytes).expect("nobody else has it yet");
-    for part in parts {
-        let (place, behind) = rest.split_at_mut(part.len());
-        place.copy_from_slice(part);
-        rest = behind;
-    }
-    assert!(rest.is_empty(), "the parts are as long as was said");
-    bytes
-}
-
 /// One session that a message was queued for at QoS 1 or 2.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Owed {
@@ -108,11 +95,10 @@ pub(super) struct Remote {
 #[derive(Debug)]
 pub(super) struct Message {
     serial: u32,
-    /// Topic, forwarded properties, payload. `None`: not in memory; `lsn` says where it is.
-    pub(super) bytes: Option<Arc<[u8]>>,
-    pub(super) topic_len: u16,
-    pub(super) forward_len: u32,
-    pub(super) payload_len: u32,
+    /// `None`: not in memory; `lsn` says where it is.
+    pub(super) content: Option<Content>,
+    /// Of the content, in memory or not.
+    length: u32,
     pub(super) qos: QoS,
     pub(super) retain: bool,
     /// Every session that gets it is known.
@@ -156,7 +142,7 @@ pub(super) struct Message {
 impl Message {
     /// Length of topic, properties and payload.
     pub(super) fn length(&self) -> usize {
-        usize::from(self.topic_len) + self.forward_len as usize + self.payload_len as usize
+        self.length as usize
     }
 
     /// It is the retained message of its topic.
@@ -166,8 +152,8 @@ impl Message {
 
     /// Bytes of the body in memory. Retained ones have their own bound.
     fn resident_bytes(&self) -> u64 {
-        match &self.bytes {
-            Some(bytes) if !self.pinned => bytes.len() as u64,
+        match &self.content {
+            Some(content) if !self.pinned => content.len() as u64,
             _ => 0,
         }
     }
@@ -179,11 +165,9 @@ impl Message {
 
     /// The body, if it is in memory.
     pub(super) fn body(&self) -> Option<Body<'_>> {
-        let bytes = self.bytes.as_deref()?;
-        let (topic, rest) = bytes.split_at(usize::from(self.topic_len));
-        let (forward, payload) = rest.split_at(self.forward_len as usize);
+        let (topic, forward, payload) = self.content.as_ref()?.parts();
         Some(Body {
-            topic: std::str::from_utf8(topic).expect("a topic was validated when it was decoded"),
+            topic,
             forward,
             payload,
             qos: self.qos,
@@ -213,9 +197,7 @@ impl Message {
     /// As it travels to another shard.
     pub(super) fn parcel(&self) -> Option<Parcel> {
         Some(Parcel {
-            bytes: self.bytes.clone()?,
-            topic_len: self.topic_len,
-            forward_len: self.forward_len,
+            content: self.content.clone()?,
             qos: self.qos,
             retain: self.retain,
             accepted_at: self.accepted_at,
@@ -280,14 +262,12 @@ impl Messages {
 
     /// Store a message with one reference.
     pub(super) fn insert(&mut self, parcel: Parcel, sender: Sender) -> MessageId {
-        let payload_len = parcel.bytes.len() - usize::from(parcel.topic_len) - parcel.forward_len as usize;
+        let length = parcel.content.len();
         self.insert_parts(
-            Some(parcel.bytes),
-            payload_len,
+            Some(parcel.content),
+            length,
             sender,
             &Head {
-                topic_len: parcel.topic_len,
-                forward_len: parcel.forward_len,
                 qos: parcel.qos,
                 retain: parcel.retain,
                 accepted_at: parcel.accepted_at,
@@ -306,9 +286,6 @@ impl Messages {
         origin: Option<OriginKey>,
     ) -> MessageId {
         let head = Head {
-            topic_len: u16::try_from(body.topic.len())
-                .expect("a topic's length was checked when it was decoded"),
-            forward_len: u32::try_from(body.forward.len()).expect("a packet's length fits 32 bits"),
             qos: body.qos,
             retain: body.retain,
             accepted_at: body.accepted_at,
@@ -316,7 +293,7 @@ impl Messages {
             publisher: PublisherKey::NOBODY,
             origin,
         };
-        let id = self.insert_parts(None, body.payload.len(), Sender::Nobody, &head);
+        let id = self.insert_parts(None, length_of(body), Sender::Nobody, &head);
         self.get_mut(id.slot).lsn = lsn;
         id
     }
@@ -324,8 +301,6 @@ impl Messages {
     /// The message of a stored entry, with the reference of that. What it does not know is in its body.
     pub(super) fn insert_stored(&mut self, stored: &Stored, owed: Owed) -> u32 {
         let head = Head {
-            topic_len: 0,
-            forward_len: 0,
             qos: stored.qos,
             retain: false,
             accepted_at: UnixMs(0),
@@ -347,11 +322,9 @@ impl Messages {
     /// else, with its own key or none.
     pub(super) fn copy(&mut self, slot: u32, sender: Sender, origin: Option<OriginKey>) -> MessageId {
         let message = self.get(slot);
-        let (bytes, payload_len) = (message.bytes.clone(), message.payload_len as usize);
+        let (content, length) = (message.content.clone(), message.length());
         let lsn = if message.is_keyed() || origin.is_some() { Lsn::NONE } else { message.lsn };
         let head = Head {
-            topic_len: message.topic_len,
-            forward_len: message.forward_len,
             qos: message.qos,
             retain: message.retain,
             accepted_at: message.accepted_at,
@@ -359,29 +332,27 @@ impl Messages {
             publisher: message.publisher,
             origin,
         };
-        let id = self.insert_parts(bytes, payload_len, sender, &head);
+        let id = self.insert_parts(content, length, sender, &head);
         self.get_mut(id.slot).lsn = lsn;
         id
     }
 
     fn insert_parts(
         &mut self,
-        bytes: Option<Arc<[u8]>>,
-        payload_len: usize,
+        content: Option<Content>,
+        length: usize,
         sender: Sender,
         head: &Head,
     ) -> MessageId {
         let serial = self.next_serial;
         self.next_serial = self.next_serial.checked_add(1).unwrap_or(1);
-        let resident = bytes.as_ref().map_or(0, |bytes| bytes.len() as u64);
+        let resident = content.as_ref().map_or(0, |content| content.len() as u64);
         self.resident_bytes += resident;
         self.held_bytes += resident;
         let slot = self.slots.insert(Message {
             serial,
-            bytes,
-            topic_len: head.topic_len,
-            forward_len: head.forward_len,
-            payload_len: u32::try_from(payload_len).expect("a packet's length fits 32 bits"),
+            content,
+            length: u32::try_from(length).expect("a packet's length fits 32 bits"),
             qos: head.qos,
             retain: head.retain,
             placed: false,
@@ -466,7 +437,7 @@ impl Messages {
         let message = &mut self.slots[slot as usize];
         self.resident_bytes -= message.resident_bytes();
         self.held_bytes -= message.held_bytes();
-        message.bytes = None;
+        message.content = None;
     }
 
     /// The body came back from disk, for as long as there is room.
@@ -482,19 +453,13 @@ impl Messages {
 
     /// The body came back from disk, to stay until `make_evictable` or `take_bytes`.
     pub(super) fn keep_bytes(&mut self, slot: u32, body: &Body<'_>) {
-        let parts = [body.topic.as_bytes(), body.forward, body.payload];
-        let bytes = joined(parts.iter().map(|part| part.len()).sum(), parts.into_iter());
+        let content = Content::new(body.topic, std::iter::once(body.forward), body.payload);
         let message = &mut self.slots[slot as usize];
-        assert!(message.bytes.is_none(), "only a body that is not in memory is fetched");
-        let length = message.length();
-        message.topic_len =
-            u16::try_from(body.topic.len()).expect("a topic's length was checked when it was decoded");
-        message.forward_len = u32::try_from(body.forward.len()).expect("a packet's length fits 32 bits");
-        message.payload_len = u32::try_from(body.payload.len()).expect("a packet's length fits 32 bits");
-        assert!(message.length() == length, "the body is the one that was written");
+        assert!(message.content.is_none(), "only a body that is not in memory is fetched");
+        assert!(message.length() == content.len(), "the body is the one that was written");
         (message.qos, message.retain) = (body.qos, body.retain);
         (message.accepted_at, message.expires_at) = (body.accepted_at, body.expires_at);
-        message.bytes = Some(bytes);
+        message.content = Some(content);
         self.resident_bytes += message.resident_bytes();
         self.held_bytes += message.held_bytes();
     }
@@ -503,7 +468,7 @@ impl Messages {
     pub(super) fn make_evictable(&mut self, slot: u32) {
         let message = &mut self.slots[slot as usize];
         assert!(message.lsn.is_some(), "what is dropped from memory is on disk");
-        if !message.evictable && message.bytes.is_some() {
+        if !message.evictable && message.content.is_some() {
             self.held_bytes -= message.held_bytes();
             message.evictable = true;
             let id = MessageId { slot, serial: message.serial };
@@ -529,13 +494,13 @@ impl Messages {
         while let Some(&id) = self.evictable.front() {
             let live = self.slots.get_mut(id.slot as usize).filter(|message| message.serial == id.serial);
             match live {
-                Some(message) if message.evictable && message.bytes.is_some() && !message.pinned => {
+                Some(message) if message.evictable && message.content.is_some() && !message.pinned => {
                     if self.resident_bytes <= self.resident_bytes_max || self.evictable.len() == 1 {
                         return;
                     }
                     message.evictable = false;
-                    let bytes = message.bytes.take().expect("just seen");
-                    self.resident_bytes -= bytes.len() as u64;
+                    let content = message.content.take().expect("just seen");
+                    self.resident_bytes -= content.len() as u64;
                 }
                 Some(message) => message.evictable = false,
                 None => {}
@@ -545,10 +510,12 @@ impl Messages {
     }
 }
 
-/// What a message is made with besides its bytes.
+fn length_of(body: &Body<'_>) -> usize {
+    body.topic.len() + body.forward.len() + body.payload.len()
+}
+
+/// What a message is made with besides its content.
 struct Head {
-    topic_len: u16,
-    forward_len: u32,
     qos: QoS,
     retain: bool,
     accepted_at: UnixMs,

@@ -3,17 +3,17 @@
 //! QoS 1 is answered when everything owed is settled. QoS 2 has no memory path: the message and its packet id are on
 //! disk before PUBREC, and only then is it routed, under the key (this shard, LSN).
 
-use std::iter;
 use std::sync::Arc;
 
 use super::Broker;
 use super::await_durable::Waiter;
 use super::effect::{CloseReason, Effect, Effects};
-use super::messages::{MessageId, Sender, joined};
+use super::messages::{MessageId, Sender};
 use super::needs::Need;
 use super::place::{Scope, Task};
 use super::postponed::Settlement;
 use super::route::Parcel;
+use crate::content::Content;
 use crate::ids::{ConnectionId, Lsn, OriginKey, PublisherKey, SessionKey, ShardId};
 use crate::limits;
 use crate::record::Record;
@@ -197,23 +197,17 @@ impl Broker {
         sender: Sender,
         origin: Option<OriginKey>,
     ) -> MessageId {
-        let forward_len = publish.forward.forwarded_len();
-        let parts = iter::once(topic.as_bytes()).chain(publish.forward.forwarded());
-        let length = topic.len() + forward_len + publish.payload.len();
-        let bytes = match body {
-            Some(body) => Arc::clone(body),
-            None => joined(length, parts.chain(iter::once(publish.payload))),
+        let content = match body {
+            Some(body) => Content::joined(Arc::clone(body), topic, publish.forward.forwarded_len()),
+            None => Content::new(topic, publish.forward.forwarded(), publish.payload),
         };
-        assert!(bytes.len() == length, "the body is the packet's");
         let publisher = self.publisher(id);
         let expires_at = match publish.message_expiry {
             Some(seconds) => self.now.wall.plus_s(u64::from(seconds)),
             None => UnixMs::NEVER,
         };
         let parcel = Parcel {
-            bytes,
-            topic_len: u16::try_from(topic.len()).expect("a topic's length was checked when it was decoded"),
-            forward_len: u32::try_from(forward_len).expect("a packet's length fits 32 bits"),
+            content,
             qos: publish.qos,
             retain: publish.retain,
             accepted_at: self.now.wall,

@@ -347,9 +347,9 @@ impl Broker {
             if !budget.take() {
                 return true;
             }
-            if self.messages.get(slot).bytes.is_none() {
+            if self.messages.get(slot).content.is_none() {
                 self.fetch(slot, None, effects);
-                if self.messages.get(slot).bytes.is_none() {
+                if self.messages.get(slot).content.is_none() {
                     return false;
                 }
             }

@@ -9,9 +9,8 @@
 //! `Deliver` has credits of its own, and is placed without waiting for any: else two shards whose credits were used up
 //! by publishes for each other could wait for each other's deliveries for ever.
 
-use std::sync::Arc;
-
 use super::statistics::Deltas;
+use crate::content::Content;
 use crate::ids::{OriginKey, PublisherKey};
 use crate::time::UnixMs;
 use crate::wire::QoS;
@@ -19,12 +18,8 @@ use crate::wire::QoS;
 /// A message body on its way: owned, because it crosses threads.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Parcel {
-    /// Topic, forwarded properties and payload, back to back; shared, so a fan-out over shards copies nothing.
-    pub bytes: Arc<[u8]>,
-    /// Length of the topic at the front of `bytes`.
-    pub topic_len: u16,
-    /// Length of the properties after it.
-    pub forward_len: u32,
+    /// Shared, so a fan-out over shards copies nothing.
+    pub content: Content,
     /// Published QoS.
     pub qos: QoS,
     /// Published retain flag.

@@ -3,13 +3,12 @@
 //! Each shard sends the first one what it counted since the last time; that one publishes, as retained messages that
 //! are never written down.
 
-use std::sync::Arc;
-
 use super::Broker;
 use super::effect::{Effect, Effects};
 use super::messages::Sender;
 use super::route::{MeshMessage, Parcel};
 use super::settings::Settings;
+use crate::content::Content;
 use crate::ids::{PublisherKey, ShardId};
 use crate::time::{Nanos, UnixMs};
 use crate::wire::{Packet, QoS};
@@ -132,9 +131,7 @@ impl Broker {
     fn publish_value(&mut self, name: &str, value: &str) {
         let topic = format!("$SYS/broker/{name}");
         let parcel = Parcel {
-            bytes: Arc::from([topic.as_bytes(), value.as_bytes()].concat()),
-            topic_len: u16::try_from(topic.len()).expect("a short constant"),
-            forward_len: 0,
+            content: Content::new(&topic, std::iter::empty(), value.as_bytes()),
             qos: QoS::AtMostOnce,
             retain: true,
             accepted_at: self.now.wall,

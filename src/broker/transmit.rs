@@ -50,7 +50,7 @@ impl Broker {
         dup: bool,
         effects: &mut impl Effects,
     ) -> Attempted {
-        if self.messages.get(entry.message).bytes.is_none() {
+        if self.messages.get(entry.message).content.is_none() {
             self.fetch(entry.message, Some(slot), effects);
             self.read_ahead(slot, effects);
             return Attempted::Fetching;
@@ -157,7 +157,7 @@ impl Broker {
                 }
             };
             let message_held = self.messages.get(message);
-            if message_held.bytes.is_none() && message_held.lsn.is_some() {
+            if message_held.content.is_none() && message_held.lsn.is_some() {
                 bytes += message_held.length();
                 self.fetch(message, None, effects);
             }
@@ -168,7 +168,7 @@ impl Broker {
     pub(super) fn body_fetched(&mut self, lsn: Lsn, body: &record::Body<'_>) {
         let Some(fetch) = self.fetching.remove(&lsn) else { return };
         for id in fetch.messages {
-            if self.messages.find(id).is_some_and(|message| message.bytes.is_none()) {
+            if self.messages.find(id).is_some_and(|message| message.content.is_none()) {
                 self.messages.restore_bytes(id.slot, body);
             }
         }

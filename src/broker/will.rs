@@ -3,14 +3,13 @@
 //! A pending will outlives its session (its table is its own), is published as any message, and is withdrawn from
 //! the journal only when everyone owed has it.
 
-use std::sync::Arc;
-
 use super::Broker;
 use super::effect::Effects;
 use super::messages::{MessageId, Sender};
 use super::route::Parcel;
 use super::session::{PendingWill, Will};
 use super::timers::Due;
+use crate::content::Content;
 use crate::ids::{Lsn, PublisherKey, SessionKey};
 use crate::record::{Body, Record, WillRecord};
 use crate::time::{Nanos, UnixMs};
@@ -135,10 +134,7 @@ impl Broker {
             seconds => now.plus_s(u64::from(seconds)),
         };
         let parcel = Parcel {
-            bytes: Arc::from([will.topic.as_bytes(), &will.forward, &will.payload].concat()),
-            topic_len: u16::try_from(will.topic.len())
-                .expect("a topic's length was checked when it was decoded"),
-            forward_len: u32::try_from(will.forward.len()).expect("a packet's length fits 32 bits"),
+            content: Content::new(&will.topic, std::iter::once(&*will.forward), &will.payload),
             qos: will.qos,
             retain: will.retain,
             accepted_at: now,

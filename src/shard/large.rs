@@ -30,7 +30,7 @@ pub struct Large {
 pub struct Whole {
     head: Vec<u8>,
     version: Version,
-    /// As `broker::route::Parcel` has it.
+    /// For a `Content`, which checks that the topic is at its front.
     pub body: Arc<[u8]>,
     payload_from: usize,
 }

@@ -15,6 +15,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use crate::allocator::FreeMemory;
 use crate::broker::Broker;
 use crate::broker::effect::{Effect, Effects};
 use crate::broker::input::Input;
@@ -130,6 +131,7 @@ pub struct Shard<R, S> {
     pub(super) reserve_reached: bool,
     pub(super) disk_behind: bool,
     sweep_at: Nanos,
+    free_memory: FreeMemory,
 }
 
 impl<R: Reactor, S: Storage> Shard<R, S> {
@@ -165,6 +167,7 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
             reserve_reached: false,
             disk_behind: false,
             sweep_at: Nanos(0),
+            free_memory: FreeMemory::default(),
         };
         let replayed = shard.replay()?;
         let (sessions, queued) = shard.broker.held();
@@ -443,6 +446,7 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
     fn sweep(&mut self) {
         self.out.journal_stirred = true;
         self.sweep_at = self.now.mono.plus_ms(SWEEP_MS);
+        self.free_memory.give_back();
         self.out.journal.observe(self.broker.live(), self.now);
         let journal = self.out.journal.statistics();
         self.input(Input::Journal {

@@ -129,6 +129,9 @@ impl Trie {
         let node = &self.nodes[index as usize];
         visit(node.below);
         let Some(rest) = rest else { return visit(node.exact) };
+        if node.plus == ROOT && node.literals == 0 {
+            return;
+        }
         let (level, rest) = split_level(rest);
         if let Some(child) = self.literal(index, node, level) {
             self.walk_from(child, rest, visit);

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::broker::route::Parcel;
+use crate::content::Content;
 use crate::ids::{OriginKey, PublisherKey};
 use crate::wire::Will;
 
@@ -54,9 +55,7 @@ impl Bench {
 
 fn parcel(topic: &str, retain: bool, origin: Lsn) -> Parcel {
     Parcel {
-        bytes: [topic.as_bytes(), b"once"].concat().into(),
-        topic_len: u16::try_from(topic.len()).expect("short"),
-        forward_len: 0,
+        content: Content::new(topic, std::iter::empty(), b"once"),
         qos: QoS::ExactlyOnce,
         retain,
         accepted_at: NOW.wall,
@@ -145,8 +144,7 @@ fn another_shard_is_told_every_retained_message_after_a_crash_however_many_they_
     let Some((_, MeshMessage::Retained { parcels, next, .. })) = bench.world.mesh.last() else {
         panic!("no answer: {:?}", bench.world.mesh);
     };
-    let mut values: Vec<_> =
-        parcels.iter().map(|parcel| &parcel.bytes[usize::from(parcel.topic_len)..]).collect();
+    let mut values: Vec<_> = parcels.iter().map(|parcel| parcel.content.parts().2).collect();
     values.sort_unstable();
     let expected: Vec<String> = (10..20).map(|number| format!("value {number}")).collect();
     assert_eq!(values, expected.iter().map(String::as_bytes).collect::<Vec<_>>());

@@ -91,9 +91,7 @@ fn deliveries_have_room_when_every_request_waits() {
     (0..u64::from(MESH_CREDITS)).for_each(|token| a.send(to, pull(token)));
     assert!(!a.room(to));
     let parcel = Parcel {
-        bytes: (*b"a/b").into(),
-        topic_len: 3,
-        forward_len: 0,
+        content: crate::content::Content::new("a/b", std::iter::empty(), b""),
         qos: crate::wire::QoS::AtMostOnce,
         retain: false,
         accepted_at: crate::time::UnixMs(0),

@@ -25,20 +25,31 @@ pub(super) struct Reading {
     slab: Slab,
 }
 
-/// Reads the memory once it has come to rest: the same twice, 250 ms apart, or after five seconds as it is.
+/// How long the memory must not change to be at rest. An allocator gives back what has been free for a while, commonly a
+/// second, and whoever asks it may do so once a second; a table that was outgrown is otherwise read as memory in use.
+const REST: Duration = Duration::from_millis(2_500);
+
+/// What moves at rest: less than that is not a change.
+const STILL_BYTES: f64 = 32_768.0;
+
+/// Reads the memory once it has come to rest, or after fifteen seconds as it is.
 pub(super) fn read(server: &Server, connections: u32) -> Result<Reading> {
     let Some(pid) = server.pid else {
         return Ok(Reading { connections, memory: None, slab: process::slab()? });
     };
-    let deadline = clock::now() + Duration::from_secs(5);
+    let deadline = clock::now() + Duration::from_secs(15);
     let mut memory = process::memory(pid).context("the server's memory")?;
+    let mut since = clock::now();
     loop {
         clock::pause(Duration::from_millis(250));
         let next = process::memory(pid).context("the server's memory")?;
-        if next == memory || clock::now() > deadline {
+        let now = clock::now();
+        if (next.private - memory.private).abs() > STILL_BYTES {
+            (memory, since) = (next, now);
+        }
+        if now.saturating_duration_since(since) >= REST || now > deadline {
             return Ok(Reading { connections, memory: Some(next), slab: process::slab()? });
         }
-        memory = next;
     }
 }
 

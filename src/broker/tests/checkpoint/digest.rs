@@ -20,7 +20,7 @@ pub(super) fn digest(bench: &mut Bench) -> Vec<String> {
     let topics = broker.retained.scan("#", "", u32::MAX, |topic, held| {
         let message = broker.messages.get(held.message);
         lines.push(format!("retained {topic}: {:?} by {:?}", message.lsn, held.record));
-        assert!(message.is_pinned() && message.bytes.is_some(), "a retained body is in memory");
+        assert!(message.is_pinned() && message.content.is_some(), "a retained body is in memory");
         true
     });
     assert!(topics.is_none());
