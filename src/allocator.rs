@@ -74,6 +74,7 @@ impl Allocator {
 // SAFETY: each call goes to mimalloc, with what was asked for; a plain block is aligned as asked (`is_plain`). All of its
 // blocks, plain or not, are freed and resized by the same calls.
 unsafe impl GlobalAlloc for Allocator {
+    // SAFETY: any size may be asked for; null says that there is none, which is passed on.
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if Allocator::is_plain(&layout) {
@@ -84,6 +85,7 @@ unsafe impl GlobalAlloc for Allocator {
         unsafe { MiMalloc.alloc(layout) }
     }
 
+    // SAFETY: as `alloc`.
     #[inline]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         if Allocator::is_plain(&layout) {
@@ -94,6 +96,7 @@ unsafe impl GlobalAlloc for Allocator {
         unsafe { MiMalloc.alloc_zeroed(layout) }
     }
 
+    // SAFETY: only what is from here comes back, and mimalloc knows its blocks without a layout.
     #[inline]
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         freed(&layout);
@@ -101,6 +104,7 @@ unsafe impl GlobalAlloc for Allocator {
         unsafe { MiMalloc.dealloc(block, layout) }
     }
 
+    // SAFETY: as `dealloc`, then `alloc`.
     #[inline]
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         freed(&layout);

@@ -20,8 +20,8 @@ pub const VAGUE_WORDS: &[&str] = &["util", "utils", "helper", "helpers", "manage
 
 /// Where `unsafe` may stand: the files that talk to the kernel or share memory with it.
 pub const UNSAFE_FILES: &[&str] = &[
-    "src/allocator.rs", // what an allocator promises, and the calls that keep it
-    "src/content.rs",   // text that was text when it was put there
+    "src/allocator.rs",               // what an allocator promises, and the calls that keep it
+    "src/content.rs",                 // text that was text when it was put there
     "src/reactor/", // descriptors, the ring's shared memory, buffers owned by operations in flight
     "tests/crash_campaign/disk.rs", // the ioctl that stops a file system
     "tests/reactor_contract/rigs.rs", // raw sockets and files, to see the kernel from the other side
