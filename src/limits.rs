@@ -65,6 +65,11 @@ pub const TOPIC_ALIASES_OUT_MAX: u16 = 16;
 /// Subscriptions of one session. Beyond: SUBACK 0x97.
 pub const SUBSCRIPTIONS_PER_SESSION_MAX: usize = 1_024;
 
+/// Filters of one SUBSCRIBE or UNSUBSCRIBE: as many as a session can have. A packet of a megabyte names 250,000, and is handled in
+/// one turn, which others wait for. Beyond: SUBACK 0x97 for those after; UNSUBACK cannot refuse in 3.1.1, so the connection
+/// ends, with 0x97.
+pub const FILTERS_PER_PACKET_MAX: usize = SUBSCRIPTIONS_PER_SESSION_MAX;
+
 /// Filters whose owner cannot be told (wildcard in the placement key), per shard: each is known to every shard.
 /// Beyond: SUBACK 0x97.
 pub const BROAD_FILTERS_PER_SHARD_MAX: usize = 4_096;

@@ -54,9 +54,10 @@ impl Broker {
             pulls: Vec::new(),
             waiting: 1,
         };
-        for (filter, options) in subscribe.filters() {
+        for (index, (filter, options)) in subscribe.filters().enumerate() {
             let grant = Grant { options, subscription_id: subscribe.subscription_id.unwrap_or(0) };
-            let reason = match self.subscribe_refusal(slot, filter) {
+            let too_many = (index >= limits::FILTERS_PER_PACKET_MAX).then_some(ReasonCode::QuotaExceeded);
+            let reason = match too_many.or_else(|| self.subscribe_refusal(slot, filter)) {
                 Some(reason) => reason,
                 None => self.subscribe_one(slot, filter, grant, token, &mut pending, effects),
             };
@@ -171,6 +172,10 @@ impl Broker {
         effects: &mut impl Effects,
     ) {
         let Some(slot) = self.connections.get(id).map(|connection| connection.session) else { return };
+        if packet.filters().nth(limits::FILTERS_PER_PACKET_MAX).is_some() {
+            self.refuse_packet(id, ReasonCode::QuotaExceeded, effects);
+            return;
+        }
         self.subacks.last_token += 1;
         let token = self.subacks.last_token;
         let before = self.lsn;

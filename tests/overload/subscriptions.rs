@@ -3,7 +3,7 @@
 use ironpost::limits;
 
 use crate::broker::{Broker, Start};
-use crate::bytes::Publish;
+use crate::bytes::{self, Connect, Publish};
 use crate::client::Client;
 use crate::neighbours::Neighbours;
 
@@ -65,4 +65,44 @@ fn a_shard_with_4096_filters_that_every_shard_has_to_know_refuses_another_with_0
     others.expect_nothing();
     let granted = (0..1_000).any(|_| last.subscribe("+/again", 0) == 0);
     assert!(granted);
+}
+
+#[test]
+fn filters_beyond_1024_of_one_packet_are_refused_with_0x97() {
+    let broker = Broker::start();
+    let mut neighbours = Neighbours::of(&broker);
+    let most = limits::FILTERS_PER_PACKET_MAX;
+    for (connect, refused) in [(Connect::v3("v3"), 0x80), (Connect::v5("v5"), 0x97)] {
+        let mut client = Client::connect(&broker, &connect);
+        // One filter again and again is one subscription: it is the packet that is too long.
+        let reasons = client.subscribe_all(0, &vec![("again", 1); most + 2]);
+        assert_eq!(reasons, [vec![1; most], vec![refused; 2]].concat());
+        client.publish(&Publish::new("again", "x"));
+        client.expect("x");
+    }
+    neighbours.go_on();
+}
+
+#[test]
+fn an_unsubscribe_with_more_than_1024_filters_ends_its_connection_with_0x97() {
+    let broker = Broker::start();
+    let mut neighbours = Neighbours::of(&broker);
+    let most = limits::FILTERS_PER_PACKET_MAX;
+    let mut others = Client::v5(&broker, "others");
+    for connect in [Connect::v3("v3"), Connect::v5("v5")] {
+        let level = connect.level;
+        let mut client = Client::connect(&broker, &connect);
+        assert_eq!(client.subscribe("kept", 1), 1);
+        client.unsubscribe(&vec!["none"; most]);
+        others.publish(&Publish::new("kept", "x"));
+        client.expect("x");
+        let id = client.id();
+        client.send_regardless(&bytes::unsubscribe(level, id, &vec!["kept"; most + 1]));
+        if level == 5 {
+            client.expect_disconnect(0x97);
+        } else {
+            client.expect_close();
+        }
+    }
+    neighbours.go_on();
 }
