@@ -16,6 +16,7 @@ use super::messages::Sender;
 use super::route::{Audience, MeshMessage};
 use super::subscriptions::{Entry, FilterId, Grant, group_tag};
 use super::{Broker, Budget};
+use crate::content::Content;
 use crate::ids::{SessionKey, ShardId};
 use crate::wire::{QoS, ReasonCode};
 
@@ -200,7 +201,7 @@ impl Broker {
         // Routed again after a crash: what ordinary subscribers here were to get is in their queues. Other shards judge for
         // themselves; but who has it of a shared subscription may be anywhere, and is known.
         let repeat = self.origins.placed_before(stored.origin);
-        let topic = stored.body().map_or("", |body| body.topic);
+        let topic = stored.content.as_ref().map_or("", Content::topic);
         let mut groups: Vec<FilterId> = Vec::new();
         let Line { queue, remote, missed, .. } = self.placing.line_mut();
         let Some(task) = queue.front() else { return };

@@ -231,7 +231,7 @@ impl Broker {
     /// Send a stored message to the owner of its topic.
     pub(super) fn route(&mut self, message: u32) {
         let stored = self.messages.get(message);
-        let topic = stored.body().expect("a message is routed with its body in memory").topic;
+        let topic = stored.content.as_ref().expect("a message is routed with its body in memory").topic();
         let owner = self.settings.placement.owner(topic);
         self.send_whole_to(message, owner);
     }

@@ -102,7 +102,7 @@ impl Broker {
         if max == 0 {
             return None;
         }
-        let topic = self.messages.get(message).body()?.topic;
+        let topic = self.messages.get(message).content.as_ref()?.topic();
         let aliases = &mut connection.exchange().aliases_out;
         let known = aliases.iter().position(|known| **known == *topic);
         let index = match known {
