@@ -25,6 +25,7 @@ pub mod placement;
 pub mod reactor;
 pub mod record;
 pub mod time;
+pub mod transport;
 pub mod wire;
 
 pub mod backup;

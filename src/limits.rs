@@ -20,6 +20,20 @@ pub const HANDSHAKES_PENDING_MAX: usize = 4_096;
 /// Time from accept to a whole CONNECT. Beyond: closed. Long enough for a phone on a bad network.
 pub const HANDSHAKE_TIME_MS: u64 = 10_000;
 
+/// Threads of a process that shake hands. They share what the shards leave.
+pub const HANDSHAKE_THREADS_MAX: usize = 8;
+
+/// How far these step back behind everybody else, as `nice` counts.
+pub const WORKER_NICENESS: i32 = 10;
+
+/// What a transport keeps of what is not yet a whole TLS record or handshake message. A record is at most 16 KiB and some
+/// bytes [RFC 8446 5.2]; a chain of client certificates may be longer. Beyond: closed with an alert.
+pub const TLS_PARTIAL_BYTES_MAX: usize = 64 << 10;
+
+/// What opens a WebSocket, request line and headers. Beyond: answered with 431 and closed. Browsers send below 1 KiB, and
+/// cookies.
+pub const HTTP_REQUEST_BYTES_MAX: usize = 8 << 10;
+
 /// Time for the last output of a connection to leave once it is to be closed. Beyond: closed without it.
 pub const CLOSE_TIME_MS: u64 = 5_000;
 
