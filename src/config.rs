@@ -10,11 +10,12 @@
 mod error;
 mod explain;
 mod file;
+mod listener;
 mod setting;
 #[cfg(test)]
 mod tests;
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use crate::broker::settings::Settings;
@@ -24,6 +25,7 @@ use crate::placement::Placement;
 use error::Complaint;
 pub use error::ConfigError;
 pub use explain::explain;
+pub use listener::{Address, ClientCertificates, Listener, Protocol};
 pub use setting::Value;
 
 /// The annotated file with every setting at its default.
@@ -32,8 +34,10 @@ pub const EXAMPLE: &str = include_str!("config/example.toml");
 /// All settings. Fields are explained in `config/example.toml`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Config {
-    /// Where to listen; at least one.
-    pub listen: Vec<SocketAddr>,
+    /// Where to listen without further settings; none only if there are `listeners`.
+    pub listen: Vec<Address>,
+    /// Where to listen with settings of its own.
+    pub listeners: Vec<Listener>,
     /// The data directory; need not exist yet.
     pub data: PathBuf,
     /// 1..=`limits::SHARDS_MAX`; `None` takes what the data directory was made with, or one per core for a new one.
@@ -158,8 +162,8 @@ pub struct Override {
 pub struct Loaded {
     /// The configuration.
     pub config: Config,
-    /// By setting, in the order of the example.
-    origins: Vec<(&'static str, Origin)>,
+    /// By setting, in the order of the example; those of listeners, which stand only in files, behind them.
+    origins: Vec<(String, Origin)>,
 }
 
 impl Config {
@@ -169,7 +173,11 @@ impl Config {
         let broker = Settings::with_placement(placement);
         let state_directory = host.state_directory.as_deref().and_then(|list| list.split(':').next());
         Config {
-            listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 1883))],
+            listen: vec![Address {
+                protocol: Protocol::Tcp,
+                socket: SocketAddr::from((Ipv4Addr::LOCALHOST, 1883)),
+            }],
+            listeners: Vec::new(),
             data: PathBuf::from(state_directory.unwrap_or("./ironpost-data")),
             shards: None,
             reactor: ReactorChoice::Auto,
@@ -231,11 +239,11 @@ pub fn load(path: Option<&Path>, overrides: &[Override], host: &Host) -> Result<
 
 fn assemble(file: Option<(&str, &str)>, overrides: &[Override], host: &Host) -> Result<Loaded, ConfigError> {
     let mut config = Config::with_defaults(host);
-    let mut origins: Vec<(&'static str, Origin)> =
-        setting::SETTINGS.iter().map(|setting| (setting.key, Origin::Default)).collect();
-    let mut note = |key: &str, origin: Origin| {
-        let slot = origins.iter_mut().find(|(other, _)| *other == key);
-        slot.expect("every setting has its origin").1 = origin;
+    let mut origins: Vec<(String, Origin)> =
+        setting::SETTINGS.iter().map(|setting| (setting.key.to_owned(), Origin::Default)).collect();
+    let mut note = |key: &str, origin: Origin| match origins.iter_mut().find(|(other, _)| *other == key) {
+        Some((_, slot)) => *slot = origin,
+        None => origins.push((key.to_owned(), origin)),
     };
     if host.state_directory.is_some() {
         note("data", Origin::StateDirectory);
@@ -243,26 +251,48 @@ fn assemble(file: Option<(&str, &str)>, overrides: &[Override], host: &Host) -> 
     if let Some((name, text)) = file {
         for entry in file::parse(name, text)? {
             let place = format!("{name}:{}", entry.line);
-            let row = setting::find(&entry.key).expect("the parser lets only known keys through");
-            row.apply(&mut config, &entry.value).map_err(|complaint| complaint.at(&place))?;
-            note(row.key, Origin::File(place));
+            let applied = match &entry.listener {
+                Some(name) => apply_to_listener(&mut config, name, &entry),
+                None => find(setting::SETTINGS, &entry.key).apply(&mut config, &entry.value),
+            };
+            applied.map_err(|complaint| complaint.at(&place))?;
+            note(&entry.path(), Origin::File(place));
         }
     }
     for given in overrides {
-        let row = setting::find(given.key).expect("a flag names an existing setting");
+        let row = find(setting::SETTINGS, given.key);
         row.apply(&mut config, &given.value).map_err(|complaint| complaint.at(given.flag))?;
         note(row.key, Origin::Flag(given.flag));
     }
-    let loaded = Loaded { config, origins };
-    check_relations(&loaded)?;
+    let mut loaded = Loaded { config, origins };
+    // Who has said where to listen does not want the default beside it.
+    if !loaded.config.listeners.is_empty() && *loaded.origin("listen") == Origin::Default {
+        loaded.config.listen.clear();
+    }
+    check_listeners(&loaded)?;
+    check_sizes(&loaded)?;
     Ok(loaded)
+}
+
+/// The row of a key that the parser, or the command, has let through.
+fn find<T>(rows: &'static [setting::Setting<T>], key: &str) -> &'static setting::Setting<T> {
+    setting::find(rows, key).expect("only known keys come so far")
+}
+
+fn apply_to_listener(config: &mut Config, name: &str, entry: &file::Entry) -> Result<(), Complaint> {
+    let listeners = &mut config.listeners;
+    let position = listeners.iter().position(|listener| listener.name == name);
+    let position = position.unwrap_or_else(|| {
+        listeners.push(Listener::named(name));
+        listeners.len() - 1
+    });
+    find(listener::SETTINGS, &entry.key).apply(&mut listeners[position], &entry.value)
 }
 
 impl Loaded {
     /// Where that setting came from.
     fn origin(&self, key: &str) -> &Origin {
-        let found = self.origins.iter().find(|(other, _)| *other == key);
-        &found.expect("every setting has its origin").1
+        self.origins.iter().find(|(other, _)| *other == key).map_or(&Origin::Default, |(_, origin)| origin)
     }
 
     /// The place to name in an error about that setting.
@@ -274,24 +304,47 @@ impl Loaded {
             Origin::Default => format!("{key} (default)"),
         }
     }
+
+    /// The same within the table of a listener, which is there because something stands in it.
+    fn place_in_listener(&self, name: &str, key: &str) -> String {
+        let path = format!("listener.{name}.{key}");
+        if *self.origin(&path) != Origin::Default {
+            return self.place(&path);
+        }
+        let table = format!("listener.{name}.");
+        let first = self.origins.iter().find(|(other, _)| other.starts_with(&table));
+        self.place(first.map_or(&path, |(other, _)| other))
+    }
 }
 
-/// What no setting can decide alone.
-fn check_relations(loaded: &Loaded) -> Result<(), ConfigError> {
+/// What no setting of where to listen can decide alone.
+fn check_listeners(loaded: &Loaded) -> Result<(), ConfigError> {
     let config = &loaded.config;
-    let open = config.listen.iter().find(|address| !is_loopback(address.ip()));
-    if let Some(address) = open.filter(|_| !config.allow_anonymous) {
-        let cause = format!("tcp://{address} lets other hosts in, and nothing asks them for credentials");
-        let cure =
-            "listen on 127.0.0.1, or say that this is meant: allow_anonymous = true, or --allow-anonymous";
-        return Err(Complaint::new(cause, cure).at(loaded.place("listen")));
+    let mut addresses: Vec<(Address, String)> =
+        config.listen.iter().map(|address| (*address, loaded.place("listen"))).collect();
+    for listener in &config.listeners {
+        let place = |key: &str| loaded.place_in_listener(&listener.name, key);
+        listener.check().map_err(|(key, complaint)| complaint.at(place(key)))?;
+        addresses.push((listener.address(), place("address")));
     }
-    for (index, address) in config.listen.iter().enumerate() {
-        if address.port() != 0 && config.listen[..index].contains(address) {
-            let cause = format!("tcp://{address} is there twice");
-            return Err(Complaint::new(cause, "delete one of them").at(loaded.place("listen")));
+    for (index, (address, place)) in addresses.iter().enumerate() {
+        if address.is_open() && !config.allow_anonymous {
+            let cause = format!("{address} lets other hosts in, and nothing asks them for credentials");
+            let cure = "listen on 127.0.0.1, or say that this is meant: allow_anonymous = true, or --allow-anonymous";
+            return Err(Complaint::new(cause, cure).at(place));
+        }
+        let is_taken = |other: &(Address, String)| other.0.socket == address.socket;
+        if address.socket.port() != 0 && addresses[..index].iter().any(is_taken) {
+            let cause = format!("{} is there twice", address.socket);
+            return Err(Complaint::new(cause, "delete one of them").at(place));
         }
     }
+    Ok(())
+}
+
+/// What no setting of a size can decide alone.
+fn check_sizes(loaded: &Loaded) -> Result<(), ConfigError> {
+    let config = &loaded.config;
     let packet = u64::from(config.broker.packet_bytes_max);
     for (key, bytes) in [
         ("broker.queue_bytes_max", config.broker.queue_bytes_max),
@@ -305,9 +358,4 @@ fn check_relations(loaded: &Loaded) -> Result<(), ConfigError> {
         }
     }
     Ok(())
-}
-
-/// Also an IPv4 loopback address inside an IPv6 one.
-fn is_loopback(address: IpAddr) -> bool {
-    address.to_canonical().is_loopback()
 }

@@ -21,6 +21,10 @@ pub(super) struct Arguments {
 
 /// Explains.
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let text = if arguments.example { EXAMPLE.to_owned() } else { explain(&arguments.settings.load()?) };
-    super::print(&text)
+    if arguments.example {
+        return super::print(EXAMPLE);
+    }
+    let loaded = arguments.settings.load()?;
+    crate::shard::check(&loaded.config).map_err(Failure::usage)?;
+    super::print(&explain(&loaded))
 }

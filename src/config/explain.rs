@@ -4,33 +4,50 @@
 
 use std::fmt::Write;
 
-use super::setting::SETTINGS;
-use super::{EXAMPLE, Loaded, Origin};
+use super::setting::{SETTINGS, Setting};
+use super::{EXAMPLE, Loaded, Origin, listener};
 
 /// The explanation, ready to print.
 pub fn explain(loaded: &Loaded) -> String {
     let mut text = String::new();
     for setting in SETTINGS {
-        let origin = match loaded.origin(setting.key) {
-            Origin::Default => "default".to_owned(),
-            Origin::StateDirectory => "from $STATE_DIRECTORY".to_owned(),
-            Origin::File(place) => format!("from {place}"),
-            Origin::Flag(flag) => format!("from {flag}"),
-        };
-        let value = setting.shown(&loaded.config);
-        writeln!(text, "{} = {value}   ({origin})", setting.key).expect("writing to a string");
-        for line in meaning(setting.key) {
-            writeln!(text, "    {line}").expect("writing to a string");
+        explain_one(&mut text, loaded, "", setting, &loaded.config);
+    }
+    for listener in &loaded.config.listeners {
+        let table = format!("listener.{}.", listener.name);
+        for setting in listener::SETTINGS {
+            explain_one(&mut text, loaded, &table, setting, listener);
         }
     }
     text
 }
+
+/// One setting of that table, a value of which is in `owner`.
+fn explain_one<T>(text: &mut String, loaded: &Loaded, table: &str, setting: &Setting<T>, owner: &T) {
+    let path = format!("{table}{}", setting.key);
+    let origin = match loaded.origin(&path) {
+        Origin::Default => "default".to_owned(),
+        Origin::StateDirectory => "from $STATE_DIRECTORY".to_owned(),
+        Origin::File(place) => format!("from {place}"),
+        Origin::Flag(flag) => format!("from {flag}"),
+    };
+    writeln!(text, "{path} = {}   ({origin})", setting.shown(owner)).expect("writing to a string");
+    let explained = if table.is_empty() { path } else { format!("{LISTENER_TABLE}.{}", setting.key) };
+    for line in meaning(&explained) {
+        writeln!(text, "    {line}").expect("writing to a string");
+    }
+}
+
+/// The table of the listener that the example has, commented out.
+pub(super) const LISTENER_TABLE: &str = "listener.public";
 
 /// The comment above the setting in the example; empty if it has none.
 pub(super) fn meaning(key: &str) -> Vec<&'static str> {
     let mut table = "";
     let mut comment = Vec::new();
     for line in EXAMPLE.lines() {
+        // What is commented out for want of a default has no space behind its mark.
+        let line = line.strip_prefix('#').filter(|rest| !rest.starts_with(' ')).unwrap_or(line);
         if let Some(remark) = line.strip_prefix("# ") {
             comment.push(remark);
             continue;
@@ -39,7 +56,7 @@ pub(super) fn meaning(key: &str) -> Vec<&'static str> {
             table = name.trim_end_matches(']');
         }
         if let Some((name, _)) = line.split_once(" = ") {
-            let is_it = match key.split_once('.') {
+            let is_it = match key.rsplit_once('.') {
                 Some((wanted_table, wanted)) => table == wanted_table && name == wanted,
                 None => table.is_empty() && name == key,
             };

@@ -5,15 +5,29 @@ use std::ops::Range;
 use toml::de::{DeTable, DeValue};
 
 use super::error::{Complaint, ConfigError};
+use super::listener;
 use super::setting::{SETTINGS, Value};
 
 /// What a file says about one setting.
 #[derive(Debug)]
 pub(super) struct Entry {
+    /// Of the table `[listener.NAME]` that it stands in.
+    pub listener: Option<String>,
+    /// Of the row; within the table, if that is a listener's.
     pub key: String,
     pub value: Value,
     /// From 1.
     pub line: usize,
+}
+
+impl Entry {
+    /// The key with its tables in front.
+    pub(super) fn path(&self) -> String {
+        match &self.listener {
+            Some(name) => format!("listener.{name}.{}", self.key),
+            None => self.key.clone(),
+        }
+    }
 }
 
 /// Every entry in the order of the file's tables; `name` is for errors.
@@ -32,17 +46,38 @@ pub(super) fn parse(name: &str, text: &str) -> Result<Vec<Entry>, ConfigError> {
         let line = line_of(key.span());
         let place = || format!("{name}:{line}");
         match value.get_ref() {
+            DeValue::Table(listeners) if key.get_ref() == "listener" => {
+                for (listener, inner) in listeners {
+                    let line = line_of(listener.span());
+                    let at_line = |complaint: Complaint| complaint.at(format!("{name}:{line}"));
+                    let inner = listener_table(listener.get_ref(), inner.get_ref()).map_err(at_line)?;
+                    for (inner_key, inner_value) in inner {
+                        let line = line_of(inner_key.span());
+                        let path = format!("listener.{}.{}", listener.get_ref(), inner_key.get_ref());
+                        known_in_listener(inner_key.get_ref(), &path)
+                            .map_err(|complaint| complaint.at(format!("{name}:{line}")))?;
+                        entries.push(Entry {
+                            listener: Some(listener.get_ref().to_string()),
+                            key: inner_key.get_ref().to_string(),
+                            value: value_of(inner_value.get_ref()),
+                            line,
+                        });
+                    }
+                }
+            }
             DeValue::Table(inner) if is_table(key.get_ref()) => {
                 for (inner_key, inner_value) in inner {
                     let line = line_of(inner_key.span());
                     let path = format!("{}.{}", key.get_ref(), inner_key.get_ref());
                     known(&path).map_err(|complaint| complaint.at(format!("{name}:{line}")))?;
-                    entries.push(Entry { key: path, value: value_of(inner_value.get_ref()), line });
+                    let value = value_of(inner_value.get_ref());
+                    entries.push(Entry { listener: None, key: path, value, line });
                 }
             }
             other => {
                 known(key.get_ref()).map_err(|complaint| complaint.at(place()))?;
-                entries.push(Entry { key: key.get_ref().to_string(), value: value_of(other), line });
+                let key = key.get_ref().to_string();
+                entries.push(Entry { listener: None, key, value: value_of(other), line });
             }
         }
     }
@@ -53,24 +88,57 @@ fn is_table(name: &str) -> bool {
     SETTINGS.iter().any(|setting| setting.key.split_once('.').is_some_and(|(table, _)| table == name))
 }
 
+/// The table of a listener, or a complaint about what stands there instead.
+fn listener_table<'a, 'i>(name: &str, value: &'a DeValue<'i>) -> Result<&'a DeTable<'i>, Complaint> {
+    let DeValue::Table(table) = value else {
+        let cure = "write a table for each listener, [listener.NAME], with address = .. in it";
+        return Err(Complaint::new(format!("listener.{name} is no table"), cure));
+    };
+    if !listener::is_name(name) {
+        let cure = format!("use 1 to {} of a-z, 0-9, - and _", listener::NAME_BYTES_MAX);
+        return Err(Complaint::new(format!("{name:?} cannot be the name of a listener"), cure));
+    }
+    if table.is_empty() {
+        let cure = "write at least its address, like address = \"tls://0.0.0.0:8883\"";
+        return Err(Complaint::new(format!("listener.{name} is empty"), cure));
+    }
+    Ok(table)
+}
+
 /// A key that exists, or a complaint that proposes the nearest one.
 fn known(key: &str) -> Result<(), Complaint> {
     if SETTINGS.iter().any(|setting| setting.key == key) {
         return Ok(());
     }
-    let nearest = SETTINGS
-        .iter()
-        .map(|setting| (distance(key, setting.key).min(distance(key, last_part(setting.key))), setting.key))
-        .min()
-        .filter(|(edits, nearest)| *edits <= nearest.len() / 3);
-    let cure = match nearest {
-        Some((_, nearest)) => match nearest.split_once('.') {
+    let cure = match nearest(key, SETTINGS.iter().map(|setting| setting.key)) {
+        Some(nearest) => match nearest.split_once('.') {
             Some((table, name)) => format!("did you mean {name} under [{table}]?"),
             None => format!("did you mean {nearest}, above the first [table]?"),
         },
-        None => "delete it; `ironpost check --example` prints every setting".to_owned(),
+        None => UNKNOWN.to_owned(),
     };
     Err(Complaint::new(format!("there is no setting {key}"), cure))
+}
+
+fn known_in_listener(key: &str, path: &str) -> Result<(), Complaint> {
+    if listener::SETTINGS.iter().any(|setting| setting.key == key) {
+        return Ok(());
+    }
+    let cure = match nearest(key, listener::SETTINGS.iter().map(|setting| setting.key)) {
+        Some(nearest) => format!("did you mean {nearest}?"),
+        None => UNKNOWN.to_owned(),
+    };
+    Err(Complaint::new(format!("there is no setting {path}"), cure))
+}
+
+const UNKNOWN: &str = "delete it; `ironpost check --example` prints every setting";
+
+/// The one of `keys` that may have been meant.
+fn nearest(key: &str, keys: impl Iterator<Item = &'static str>) -> Option<&'static str> {
+    keys.map(|other| (distance(key, other).min(distance(key, last_part(other))), other))
+        .min()
+        .filter(|(edits, nearest)| *edits <= nearest.len() / 3)
+        .map(|(_, nearest)| nearest)
 }
 
 fn last_part(key: &str) -> &str {

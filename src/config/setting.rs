@@ -1,11 +1,12 @@
 //! The table of settings: one row per setting, its key, its bounds, how it is read and shown.
 //!
-//! The only list of settings in code; what each means is said in `example.toml`, and a test holds the two together.
+//! With the rows of `listener` the only list of settings in code; what each means is said in `example.toml`, and a test
+//! holds the two together.
 
-use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use super::error::Complaint;
+use super::listener::Address;
 use super::{AccountSource, Config, LogFormat, LogLevel, ReactorChoice};
 use crate::limits;
 use crate::placement::Placement;
@@ -37,29 +38,29 @@ impl Value {
     }
 }
 
-/// One row.
-pub(super) struct Setting {
+/// One row: a setting of a `T`.
+pub(super) struct Setting<T: 'static> {
     /// With its table in front: `broker.hold_ms`.
     pub key: &'static str,
-    kind: Kind,
+    pub kind: Kind<T>,
 }
 
 /// How a value gets into the configuration and out again.
-enum Kind {
-    Integer { min: u64, max: u64, get: fn(&Config) -> u64, set: fn(&mut Config, u64) },
-    Truth { get: fn(&Config) -> bool, set: fn(&mut Config, bool) },
-    Text { get: fn(&Config) -> String, set: fn(&mut Config, &str) -> Result<(), Complaint> },
-    Texts { get: fn(&Config) -> Vec<String>, set: fn(&mut Config, &[String]) -> Result<(), Complaint> },
+pub(super) enum Kind<T: 'static> {
+    Integer { min: u64, max: u64, get: fn(&T) -> u64, set: fn(&mut T, u64) },
+    Truth { get: fn(&T) -> bool, set: fn(&mut T, bool) },
+    Text { get: fn(&T) -> String, set: fn(&mut T, &str) -> Result<(), Complaint> },
+    Texts { get: fn(&T) -> Vec<String>, set: fn(&mut T, &[String]) -> Result<(), Complaint> },
 }
 
 /// The row of that key.
-pub(super) fn find(key: &str) -> Option<&'static Setting> {
-    SETTINGS.iter().find(|setting| setting.key == key)
+pub(super) fn find<T>(rows: &'static [Setting<T>], key: &str) -> Option<&'static Setting<T>> {
+    rows.iter().find(|setting| setting.key == key)
 }
 
-impl Setting {
+impl<T> Setting<T> {
     /// Takes a value over, if it is of the right type and within its bounds.
-    pub(super) fn apply(&self, config: &mut Config, value: &Value) -> Result<(), Complaint> {
+    pub(super) fn apply(&self, config: &mut T, value: &Value) -> Result<(), Complaint> {
         match (&self.kind, value) {
             (Kind::Integer { min, max, set, .. }, Value::Integer(number)) => {
                 let allowed = u64::try_from(*number).ok().filter(|number| (*min..=*max).contains(number));
@@ -87,7 +88,7 @@ impl Setting {
     }
 
     /// The value as it would be written in a file.
-    pub(super) fn shown(&self, config: &Config) -> String {
+    pub(super) fn shown(&self, config: &T) -> String {
         match &self.kind {
             Kind::Integer { get, .. } => get(config).to_string(),
             Kind::Truth { get, .. } => get(config).to_string(),
@@ -113,7 +114,7 @@ fn narrow<T: TryFrom<u64>>(number: u64) -> T {
 }
 
 /// One of the words of a choice.
-fn choose<T: Copy>(key: &str, text: &str, words: &[(&str, T)]) -> Result<T, Complaint> {
+pub(super) fn choose<T: Copy>(key: &str, text: &str, words: &[(&str, T)]) -> Result<T, Complaint> {
     let chosen = words.iter().find(|(word, _)| *word == text).map(|(_, choice)| *choice);
     chosen.ok_or_else(|| {
         let all: Vec<String> = words.iter().map(|(word, _)| format!("{word:?}")).collect();
@@ -121,7 +122,7 @@ fn choose<T: Copy>(key: &str, text: &str, words: &[(&str, T)]) -> Result<T, Comp
     })
 }
 
-fn word_of<T: PartialEq>(choice: &T, words: &[(&str, T)]) -> String {
+pub(super) fn word_of<T: PartialEq>(choice: &T, words: &[(&str, T)]) -> String {
     let word = words.iter().find(|(_, other)| other == choice).map(|(word, _)| *word);
     word.expect("every choice has its word in the same table").to_owned()
 }
@@ -143,18 +144,6 @@ const LEVELS: &[(&str, LogLevel)] = &[
     ("trace", LogLevel::Trace),
 ];
 
-fn listener(text: &str) -> Result<SocketAddr, Complaint> {
-    let cause = || format!("{text:?} is not an address to listen on");
-    let Some(address) = text.strip_prefix("tcp://") else {
-        return Err(Complaint::new(cause(), "begin with tcp://, like tcp://127.0.0.1:1883"));
-    };
-    if address.parse::<IpAddr>().is_ok() {
-        return Err(Complaint::new(cause(), format!("add the port: tcp://{address}:1883")));
-    }
-    let cure = "write a literal address and a port: tcp://127.0.0.1:1883 or tcp://[::1]:1883";
-    address.parse().map_err(|_| Complaint::new(cause(), cure))
-}
-
 fn set_listen(config: &mut Config, texts: &[String]) -> Result<(), Complaint> {
     if texts.is_empty() {
         return Err(Complaint::new(
@@ -162,7 +151,11 @@ fn set_listen(config: &mut Config, texts: &[String]) -> Result<(), Complaint> {
             "name at least one address, like tcp://127.0.0.1:1883",
         ));
     }
-    config.listen = texts.iter().map(|text| listener(text)).collect::<Result<_, _>>()?;
+    config.listen = texts.iter().map(|text| Address::parse(text)).collect::<Result<_, _>>()?;
+    if let Some(address) = config.listen.iter().find(|address| address.protocol.needs_more()) {
+        let cure = format!("write a table [listener.NAME] with address = \"{address}\" and what it needs");
+        return Err(Complaint::new(format!("{address} needs more settings than fit here"), cure));
+    }
     Ok(())
 }
 
@@ -183,11 +176,11 @@ fn set_account_topic_pattern(config: &mut Config, text: &str) -> Result<(), Comp
 }
 
 /// All settings, in the order of the example.
-pub(super) const SETTINGS: &[Setting] = &[
+pub(super) const SETTINGS: &[Setting<Config>] = &[
     Setting {
         key: "listen",
         kind: Kind::Texts {
-            get: |config| config.listen.iter().map(|address| format!("tcp://{address}")).collect(),
+            get: |config| config.listen.iter().map(Address::to_string).collect(),
             set: set_listen,
         },
     },
@@ -317,12 +310,12 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
 ];
 
-const fn integer(
+const fn integer<T>(
     key: &'static str,
     min: u64,
     max: u64,
-    get: fn(&Config) -> u64,
-    set: fn(&mut Config, u64),
-) -> Setting {
+    get: fn(&T) -> u64,
+    set: fn(&mut T, u64),
+) -> Setting<T> {
     Setting { key, kind: Kind::Integer { min, max, get, set } }
 }

@@ -5,12 +5,19 @@ use std::path::Path;
 use super::setting::SETTINGS;
 use super::*;
 
+use crate::config::explain::{LISTENER_TABLE, meaning};
+
 fn host() -> Host {
     Host { state_directory: None }
 }
 
 fn load_text(text: &str) -> Result<Config, ConfigError> {
     assemble(Some(("x.toml", text)), &[], &host()).map(|loaded| loaded.config)
+}
+
+/// A listener with a certificate and that line.
+fn tls(line: &str) -> String {
+    format!("[listener.a]\naddress = 'tls://127.0.0.1:1'\ncertificates = ['c']\n{line}")
 }
 
 fn override_with(key: &'static str, value: Value) -> Override {
@@ -27,8 +34,32 @@ fn the_example_has_every_setting_at_its_default_and_explains_it() {
             "{} is not in the example",
             setting.key
         );
-        assert!(!explain::meaning(setting.key).is_empty(), "{} is not explained", setting.key);
+        assert!(!meaning(setting.key).is_empty(), "{} is not explained", setting.key);
     }
+}
+
+#[test]
+fn the_listener_of_the_example_has_every_setting_and_explains_it() {
+    let is_commented_out = |line: &&str| line.starts_with('#') && !line.starts_with("# ");
+    let text: Vec<&str> = EXAMPLE.lines().filter(is_commented_out).map(|line| &line[1..]).collect();
+    let text = format!("allow_anonymous = true\n{}", text.join("\n"));
+    let loaded = assemble(Some(("x", &text)), &[], &host()).unwrap();
+    for setting in listener::SETTINGS {
+        let path = format!("{LISTENER_TABLE}.{}", setting.key);
+        assert!(matches!(loaded.origin(&path), Origin::File(_)), "{path} is not in the example");
+        assert!(!meaning(&path).is_empty(), "{path} is not explained");
+    }
+    assert!(explain(&loaded).contains("listener.public.address = \"tls://0.0.0.0:8883\"   (from x:3)"));
+}
+
+#[test]
+fn a_listener_of_its_own_takes_the_place_of_the_default() {
+    let table = "[listener.a]\naddress = 'tcp://127.0.0.1:2000'\n";
+    let config = load_text(table).unwrap();
+    assert_eq!((config.listen.len(), config.listeners.len()), (0, 1));
+    assert_eq!(config.listeners[0].address().to_string(), "tcp://127.0.0.1:2000");
+    let config = load_text(&format!("listen = ['tcp://127.0.0.1:1883']\n{table}")).unwrap();
+    assert_eq!((config.listen.len(), config.listeners.len()), (1, 1));
 }
 
 #[test]
@@ -55,7 +86,7 @@ fn each_setting_can_be_set_and_reaches_its_field() {
     )
     .unwrap();
     let settings = config.broker_settings(config.placement(64, [1; 16]), [1; 16]);
-    assert_eq!(config.listen.iter().map(SocketAddr::port).collect::<Vec<_>>(), [1884, 0]);
+    assert_eq!(config.listen.iter().map(|address| address.socket.port()).collect::<Vec<_>>(), [1884, 0]);
     assert_eq!((config.data.to_str().unwrap(), config.shards), ("/d", Some(64)));
     assert_eq!((config.reactor, config.allow_anonymous), (ReactorChoice::Epoll, true));
     assert_eq!((config.account, config.drain_ms), (AccountSource::Username, 1));
@@ -97,6 +128,38 @@ fn what_is_wrong_is_said_with_line_cause_and_cure() {
         ("[broker]\npacket_bytes_max = 1", 2, "out of bounds", "from 65536"),
         ("[broker]\nqueue_bytes_max = 1", 2, "not even one packet", "at least 1048576"),
         ("[broker]\nhold_ms = 0\nresident_bytes_max = 1", 3, "not even one packet", "at least"),
+        ("listen = ['tls://127.0.0.1:1']", 1, "needs more settings", "[listener.NAME]"),
+        ("listen = ['tls://127.0.0.1']", 1, "not an address", "tls://127.0.0.1:8883"),
+        ("[listener]\nx = 1", 2, "listener.x is no table", "[listener.NAME]"),
+        ("[listener.A]", 1, "name of a listener", "a-z"),
+        ("[listener.a]\nadress = ''", 2, "no setting listener.a.adress", "did you mean address"),
+        ("[listener.a]\naddress = 'http://1.1.1.1:1'", 2, "not an address", "tls://, ws://"),
+        ("[listener.a]\naddress = 'ws://127.0.0.1'", 2, "not an address", "ws://127.0.0.1:8083"),
+        (
+            "[listener.a]\naddress = 'tcp://127.0.0.1:1'\norigins = ['http://x']",
+            3,
+            "no use for origins",
+            "ws://",
+        ),
+        (
+            "[listener.a]\naddress = 'tcp://127.0.0.1:1'\nclient_authorities = ['a']",
+            3,
+            "no use for",
+            "tls://",
+        ),
+        (&tls("keys = ['k']\nclient_revoked = ['r']"), 5, "no client is asked", "client_authorities"),
+        (&tls("client_certificates = 'maybe'"), 4, "client_certificates", "optional"),
+        ("[listener.a]\naddress = 'ws://127.0.0.1:1'\norigins = ['http://x/']", 3, "no origin", "https://"),
+        ("[listener.a]\naddress = 'wss://127.0.0.1:1'\nkeys = ['k']", 2, "needs a certificate", "PEM"),
+        ("[listener.a]", 1, "listener.a is empty", "address"),
+        ("[listener.a]\nkeys = []", 2, "has no address", "tls://"),
+        ("[listener.a]\naddress = 'tls://127.0.0.1:1'\nkeys = ['k']", 2, "needs a certificate", "PEM"),
+        (&tls("keys = []"), 4, "one key", "same order"),
+        (&tls("keys = ['']"), 4, "file name is empty", "PEM"),
+        ("[listener.a]\naddress = 'tcp://127.0.0.1:1'\nkeys = ['k']", 3, "no use for keys", "tls://"),
+        ("[listener.a]\naddress = 'ws://127.0.0.1:1'\ncertificates = ['k']", 3, "no use for cert", "wss://"),
+        ("listen = ['tcp://127.0.0.1:1']\n[listener.a]\naddress = 'tcp://127.0.0.1:1'", 3, "twice", "delete"),
+        ("[listener.a]\naddress = 'tcp://0.0.0.0:1'", 2, "lets other hosts in", "allow_anonymous"),
     ] {
         let error = load_text(text).expect_err(text);
         assert_eq!(error.place, format!("x.toml:{line}"), "{text}");

@@ -17,9 +17,11 @@ use crate::limits::{
 };
 use crate::reactor::{Socket, TOKEN_RESERVED, Token};
 use crate::time::Nanos;
+use crate::transport::Transport;
 use crate::wire::Version;
 
 use super::large::Large;
+use super::wrapped::Transports;
 
 /// Where a connection is in its life.
 ///
@@ -84,6 +86,8 @@ pub enum Flag {
     Ended = 1 << 13,
     /// It has had its turn: what `partial` has is more than the beginning of a packet, and is handled in the next one.
     Unparsed = 1 << 14,
+    /// Its bytes go through a transport.
+    Wrapped = 1 << 15,
 }
 
 /// A connection, hot.
@@ -107,6 +111,8 @@ const _: () = assert!(size_of::<Entry>() <= 32, "two million of these are idle")
 pub struct Buffers {
     /// Who connected; kept for the handshake only.
     pub peer: SocketAddr,
+    /// At which listener; as above.
+    pub listener: u32,
     /// The beginning of a packet whose end has not come; or, with `Flag::Unparsed`, whatever follows.
     pub partial: Vec<u8>,
     /// A large PUBLISH whose end has not come; then `partial` is empty.
@@ -131,6 +137,7 @@ impl Default for Buffers {
     fn default() -> Self {
         Buffers {
             peer: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0),
+            listener: 0,
             partial: Vec::new(),
             large: None,
             parked: Vec::new(),
@@ -274,6 +281,8 @@ pub struct Connections {
     pub unparsed: VecDeque<ConnectionId>,
     /// Where buffers come from.
     pub pool: Pool,
+    /// Of those with `Flag::Wrapped`.
+    pub transports: Transports,
     /// `CONNECTIONS_PER_SHARD_MAX`, unless a test makes it small.
     entries_max: usize,
 }
@@ -286,6 +295,7 @@ impl Default for Connections {
             ready: VecDeque::new(),
             unparsed: VecDeque::new(),
             pool: Pool::default(),
+            transports: Transports::default(),
             entries_max: CONNECTIONS_PER_SHARD_MAX,
         }
     }
@@ -319,6 +329,14 @@ impl Connections {
         Some(ConnectionId { slot, generation: entry.generation })
     }
 
+    /// Lets its bytes go through that transport.
+    pub fn wrap(&mut self, id: ConnectionId, transport: Box<Transport>) {
+        if let Some(entry) = self.get_mut(id) {
+            entry.set(Flag::Wrapped);
+            self.transports.insert(id.slot, transport);
+        }
+    }
+
     /// The connection, unless the id is stale.
     pub fn get(&self, id: ConnectionId) -> Option<&Entry> {
         self.entries
@@ -345,6 +363,15 @@ impl Connections {
             .get_mut(id.slot as usize)
             .filter(|entry| entry.generation == id.generation && entry.phase != Phase::Free)
             .map(|entry| (entry, pool))
+    }
+
+    /// The connection, the pool, and its transport; nothing if it has none here.
+    pub fn with_transport(&mut self, id: ConnectionId) -> Option<(&mut Entry, &mut Pool, &mut Transport)> {
+        let (pool, transports) = (&mut self.pool, &mut self.transports);
+        let entry =
+            self.entries.get_mut(id.slot as usize).filter(|entry| entry.generation == id.generation)?;
+        let transport = if entry.is(Flag::Wrapped) { transports.get_mut(id.slot)? } else { return None };
+        Some((entry, pool, transport))
     }
 
     /// Puts the connection into the list of those to read from, once.
@@ -396,6 +423,9 @@ impl Connections {
         }
         entry.generation = entry.generation.wrapping_add(1);
         entry.phase = Phase::Free;
+        if entry.is(Flag::Wrapped) {
+            self.transports.remove(id.slot);
+        }
         entry.flags = 0;
         entry.version = None;
         if let Some(buffers) = entry.buffers.take() {

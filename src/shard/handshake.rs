@@ -124,7 +124,7 @@ impl Identities {
 
 impl<R: Reactor, S: Storage> Shard<R, S> {
     /// A connection arrived at a listener.
-    pub(super) fn accepted(&mut self, result: Result<(Socket, SocketAddr), Errno>) {
+    pub(super) fn accepted(&mut self, listener: u32, result: Result<(Socket, SocketAddr), Errno>) {
         let (socket, peer) = match result {
             Ok(accepted) => accepted,
             Err(errno) => return self.cannot_accept(errno),
@@ -134,6 +134,7 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
         }
         if let Some(id) = self.admit(socket, peer) {
             self.handshakes.begun(id, self.now.mono);
+            self.wrap(id, listener);
         }
     }
 
@@ -161,8 +162,12 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
 
     /// A connection of ours that another shard accepted.
     pub(super) fn adopt(&mut self, adopted: Adopted) {
-        let Adopted { socket, peer, unread } = adopted;
+        let Adopted { socket, peer, transport, unread } = adopted;
         if let Some(id) = self.admit(socket, peer) {
+            if let Some(transport) = transport {
+                self.out.connections.wrap(id, transport);
+                self.out.needs_flush(id);
+            }
             // It is through when its CONNECT is handled, which is now; so it is never one of those that wait.
             self.handshakes.pending += 1;
             self.parse(id, &unread);
@@ -186,7 +191,7 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
             Ok(Packet::Connect(connect)) => connect,
             // Anything but CONNECT comes too early [MQTT-3.1.0-1].
             Ok(_) => {
-                self.lost(id);
+                self.hang_up(id);
                 return Parsing::Stop;
             }
             Err(error) => {
@@ -222,14 +227,20 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
     }
 
     fn move_home(&mut self, id: ConnectionId, home: ShardId, frame: &[u8], rest: &[u8]) {
-        self.handshakes.ended();
         let Some((entry, pool)) = self.out.connections.with_pool(id) else { return };
+        // Who has received all of a handshake has taken what we sent. What is left was sent behind it, to somebody who
+        // does not read: it cannot be taken along, for the kernel may still be at it.
+        if entry.backlog() > 0 {
+            return self.lost(id);
+        }
+        self.handshakes.ended();
         entry.phase = Phase::Moving;
         let (socket, peer) = (entry.socket, entry.buffers_mut(pool).peer);
         let mut unread = Vec::with_capacity(frame.len() + rest.len());
         unread.extend_from_slice(frame);
         unread.extend_from_slice(rest);
-        self.moving.insert(id, (home, Adopted { socket, peer, unread }));
+        let transport = self.out.connections.transports.remove(id.slot);
+        self.moving.insert(id, (home, Adopted { socket, peer, transport, unread }));
         self.out.submit(Op::Detach { socket, token: Target::Connection(id).token() });
     }
 
@@ -251,7 +262,7 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
                 self.refuse(id, version, reason);
             }
             // Earlier versions have no word for it: the connection is closed [MQTT-3.1.1 4.8.0-1].
-            _ => self.lost(id),
+            _ => self.hang_up(id),
         }
     }
 
@@ -269,7 +280,7 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
             }
             self.handshakes.deadlines.pop_front();
             if waits {
-                self.lost(id);
+                self.hang_up(id);
             }
         }
     }

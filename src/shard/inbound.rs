@@ -141,7 +141,7 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
     }
 
     /// Takes what a receive brought.
-    pub(super) fn received(&mut self, id: ConnectionId, buffer: Vec<u8>, result: Result<usize, Errno>) {
+    pub(super) fn received(&mut self, id: ConnectionId, mut buffer: Vec<u8>, result: Result<usize, Errno>) {
         if let Some(entry) = self.out.connections.get_mut(id) {
             entry.clear(Flag::Receiving);
             let again = entry.clear(Flag::ReadyAgain);
@@ -149,7 +149,9 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
                 Ok(0) => self.end_of_stream(id),
                 Ok(_) => {
                     let filled = buffer.len() == buffer.capacity();
-                    if entry.phase != Phase::Closing {
+                    if entry.is(Flag::Wrapped) {
+                        self.unwrap(id, &mut buffer);
+                    } else if entry.phase != Phase::Closing {
                         self.parse(id, &buffer);
                     }
                     self.out.connections.settle(id);
@@ -168,7 +170,7 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
     }
 
     /// The peer said that it sends no more. What it said before still counts.
-    fn end_of_stream(&mut self, id: ConnectionId) {
+    pub(super) fn end_of_stream(&mut self, id: ConnectionId) {
         let now = self.now.mono;
         let Some((entry, pool)) = self.out.connections.with_pool(id) else { return };
         if entry.phase == Phase::Live && entry.is(Flag::Parked) {
@@ -176,7 +178,7 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
             entry.buffers_mut(pool).parked_since = now;
             self.out.watch(id);
         } else {
-            self.lost(id);
+            self.hang_up(id);
         }
     }
 

@@ -21,6 +21,7 @@ use crate::broker::route::MeshMessage;
 use crate::ids::ShardId;
 use crate::limits::{MESH_BATCH_MESSAGES_MAX, MESH_CREDITS, MESH_RING_BATCHES, SHARDS_MAX};
 use crate::reactor::{Doorbell, Socket};
+use crate::transport::Transport;
 
 /// A connection on its one move to its home shard. The socket is watched by nobody in between.
 #[derive(Debug)]
@@ -29,7 +30,9 @@ pub struct Adopted {
     pub socket: Socket,
     /// Who connected.
     pub peer: SocketAddr,
-    /// What was read and not handled: the whole CONNECT, and what came behind it.
+    /// What its bytes go through; established, and nothing of it is on its way.
+    pub transport: Option<Box<Transport>>,
+    /// What was read, unwrapped and not handled: the whole CONNECT, and what came behind it.
     pub unread: Vec<u8>,
 }
 

@@ -27,7 +27,8 @@
 //! - `mesh`, `signal`: batches between shards, and when to ring for them
 //! - `backup`: what a shard keeps, and says, for somebody who copies its journal
 //! - `socket`: who asks it to
-//! - `serve`, `pin`: the process around the shards: threads, listeners, signals
+//! - `wrapped`: connections whose bytes go through a transport
+//! - `serve`, `listeners`, `pin`: the process around the shards: threads, sockets and certificates, signals
 //!
 //! Nothing is shared between shards but the rings of the mesh. Nothing in a turn waits but the reactor, and nothing
 //! waits there while there is something to do.
@@ -39,6 +40,7 @@ mod handshake;
 mod inbound;
 mod journal;
 mod large;
+mod listeners;
 pub mod mesh;
 pub mod outbound;
 pub mod pin;
@@ -47,8 +49,9 @@ mod serve;
 pub mod shard;
 pub mod signal;
 mod socket;
+pub mod wrapped;
 
-pub use serve::{ServeError, serve, settle};
+pub use serve::{ServeError, check, serve, settle};
 pub(crate) use serve::{once_unlocked, random};
 pub use shard::{Fatal, Parts, Recovered, Shard, State};
 

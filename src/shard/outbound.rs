@@ -22,6 +22,7 @@ use crate::limits::{
 };
 use crate::reactor::{Errno, Op, Reactor};
 use crate::time::Nanos;
+use crate::transport::Broken;
 use crate::wire::{Connack, Packet, Version, encode};
 
 use super::connection::{Connections, Flag, Phase, Target};
@@ -54,6 +55,8 @@ pub struct Outbound<S> {
     pub fetches: VecDeque<Lsn>,
     /// Connections with parked packets that may be handled.
     pub resumed: VecDeque<ConnectionId>,
+    /// Connections whose transports could not wrap what was to be said; the caller of `flush` ends them.
+    pub unsendable: Vec<(ConnectionId, Broken)>,
     /// Operations to submit, in order.
     ops: VecDeque<Op>,
     /// Connections with something to submit, each once, each with `Flag::Flush`.
@@ -75,6 +78,7 @@ impl<S: Storage> Outbound<S> {
             now: Nanos(0),
             fetches: VecDeque::new(),
             resumed: VecDeque::new(),
+            unsendable: Vec::new(),
             ops: VecDeque::new(),
             flush: Vec::new(),
             watched: Vec::new(),
@@ -133,15 +137,22 @@ impl<S: Storage> Outbound<S> {
     }
 
     fn flush_one(&mut self, id: ConnectionId, reactor: Option<&mut impl Reactor>) {
-        let Some((entry, pool)) = self.connections.with_pool(id) else { return };
+        let Some(entry) = self.connections.get_mut(id) else { return };
         entry.clear(Flag::Flush);
-        if entry.is(Flag::Sending) || !matches!(entry.phase, Phase::Live | Phase::Closing) {
+        let is_wrapped = entry.is(Flag::Wrapped);
+        let may_send = matches!(entry.phase, Phase::Live | Phase::Closing)
+            || is_wrapped && entry.phase == Phase::Handshake;
+        if entry.is(Flag::Sending) || !may_send {
             return;
         }
         // It goes on in the next turn. A send for what little one turn answers would cost more than all of that.
         if entry.is(Flag::Unparsed) && entry.backlog() < SENT_TOGETHER_BYTES {
             return;
         }
+        if is_wrapped && let Err(broken) = self.wrap(id) {
+            return self.unsendable.push((id, broken));
+        }
+        let Some((entry, pool)) = self.connections.with_pool(id) else { return };
         if entry.backlog() == 0 {
             if entry.phase == Phase::Closing && !entry.is(Flag::Linger) {
                 self.lose(id);
@@ -178,6 +189,26 @@ impl<S: Storage> Outbound<S> {
         entry.set(Flag::Sending);
         self.ops.push_back(Op::Send { socket, token: Target::Connection(id).token(), buffer, from });
         self.watch(id);
+    }
+
+    /// From what is to be said to what is to be sent, unless something else is to be sent first.
+    fn wrap(&mut self, id: ConnectionId) -> Result<(), Broken> {
+        // Where a worker has it, what there is to send waits for it to come back.
+        let Some((entry, pool, transport)) = self.connections.with_transport(id) else { return Ok(()) };
+        let is_last = entry.phase == Phase::Closing;
+        let buffers = entry.buffers_mut(pool);
+        if !buffers.unsent.is_empty() {
+            return Ok(());
+        }
+        let mut wire = pool.take();
+        let plain = std::mem::take(&mut buffers.output);
+        let result = transport.send(&plain, &mut wire);
+        if is_last {
+            transport.close(&mut wire);
+        }
+        buffers.output = wire;
+        pool.put(plain);
+        result
     }
 
     /// Takes the completion of a `Send`.
@@ -270,7 +301,8 @@ impl<S: Storage> Outbound<S> {
         }
     }
 
-    fn close(&mut self, id: ConnectionId, phase: Phase) {
+    /// Lets what is in its output leave, and closes it; it is in that phase.
+    pub fn close(&mut self, id: ConnectionId, phase: Phase) {
         let Some(entry) = self.connections.in_phase(id, phase) else { return };
         entry.phase = Phase::Closing;
         entry.clear(Flag::Full);

@@ -11,32 +11,37 @@
 //! drained, each syncs its journal and ends. If that takes longer than `drain_ms`, the process ends all the same: what
 //! was acknowledged is on disk, and the rest will be sent again. A second signal ends it at once.
 //!
+//! SIGHUP: certificates and keys are read again, for those who connect from then on.
+//!
 //! Failing: the first shard whose journal fails ends the process with the cause and the cure.
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::backup::Ask;
+use super::listeners::Listeners;
 use super::mesh::Mesh;
 use super::pin;
 use super::shard::{Parts, Recovered, Shard, State};
 use super::socket::{self, Desk, Tell, Told};
+use super::wrapped::{Acceptor, Listening};
 use crate::config::{Config, ReactorChoice};
 use crate::ids::ShardId;
 use crate::journal::directory::DataDirectory;
 use crate::journal::storage::Directory;
 use crate::journal::{self, GrowRequest, Grown, JournalError, Storage};
 use crate::limits::{LOCK_RETRY_MS, LOCK_WAIT_MS};
-use crate::reactor::{self, Backend, Doorbell, Probe, Reactor, Socket};
+use crate::reactor::{self, Backend, Doorbell, Probe, Reactor};
+use crate::transport::certificates::CertificateError;
+use crate::transport::workers::{Done, Return};
 
 /// Of the time for draining, the part that is left for the last sync.
 const STOP_SHARE: u32 = 10;
@@ -56,6 +61,8 @@ pub enum ServeError {
         /// What it said.
         error: io::Error,
     },
+    /// A certificate, or its key.
+    Certificate(CertificateError),
     /// A shard's thread ended by a bug; its message is above in the log.
     Panicked(ShardId),
 }
@@ -64,6 +71,7 @@ impl fmt::Display for ServeError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ServeError::Journal(error) => write!(formatter, "{error}\n{}", error.cure()),
+            ServeError::Certificate(error) => write!(formatter, "{error}"),
             ServeError::System { what, error } => write!(formatter, "cannot {what}: {error}"),
             ServeError::Panicked(shard) => write!(
                 formatter,
@@ -85,7 +93,11 @@ impl From<JournalError> for ServeError {
 /// From this thread to a shard's.
 #[derive(Debug)]
 enum Command {
-    Listen(Vec<Socket>),
+    Listen(Vec<Listening>),
+    /// What those who connect get from now on, by listener.
+    Present(Vec<Acceptor>),
+    /// A worker has finished.
+    Handshaken(Done),
     Grown(Grown),
     /// Part of the backup with that number.
     Backup(u64, Ask),
@@ -99,6 +111,8 @@ enum Report {
     State(ShardId, State),
     Ended(ShardId, Result<(), ServeError>),
     Signal,
+    /// To read certificates again.
+    Reload,
 }
 
 /// How a shard's thread is told something while it works.
@@ -144,6 +158,7 @@ struct Seat {
 
 /// Runs the broker until it is told to stop. Blocks.
 pub fn serve(config: &Config) -> Result<(), ServeError> {
+    let mut listeners = Listeners::prepare(config)?;
     let descriptors = reactor::prepare_process().map_err(system("raise the limit of open files"))?;
     let open = || journal::directory::open_or_create(&config.data, config.shards, random());
     let mut data = once_unlocked(open)?;
@@ -162,13 +177,43 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
     let mut watch = launch(config, &data, backend.backend, reports, received)?;
     if watch.until(State::Serving, None)? == Waited::Reached {
         data.begun()?;
-        open_listeners(&config.listen, &watch.controls)?;
+        listeners.start_workers(watch.controls.iter().map(handshaken).collect())?;
+        for (control, sockets) in watch.controls.iter().zip(listeners.open(data.shards)?) {
+            control.post(Command::Listen(sockets));
+        }
         open_socket(config, &mut watch);
-        watch.until_signal()?;
+        watch.until_signal(|controls| reload(&mut listeners, config, controls))?;
     }
     let stopped = watch.stop(config.drain_ms);
     socket::close(&config.data);
     stopped
+}
+
+/// Whether a broker with that configuration could listen as it says: its certificates and keys are what they must be.
+pub fn check(config: &Config) -> Result<(), ServeError> {
+    Listeners::prepare(config).map(drop)
+}
+
+/// How a handshake comes back to that shard.
+fn handshaken(control: &Arc<Control>) -> Return {
+    let control = control.clone();
+    Box::new(move |done| control.post(Command::Handshaken(done)))
+}
+
+/// Reads certificates again. With bad ones the broker goes on with those that it has.
+fn reload(listeners: &mut Listeners, config: &Config, controls: &[Arc<Control>]) {
+    match listeners.read_again(config) {
+        Ok(acceptors) => {
+            for (shard, control) in (0..).map(ShardId).zip(controls) {
+                control.post(Command::Present(acceptors(shard)));
+            }
+            tracing::info!(
+                event = "reloaded",
+                "those who connect from now on get the certificates as they are now"
+            );
+        }
+        Err(error) => tracing::error!(event = "not_reloaded", %error, "the certificates stay as they were"),
+    }
 }
 
 /// Who wants a backup asks here. A file system without sockets is no reason not to serve.
@@ -197,7 +242,7 @@ pub fn settle(config: &Config, data: &mut DataDirectory) -> Result<(), ServeErro
     watch.stop(SETTLE_MS)
 }
 
-fn system(what: &'static str) -> impl Fn(io::Error) -> ServeError {
+pub(super) fn system(what: &'static str) -> impl Fn(io::Error) -> ServeError {
     move |error| ServeError::System { what, error }
 }
 
@@ -296,9 +341,15 @@ impl Watch {
         Ok(Waited::Reached)
     }
 
-    fn until_signal(&mut self) -> Result<(), ServeError> {
-        while !matches!(self.next(None)?, Some(Report::Signal)) {}
-        Ok(())
+    /// Until it is time to stop.
+    fn until_signal(&mut self, mut reload: impl FnMut(&[Arc<Control>])) -> Result<(), ServeError> {
+        loop {
+            match self.next(None)? {
+                Some(Report::Signal) => return Ok(()),
+                Some(Report::Reload) => reload(&self.controls),
+                _ => {}
+            }
+        }
     }
 
     /// The next report, after taking note of it; `None` at the deadline. A shard that failed is an error.
@@ -328,7 +379,7 @@ impl Watch {
                 );
             }
             Report::State(shard, state) => self.states[shard.index()] = *state,
-            Report::Ended(..) | Report::Signal => {}
+            Report::Ended(..) | Report::Signal | Report::Reload => {}
         }
         if let Report::Ended(shard, result) = report {
             result?;
@@ -365,28 +416,6 @@ impl Watch {
     fn tell_all(&self, command: impl Fn() -> Command) {
         self.controls.iter().for_each(|control| control.post(command()));
     }
-}
-
-/// Every shard accepts from every listening socket, each through a descriptor of its own.
-fn open_listeners(addresses: &[SocketAddr], controls: &[Arc<Control>]) -> Result<(), ServeError> {
-    let mut sockets = vec![Vec::new(); controls.len()];
-    let mut bound = Vec::new();
-    for address in addresses {
-        let first = reactor::listen(*address).map_err(system("listen"))?;
-        let failed = system("share a listening socket");
-        bound.push(reactor::local_address(first).map_err(&failed)?);
-        sockets[0].push(first);
-        for others in &mut sockets[1..] {
-            others.push(reactor::duplicate(first).map_err(&failed)?);
-        }
-    }
-    for (control, sockets) in controls.iter().zip(sockets) {
-        control.post(Command::Listen(sockets));
-    }
-    for address in bound {
-        tracing::info!(event = "listening", %address);
-    }
-    Ok(())
 }
 
 /// A shard's thread: reports how it ended, also if it panics.
@@ -476,7 +505,9 @@ fn run(seat: Seat) -> Result<(), ServeError> {
 fn obey<R: Reactor, S: Storage>(shard: &mut Shard<R, S>, command: Command) -> Option<Duration> {
     let begun = clock();
     match command {
-        Command::Listen(sockets) => shard.listen(&sockets),
+        Command::Listen(sockets) => shard.listen(sockets),
+        Command::Present(acceptors) => shard.present(acceptors),
+        Command::Handshaken(done) => shard.handshaken(done),
         Command::Grown(grown) => shard.grown(grown),
         Command::Backup(session, ask) => {
             shard.ask(session, ask);
@@ -500,10 +531,11 @@ fn start_growth(controls: Vec<Arc<Control>>) -> io::Result<Sender<(ShardId, Dire
 }
 
 fn watch_signals(reports: Sender<Report>) -> io::Result<()> {
-    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
     thread::Builder::new().name("signals".into()).spawn(move || {
-        for _ in signals.forever() {
-            if reports.send(Report::Signal).is_err() {
+        for signal in signals.forever() {
+            let report = if signal == SIGHUP { Report::Reload } else { Report::Signal };
+            if reports.send(report).is_err() {
                 return;
             }
         }

@@ -25,7 +25,7 @@ use crate::ids::{ConnectionId, Lsn, ShardId};
 use crate::journal::{IoDone, Journal, JournalError, Replayed, Storage};
 use crate::limits::{ADVANCE_BUDGET, MESH_RETRY_MS, SWEEP_MS};
 use crate::live::Facts;
-use crate::reactor::{Completion, Op, Reactor, Socket};
+use crate::reactor::{Completion, Op, Reactor};
 use crate::record::Record;
 use crate::time::{Nanos, Now, SteadyClock, UnixMs};
 
@@ -35,6 +35,7 @@ use super::fetched::Fetched;
 use super::handshake::{Handshakes, Identities};
 use super::mesh::{Adopted, Batch, Mesh};
 use super::outbound::{self, Outbound, Outcome};
+use super::wrapped::Listening;
 
 /// What a shard is made of.
 pub struct Parts<R, S> {
@@ -114,8 +115,10 @@ pub struct Shard<R, S> {
     pub(super) receive_buffers: Vec<Vec<u8>>,
     /// Connections that have had their read of this turn and have more to say.
     pub(super) next_turn: Vec<ConnectionId>,
+    /// What a transport has unwrapped, while it is parsed.
+    pub(super) plain: Vec<u8>,
     state: State,
-    listeners: Vec<Socket>,
+    pub(super) listeners: Vec<Listening>,
     completions: Vec<Completion>,
     batches: Vec<(ShardId, Batch)>,
     stalled: Vec<ConnectionId>,
@@ -154,6 +157,7 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
             moving: BTreeMap::new(),
             receive_buffers: Vec::new(),
             next_turn: Vec::new(),
+            plain: Vec::new(),
             state: State::Starting,
             listeners: Vec::new(),
             completions: Vec::new(),
@@ -220,6 +224,7 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
         self.fetch()?;
         self.submit_receives();
         self.out.flush(&mut self.reactor);
+        self.break_off_unsendable();
         self.flush_mesh();
         self.commit()?;
         self.step();
@@ -257,16 +262,17 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
         self.out.connections.len()
     }
 
-    /// Accepts connections from these sockets from now on. The shard closes them.
-    pub fn listen(&mut self, sockets: &[Socket]) {
-        for socket in sockets {
+    /// Accepts connections from these sockets from now on.
+    pub fn listen(&mut self, sockets: Vec<Listening>) {
+        for listening in sockets {
+            let socket = listening.socket;
             if self.is_draining() {
-                self.out.submit(Op::Close { socket: *socket, token: Target::Refused.token() });
+                self.out.submit(Op::Close { socket, token: Target::Refused.token() });
                 continue;
             }
             let index = u32::try_from(self.listeners.len()).expect("listeners are a handful");
-            self.listeners.push(*socket);
-            self.out.submit(Op::Listen { socket: *socket, token: Target::Listener(index).token() });
+            self.listeners.push(listening);
+            self.out.submit(Op::Listen { socket, token: Target::Listener(index).token() });
         }
         self.more = true;
     }
@@ -278,9 +284,9 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
         }
         self.state = State::Draining;
         self.end_backup(Some(Reason::Stopping));
-        for (index, socket) in self.listeners.drain(..).enumerate() {
+        for (index, listening) in self.listeners.drain(..).enumerate() {
             let token = Target::Listener(index as u32).token();
-            self.out.submit(Op::Close { socket, token });
+            self.out.submit(Op::Close { socket: listening.socket, token });
         }
         let waiting: Vec<ConnectionId> = self.out.connections.all_in(Phase::Handshake).collect();
         waiting.into_iter().for_each(|id| self.lost(id));
@@ -356,7 +362,11 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
                 return self.journal_done(IoDone::Written { buffer, result });
             }
             Completion::Synced { result, .. } => return self.journal_done(IoDone::Synced { result }),
-            Completion::Accepted { result, .. } => self.accepted(result),
+            Completion::Accepted { token, result } => {
+                if let Target::Listener(listener) = Target::of(token) {
+                    self.accepted(listener, result);
+                }
+            }
             Completion::Ready { token } => self.on_connection(Target::of(token), Self::ready),
             Completion::Received { token, buffer, result } => {
                 self.on_connection(Target::of(token), |shard, id| shard.received(id, buffer, result));

@@ -20,6 +20,8 @@ pub struct Start {
     pub shell: &'static str,
     /// Shards, if not as many as the environment says.
     pub shards: Option<u16>,
+    /// What its listener speaks, if not TCP.
+    pub protocol: Option<&'static str>,
 }
 
 /// A running broker; dropping it ends the process.
@@ -101,7 +103,7 @@ fn start_ironpost(start: Start, data: TempDir) -> Broker {
         .args([
             "serve",
             "--listen",
-            "tcp://127.0.0.1:0",
+            &format!("{}://127.0.0.1:0", start.protocol.unwrap_or("tcp")),
             "--reactor",
             &reactor,
             "--shards",

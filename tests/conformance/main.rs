@@ -1,4 +1,4 @@
-//! The normative statements of MQTT 5.0 and 3.1.1 that bind a server, held against the real program over TCP.
+//! The normative statements of MQTT 5.0 and 3.1.1 that bind a server, held against the real program over TCP and WebSocket.
 //!
 //! Each test starts `ironpost serve` on a directory and a port of its own and speaks bytes to it. Encoder and decoder
 //! (`bytes`) are the tests' own: an error of the program's codec cannot cancel itself out. A test cites the
@@ -28,6 +28,7 @@ mod shared;
 mod statements_3;
 mod subscribe;
 mod topics;
+mod websocket;
 mod will;
 
 use peer::{broker, bytes, client};

@@ -13,6 +13,7 @@ use ironpost::reactor::faults::{self, Faults};
 use ironpost::reactor::sim::{CrashKind, DiskFault, SimReactor, SimStorage, World};
 use ironpost::reactor::{self, Errno, Random, Reactor};
 use ironpost::shard::mesh::Mesh;
+use ironpost::shard::wrapped::Listening;
 use ironpost::shard::{Parts, Shard, State};
 use ironpost::time::Nanos;
 
@@ -251,7 +252,7 @@ impl Cluster {
                 let listener = self.world.listen(self.address).unwrap();
                 for (index, shard) in self.shards.iter_mut().flatten().enumerate() {
                     let socket = if index == 0 { listener } else { self.world.duplicate(listener).unwrap() };
-                    shard.listen(&[socket]);
+                    shard.listen(vec![Listening::plain(socket)]);
                     self.further[index] = true;
                 }
                 self.life = Life::Serving;

@@ -27,6 +27,7 @@ pub const UNSAFE_FILES: &[&str] = &[
     "tests/reactor_contract/rigs.rs", // raw sockets and files, to see the kernel from the other side
     "src/shard/mesh/", // pinning a thread to its core, the doorbell's eventfd
     "src/shard/pin.rs", // sched_setaffinity
+    "src/transport/workers.rs", // the priority of a thread
     "src/shard/large.rs", // memory that is filled before it is read
     "src/shard/listen.rs", // socket options that the standard library does not set
     "src/journal/storage.rs", // pwrite, fdatasync and locks on descriptors that the reactor also uses
@@ -43,6 +44,8 @@ pub const LIMITS_UNTESTED: &[(&str, &str)] = &[
         "CLOSE_TIME_MS",
         "seen only by a peer that neither reads nor leaves; src/shard's tests have the clock for it",
     ),
+    ("HANDSHAKE_THREADS_MAX", "invisible: how many share what the shards leave"),
+    ("WORKER_NICENESS", "a priority, not a bound"),
     ("LISTEN_BACKLOG", "the kernel keeps to it, below its own ceiling"),
     ("ACCEPTS_PER_TURN_MAX", "the reactor's contract counts them, whatever their number"),
     ("ACCEPT_RETRY_MS", "invisible: how soon a connection is accepted after there were no descriptors"),
@@ -104,6 +107,7 @@ pub const MODULES: &[(&str, &[&str])] = &[
     ("reactor", &["hash", "limits", "time"]),
     ("journal", &["ids", "limits", "live", "reactor", "record", "time", "wire"]),
     ("backup", &["ids", "journal", "limits"]),
+    ("transport", &["ids", "limits"]),
     ("config", &["broker", "limits", "placement"]),
     ("log", &["config"]),
     (
@@ -113,6 +117,7 @@ pub const MODULES: &[(&str, &[&str])] = &[
             "backup",    // what is said on the control socket
             "broker",
             "config",
+            "hash",
             "ids",
             "journal",
             "limits",
@@ -121,6 +126,7 @@ pub const MODULES: &[(&str, &[&str])] = &[
             "reactor",
             "record",
             "time",
+            "transport",
             "wire",
         ],
     ),
@@ -184,24 +190,56 @@ pub const CRATES: &[(&str, &[&str])] = &[
     ("std::net::Tcp", &["src/shard/", "src/reactor/", "src/client/"]),
     ("std::os", &["src/reactor/", "src/shard/", "src/journal/storage.rs", "src/backup/broker.rs"]), // broker: its socket
     ("std::process", &["src/main.rs", "src/command/", "src/shard/", "src/journal/"]),
-    // directory: counts the usable cores; copy: keeps a rate
-    ("std::thread", &["src/shard/", "src/reactor/", "src/journal/directory.rs", "src/backup/copy.rs"]),
+    // directory: counts the usable cores; copy: keeps a rate; workers: are threads
+    (
+        "std::thread",
+        &[
+            "src/shard/",
+            "src/reactor/",
+            "src/journal/directory.rs",
+            "src/backup/copy.rs",
+            "src/transport/workers.rs",
+        ],
+    ),
     ("clap", &["src/command/"]),
     ("crc32c", &["src/journal/"]),
     ("crossbeam_queue", &["src/shard/", "src/reactor/"]),
     ("crossbeam_utils", &["src/shard/"]),
     ("hashbrown", &["src/broker/", "src/hash.rs"]),
     ("io_uring", &["src/reactor/"]),
-    ("libc", &["src/reactor/", "src/shard/", "src/journal/storage.rs", "src/journal/error.rs"]), // error: errno names
+    // error: errno names; workers: a thread's priority
+    (
+        "libc",
+        &[
+            "src/reactor/",
+            "src/shard/",
+            "src/journal/storage.rs",
+            "src/journal/error.rs",
+            "src/transport/workers.rs",
+        ],
+    ),
     ("libmimalloc_sys", &["src/allocator.rs"]),
     ("memmap2", &["src/journal/"]),
     ("mimalloc", &["src/allocator.rs"]),
     ("mio", &["src/reactor/"]),
     ("rkyv", &["src/journal/"]),
+    ("rustls", &["src/transport/"]),
     ("signal_hook", &["src/shard/", "src/command/"]),
     ("siphasher", &["src/placement.rs", "src/broker/", "src/shard/"]),
     ("slab", &["src/broker/", "src/shard/", "src/reactor/"]),
     ("toml", &["src/config/"]),
-    ("tracing", &["src/log.rs", "src/command/", "src/shard/", "src/reactor/", "src/journal/"]),
+    (
+        "tracing",
+        &[
+            "src/log.rs",
+            "src/command/",
+            "src/shard/",
+            "src/reactor/",
+            "src/journal/",
+            "src/transport/workers.rs",
+        ],
+    ),
     ("tracing_subscriber", &["src/log.rs"]),
+    ("tungstenite", &["src/transport/websocket.rs"]),
+    ("webpki", &["src/transport/certificates.rs"]),
 ];

@@ -15,3 +15,4 @@ mod parking;
 mod rig;
 mod stopping;
 mod time;
+mod wrapped;

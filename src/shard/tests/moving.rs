@@ -4,6 +4,7 @@ use super::bytes::{CONNACK_V3, PINGREQ, PINGRESP, Start, connect_v3, publish_v3,
 use super::rig::{Rig, name_at_home_in};
 use crate::limits::{HANDSHAKE_TIME_MS, HANDSHAKES_PENDING_MAX};
 use crate::reactor::sim;
+use crate::shard::wrapped::Listening;
 
 #[test]
 fn a_connection_takes_what_was_read_along_to_its_home() {
@@ -76,7 +77,7 @@ fn who_has_moved_is_no_pending_handshake_of_either_shard() {
     for shard in 0..2 {
         let address = format!("127.0.0.1:{}", 2_000 + shard).parse().unwrap();
         let listener = rig.world.listen(address).unwrap();
-        rig.shard(shard).listen(&[listener]);
+        rig.shard(shard).listen(vec![Listening::plain(listener)]);
         let strangers: Vec<_> =
             (1..HANDSHAKES_PENDING_MAX).map(|_| rig.world.connect(listener).unwrap()).collect();
         rig.run_until("all wait", |rig| rig.connections_of_each()[shard] >= HANDSHAKES_PENDING_MAX - 1);

@@ -14,6 +14,7 @@ use crate::placement::Placement;
 use crate::reactor::sim::{self, ClientEnd, SimReactor, SimStorage, World};
 use crate::reactor::{self, Socket};
 use crate::shard::mesh::Mesh;
+use crate::shard::wrapped::Listening;
 use crate::shard::{Parts, Shard, State};
 use crate::time::Nanos;
 use crate::wire::frame::{Peek, peek};
@@ -90,7 +91,7 @@ impl Rig {
             peers: Vec::new(),
         };
         rig.start(shards, adjust);
-        rig.shard(0).listen(&[listener]);
+        rig.shard(0).listen(vec![Listening::plain(listener)]);
         rig
     }
 
@@ -218,6 +219,11 @@ impl Rig {
         packets
     }
 
+    /// All that the peer has heard, taken off what it heard.
+    pub(super) fn take_heard(&mut self, peer: PeerId) -> Vec<u8> {
+        std::mem::take(&mut self.peers[peer.0].heard)
+    }
+
     /// Waits for one packet, which must be the only one.
     pub(super) fn packet(&mut self, peer: PeerId) -> Vec<u8> {
         self.run_until("a packet", |rig| {
@@ -305,6 +311,13 @@ impl Rig {
     /// Connections of the first shard, whatever their phase.
     pub(super) fn connections(&self) -> usize {
         self.connections_of_each()[0]
+    }
+
+    /// Connections of the first shard that hold buffers.
+    pub(super) fn buffers(&self) -> usize {
+        let connections = &self.shards[0].as_ref().expect("it has not stopped").out.connections;
+        let live = connections.all_in(crate::shard::connection::Phase::Live);
+        live.filter(|id| connections.get(*id).is_some_and(|entry| entry.buffers().is_some())).count()
     }
 
     /// The most that waits for one peer of the first shard to take it.

@@ -1,0 +1,215 @@
+//! Connections through TLS: an independent client's records in, packets out, and who waits for whom.
+
+use std::io::{Read, Write};
+use std::sync::{Arc, Mutex};
+
+use rustls::ClientConnection;
+
+use super::bytes::{CONNACK_V3, PINGREQ, PINGRESP, Start, connect_v3, publish_v3, suback_v3, subscribe_v3};
+use super::rig::{PeerId, Rig, name_at_home_in};
+use crate::limits::HANDSHAKE_TIME_MS;
+use crate::reactor::{Socket, sim};
+use crate::shard::wrapped::{Acceptor, Listening};
+use crate::transport::tests::credentials::{Credentials, client};
+use crate::transport::workers::{Job, Workers};
+
+/// Workers that work when the test says so.
+#[derive(Default)]
+struct Lazy(Mutex<Vec<Job>>);
+
+impl Workers for Lazy {
+    fn begin(&self, job: Job) {
+        self.0.lock().unwrap().push(job);
+    }
+}
+
+/// Shards of which the first has a listener for TLS.
+struct Front {
+    rig: Rig,
+    listener: Socket,
+    workers: Arc<Lazy>,
+    credentials: Credentials,
+}
+
+/// A peer that speaks TLS.
+struct Peer {
+    id: PeerId,
+    client: ClientConnection,
+    heard: Vec<u8>,
+    /// Bytes of one segment.
+    piece: usize,
+}
+
+impl Front {
+    fn new(shards: u16) -> Front {
+        let mut rig = Rig::with(shards, sim::Settings::default(), |_| {});
+        let listener = rig.world.listen("127.0.0.1:8883".parse().unwrap()).unwrap();
+        let (workers, credentials) = (Arc::new(Lazy::default()), Credentials::new(&["localhost"]));
+        let acceptor = Acceptor::Wrapped(credentials.layers(), workers.clone());
+        rig.shard(0).listen(vec![Listening { socket: listener, acceptor }]);
+        rig.run_ms(1);
+        Front { rig, listener, workers, credentials }
+    }
+
+    fn peer(&mut self) -> Peer {
+        let id = self.rig.peer_at(self.listener);
+        Peer { id, client: client(&self.credentials, "localhost"), heard: Vec::new(), piece: usize::MAX }
+    }
+
+    /// Lets the workers do all there is.
+    fn work(&mut self) {
+        let jobs = std::mem::take(&mut *self.workers.0.lock().unwrap());
+        for job in jobs {
+            self.rig.shard(0).handshaken(job.execute());
+        }
+    }
+
+    /// Moves records both ways for that long.
+    fn run_ms(&mut self, peer: &mut Peer, ms: u64) {
+        for _ in 0..ms {
+            peer.speak(&mut self.rig);
+            self.rig.run_ms(1);
+            self.work();
+            peer.hear(&mut self.rig);
+        }
+    }
+}
+
+impl Peer {
+    fn say(&mut self, packets: &[u8]) {
+        self.client.writer().write_all(packets).unwrap();
+    }
+
+    fn speak(&mut self, rig: &mut Rig) {
+        let mut wire = Vec::new();
+        while self.client.wants_write() {
+            self.client.write_tls(&mut wire).unwrap();
+        }
+        for piece in wire.chunks(self.piece.min(wire.len().max(1))) {
+            rig.say(self.id, piece);
+            if self.piece < usize::MAX {
+                rig.run_ms(1);
+            }
+        }
+    }
+
+    fn hear(&mut self, rig: &mut Rig) {
+        let wire = rig.take_heard(self.id);
+        let mut wire = wire.as_slice();
+        while !wire.is_empty() && self.client.read_tls(&mut wire).unwrap() > 0 {
+            if self.client.process_new_packets().is_err() {
+                return;
+            }
+            // It holds so much and no more. At the end there is an error that says that there is no more for now.
+            let _more_may_come = self.client.reader().read_to_end(&mut self.heard);
+        }
+    }
+}
+
+#[test]
+fn packets_go_both_ways_however_records_are_cut() {
+    for piece in [1, 100, usize::MAX] {
+        let mut front = Front::new(1);
+        let mut peer = front.peer();
+        peer.piece = piece;
+        peer.say(&connect_v3("a", Start::Clean, 0));
+        peer.say(&subscribe_v3(1, "t", 0));
+        front.run_ms(&mut peer, 100);
+        assert_eq!(peer.heard, [CONNACK_V3.as_slice(), &suback_v3(1, 0)].concat(), "pieces of {piece}");
+        peer.heard.clear();
+        peer.say(&publish_v3(0, "t", &[7; 50_000]));
+        front.run_ms(&mut peer, 300);
+        assert!(peer.heard == publish_v3(0, "t", &[7; 50_000]), "{} bytes", peer.heard.len());
+    }
+}
+
+#[test]
+fn an_idle_connection_has_its_transport_and_no_buffer() {
+    let mut front = Front::new(1);
+    let mut peer = front.peer();
+    peer.say(&connect_v3("a", Start::Clean, 0));
+    front.run_ms(&mut peer, 100);
+    assert_eq!(front.rig.connections(), 1);
+    assert_eq!(front.rig.buffers(), 0);
+    assert_eq!(front.rig.shard(0).out.connections.transports.len(), 1);
+    peer.say(&PINGREQ);
+    front.run_ms(&mut peer, 10);
+    assert!(peer.heard.ends_with(&PINGRESP));
+    assert_eq!(front.rig.buffers(), 0);
+}
+
+#[test]
+fn a_connection_takes_its_transport_along_to_its_home() {
+    let mut front = Front::new(2);
+    let mut peer = front.peer();
+    // Behind the end of the handshake in one segment: the ticket was not sent yet when the connection moves.
+    peer.say(&connect_v3(&name_at_home_in(1, 2), Start::Clean, 0));
+    peer.say(&PINGREQ);
+    front.run_ms(&mut peer, 200);
+    assert_eq!(peer.heard, [CONNACK_V3.as_slice(), &PINGRESP].concat());
+    assert_eq!(front.rig.connections_of_each(), [0, 1]);
+    assert_eq!(front.rig.shard(0).out.connections.transports.len(), 0);
+    peer.say(&PINGREQ);
+    front.run_ms(&mut peer, 50);
+    assert!(peer.heard.ends_with(&PINGRESP));
+}
+
+#[test]
+fn who_leaves_while_a_worker_has_the_transport_leaves_nothing_behind() {
+    let mut front = Front::new(1);
+    let mut peer = front.peer();
+    peer.speak(&mut front.rig);
+    front.rig.run_ms(10);
+    assert_eq!(front.workers.0.lock().unwrap().len(), 1, "it has the transport");
+    // What comes now is not read: the transport that could take it is away.
+    front.rig.say(peer.id, b"more");
+    front.rig.run_ms(HANDSHAKE_TIME_MS + 1_000);
+    assert_eq!(front.rig.connections(), 0);
+    front.work();
+    front.rig.run_ms(10);
+    assert_eq!(front.rig.connections(), 0);
+    assert_eq!(front.rig.shard(0).out.connections.transports.len(), 0);
+    // Its place among those that wait is free again, and so is its slot.
+    let mut next = front.peer();
+    next.say(&connect_v3("b", Start::Clean, 0));
+    front.run_ms(&mut next, 100);
+    assert_eq!(next.heard, CONNACK_V3);
+}
+
+#[test]
+fn what_is_no_tls_is_answered_with_an_alert_and_closed() {
+    let mut front = Front::new(1);
+    let stranger = front.rig.peer_at(front.listener);
+    front.rig.say(stranger, &connect_v3("a", Start::Clean, 0));
+    front.rig.run_ms(10);
+    front.work();
+    front.rig.run_until("the end of the connection", |rig| rig.ended_at(stranger).is_some());
+    let heard = front.rig.take_heard(stranger);
+    assert_eq!((heard[0], heard.len()), (21, 7), "an alert record [RFC 8446 5.1]");
+    front.rig.run_ms(1_000);
+    assert_eq!(front.rig.connections(), 0);
+}
+
+#[test]
+fn the_last_word_of_a_refused_client_arrives_with_a_proper_end() {
+    let mut front = Front::new(1);
+    let mut peer = front.peer();
+    // Without a name a session cannot be found again [MQTT-3.1.1 3.1.3-8].
+    peer.say(&connect_v3("", Start::Kept, 0));
+    front.run_ms(&mut peer, 100);
+    assert_eq!(peer.heard, [0x20, 2, 0, 2]);
+    assert_eq!(peer.client.reader().read(&mut [0]).unwrap(), 0, "a close_notify came");
+    assert_eq!(front.rig.connections(), 0);
+}
+
+#[test]
+fn a_broken_record_ends_a_session_that_lives() {
+    let mut front = Front::new(1);
+    let mut peer = front.peer();
+    peer.say(&connect_v3("a", Start::Clean, 0));
+    front.run_ms(&mut peer, 100);
+    front.rig.say(peer.id, b"\x17\x03\x03\x00\x20 this was not encrypted by anybody");
+    front.rig.run_until("the end of the connection", |rig| rig.ended_at(peer.id).is_some());
+    front.rig.run_ms(1_000);
+    assert_eq!(front.rig.connections(), 0);
+}
