@@ -18,21 +18,54 @@ def free_port():
         return probe.getsockname()[1]
 
 
+def certificate(folder, name, *flags):
+    """An authority, or a server's certificate that it vouches for, as an operator would make them."""
+    key, chain = folder / f"{name}.key", folder / f"{name}.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
+               "-subj", f"/CN={name}", "-keyout", str(key), "-out", str(chain), *flags]
+    subprocess.run(command, check=True, capture_output=True)
+    return key, chain
+
+
 class Broker:
     """Ironpost, or the peer against which the scenarios themselves are checked."""
 
-    def __init__(self, binary, reactor, shards):
+    def __init__(self, binary, reactor, shards, transport="tcp"):
         self.binary, self.reactor, self.shards = binary, reactor, shards
         self.is_peer = binary == "mosquitto"
         self.port = free_port()
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="ironpost-clients-"))
         self.log = self.folder / "log"
         self.process = None
+        self.transport = transport
+        #: What clients have to trust, in a file; None: they speak without TLS.
+        self.authority = None
+        if transport in ("tls", "wss"):
+            key, self.authority = certificate(self.folder, "authority")
+            self.vouched = ["-CA", str(self.authority), "-CAkey", str(key), "-addext", "basicConstraints=CA:FALSE"]
+            self.key, self.chain = self.server_certificate("server", "DNS:localhost,IP:127.0.0.1")
+            self.other_key, self.other_chain = self.server_certificate("other", "DNS:other.example")
+
+    @property
+    def is_web(self):
+        return self.transport in ("ws", "wss")
+
+    def server_certificate(self, name, names):
+        return certificate(self.folder, name, *self.vouched, "-addext", f"subjectAltName={names}")
 
     def command(self):
         if not self.is_peer:
-            return [self.binary, "serve", "--listen", f"tcp://127.0.0.1:{self.port}", "--data",
-                    str(self.folder / "data"), "--shards", str(self.shards), "--reactor", self.reactor]
+            listen = ["--listen", f"{self.transport}://127.0.0.1:{self.port}"]
+            if self.authority:
+                settings = self.folder / "ironpost.toml"
+                settings.write_text(
+                    f'[listener.clients]\naddress = "{self.transport}://127.0.0.1:{self.port}"\n'
+                    f'certificates = ["{self.chain}", "{self.other_chain}"]\n'
+                    f'keys = ["{self.key}", "{self.other_key}"]\n'
+                )
+                listen = ["--config", str(settings)]
+            return [self.binary, "serve", *listen, "--data", str(self.folder / "data"), "--shards",
+                    str(self.shards), "--reactor", self.reactor]
         settings = self.folder / "mosquitto.conf"
         settings.write_text(
             f"listener {self.port} 127.0.0.1\nallow_anonymous true\npersistence true\nautosave_interval 0\n"

@@ -3,10 +3,12 @@
 
 import assert from "node:assert/strict";
 import { once } from "node:events";
+import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 
 const mqtt = createRequire(import.meta.url)(process.env.MQTTJS);
 const [name, port, version] = process.argv.slice(2);
+const authority = process.env.AUTHORITY && readFileSync(process.env.AUTHORITY);
 const protocolVersion = Number(version);
 const deadline = setTimeout(() => {
   console.error("no end after 30 s");
@@ -16,8 +18,8 @@ const deadline = setTimeout(() => {
 async function connect(clientId, durable = false, given = {}) {
   const properties =
     protocolVersion === 5 ? { sessionExpiryInterval: durable ? 300 : 0, ...given } : undefined;
-  const client = mqtt.connect(`mqtt://127.0.0.1:${port}`, {
-    clientId, protocolVersion, properties, clean: !durable, reconnectPeriod: 0,
+  const client = mqtt.connect(`${process.env.SCHEME}://127.0.0.1:${port}`, {
+    ca: authority, clientId, protocolVersion, properties, clean: !durable, reconnectPeriod: 0,
   });
   client.got = [];
   client.on("message", (topic, payload, packet) => client.got.push({ topic, payload: payload.toString(), packet }));

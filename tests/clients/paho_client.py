@@ -30,12 +30,16 @@ class Client:
         self.session_present = None
         self.connects, self.disconnects, self.told_to_leave = 0, 0, False
         session = {} if version == V5 else {"clean_session": not durable}
-        self.client = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id, protocol=version, **session)
+        carrier = "websockets" if broker.is_web else "tcp"
+        self.client = paho.Client(
+            paho.CallbackAPIVersion.VERSION2, client_id, protocol=version, transport=carrier, **session)
         self.client.max_inflight_messages_set(window)
         self.client.reconnect_delay_set(1, 1)
         self.client.on_connect, self.client.on_disconnect = self._on_connect, self._on_disconnect
         self.client.on_message, self.client.on_publish = self._on_message, self._on_publish
         self.client.on_subscribe = self._on_subscribe
+        if broker.authority:
+            self.client.tls_set(ca_certs=str(broker.authority))
         if will:
             self.client.will_set(*will)
         self.open()
@@ -63,6 +67,7 @@ class Client:
         """The connection ends without DISCONNECT, and nobody connects again."""
         self.client.on_disconnect = None
         client_socket = self.client.socket()
+        client_socket = getattr(client_socket, "_socket", client_socket)
         self.client._thread_terminate = True  # keeps the loop from connecting again
         client_socket.shutdown(2)
         self.client.loop_stop()

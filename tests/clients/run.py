@@ -17,10 +17,12 @@ import time
 import traceback
 
 import scenarios_aiomqtt  # noqa: F401  each import adds its scenarios to the list
-import scenarios_mosquitto  # noqa: F401
+import scenarios_mosquitto
 import scenarios_mqttjs  # noqa: F401
 import scenarios_own
 import scenarios_paho
+import scenarios_tls
+import scenarios_web
 from broker import Broker
 from scenario import peer_skips, scenarios
 
@@ -31,10 +33,21 @@ def arguments():
     parser.add_argument("--own", default="", help="the command whose pub and sub are used; default: the binary")
     parser.add_argument("--reactor", action="append", choices=("epoll", "uring"), help="default: both")
     parser.add_argument("--shards", action="append", type=int, help="default: 1, 2 and 8")
+    parser.add_argument("--transport", choices=("tcp", "tls", "ws", "wss"), default="tcp",
+                        help="what the clients speak; without those that do not know it; default: %(default)s")
     parser.add_argument("--stream", type=int, default=scenarios_paho.stream_messages,
                         help="messages of a stream with a crash in the middle; default: %(default)s")
     parser.add_argument("--only", default="", help="only scenarios whose name contains this")
     return parser.parse_args()
+
+
+def left_out(transport):
+    """The modules whose scenarios say nothing about it, or whose clients do not know it."""
+    if transport == "tcp":
+        return {scenarios_tls.__name__, scenarios_web.__name__}
+    if transport == "tls":
+        return {scenarios_own.__name__, scenarios_web.__name__}
+    return {scenarios_own.__name__, scenarios_tls.__name__, scenarios_mosquitto.__name__}
 
 
 def run_scenario(scenario, broker, label):
@@ -52,15 +65,15 @@ def run_scenario(scenario, broker, label):
     return error is None
 
 
-def run_all(binary, reactor, shards, chosen):
+def run_all(binary, reactor, shards, transport, chosen):
     """How many passed and failed in one configuration."""
-    label = "peer" if binary == "mosquitto" else f"{reactor} {shards}"
+    label = "peer" if binary == "mosquitto" else f"{reactor} {shards} {transport}"
     passed = failed = 0
     broker = None
     try:
         for scenario in chosen:
             if broker is None:
-                broker = Broker(binary, reactor, shards)
+                broker = Broker(binary, reactor, shards, transport)
                 broker.start()
             if run_scenario(scenario, broker, label):
                 passed += 1
@@ -86,10 +99,11 @@ def main():
     is_peer = given.binary == "mosquitto"
     chosen = [scenario for scenario in scenarios if given.only in scenario.__name__]
     chosen = [scenario for scenario in chosen if not is_peer or scenario.__name__ not in peer_skips]
+    chosen = [scenario for scenario in chosen if scenario.__module__ not in left_out(given.transport)]
     passed = failed = 0
     for reactor in ["-"] if is_peer else given.reactor or ["epoll", "uring"]:
         for shards in [0] if is_peer else given.shards or [1, 2, 8]:
-            counts = run_all(given.binary, reactor, shards, chosen)
+            counts = run_all(given.binary, reactor, shards, given.transport, chosen)
             passed, failed = passed + counts[0], failed + counts[1]
     print(f"\n{passed} passed, {failed} failed")
     return 0 if failed == 0 and passed > 0 else 1

@@ -10,6 +10,10 @@ WAIT_SECONDS = 20
 
 
 def client(broker, client_id, **given):
+    if broker.is_web:
+        given.update(transport="websockets", websocket_path="/mqtt")
+    if broker.authority:
+        given["tls_params"] = aiomqtt.TLSParameters(ca_certs=str(broker.authority))
     return aiomqtt.Client("127.0.0.1", broker.port, identifier=client_id, **given)
 
 

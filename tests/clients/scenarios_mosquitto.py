@@ -8,9 +8,15 @@ WAIT_SECONDS = 20
 VERSIONS = ("mqttv311", "mqttv5")
 
 
+def where(broker):
+    """How to reach it."""
+    tls = ["-h", "localhost", "--cafile", str(broker.authority)] if broker.authority else []
+    return ["-p", str(broker.port), *tls]
+
+
 def subscriber(broker, client_id, topic, version, *flags):
     """A mosquitto_sub that has begun; its output is lines."""
-    command = ["mosquitto_sub", "-p", str(broker.port), "-i", client_id, "-V", version, "-t", topic,
+    command = ["mosquitto_sub", *where(broker), "-i", client_id, "-V", version, "-t", topic,
                "-W", str(WAIT_SECONDS), *flags]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -22,7 +28,7 @@ def output(process):
 
 
 def publish(broker, topic, version, lines, *flags):
-    command = ["mosquitto_pub", "-p", str(broker.port), "-V", version, "-t", topic, "-l", *flags]
+    command = ["mosquitto_pub", *where(broker), "-V", version, "-t", topic, "-l", *flags]
     done = subprocess.run(command, input="".join(f"{line}\n" for line in lines), text=True,
                           capture_output=True, timeout=WAIT_SECONDS)
     assert done.returncode == 0, f"mosquitto_pub: {done.returncode}: {done.stderr}"
