@@ -105,6 +105,9 @@ impl Session {
     pub(super) fn receive(&mut self, bytes: &mut [u8], plain: &mut Vec<u8>) -> Result<(), Broken> {
         match &mut self.state {
             State::Request(request) => {
+                // Empty lines in front of a request are nothing [RFC 9112 2.2], however they come.
+                let in_front = bytes.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+                let bytes = if request.is_empty() { &bytes[in_front..] } else { &*bytes };
                 // What ends in an empty line cannot end before it comes.
                 let searched = request.len().saturating_sub(3);
                 request.extend_from_slice(bytes);
@@ -277,6 +280,8 @@ impl Frames {
 /// From a request to its length and the answer; or status, further headers and text of a refusal.
 fn parse(request: &[u8], web: &Web) -> Result<(usize, Vec<u8>), (&'static str, &'static str, &'static str)> {
     const BAD: &str = "400 Bad Request";
+    // What is beyond the bound says nothing, or it would matter whether it came at once.
+    let request = &request[..request.len().min(HTTP_REQUEST_BYTES_MAX + 1)];
     let (length, request) = match Request::try_parse(request) {
         Ok(Some((length, request))) if length <= HTTP_REQUEST_BYTES_MAX => (length, request),
         Ok(_) => return Err(("431 Request Header Fields Too Large", "", "the request is too long")),

@@ -76,6 +76,24 @@ fn the_request_of_the_rfc_is_answered_as_there_however_it_is_cut() {
 }
 
 #[test]
+fn empty_lines_in_front_and_what_is_beyond_the_bound_are_judged_the_same_however_they_are_cut() {
+    let behind_empty_lines = format!("\r\n\r\n\n{REQUEST}");
+    let line = "GET / HTTP/1.1\r\n";
+    let filled = HTTP_REQUEST_BYTES_MAX - line.len() - 2;
+    let beyond = format!("{line}f:{}\r\na: b\r\n\u{1}\r\n\r\n", "x".repeat(filled - 2));
+    for (stream, status) in [(behind_empty_lines, "101"), (beyond, "431")] {
+        for piece in [1, 4, 5, 1_000, stream.len()] {
+            let mut session = session(&[]);
+            for piece in stream.as_bytes().chunks(piece) {
+                let _refused_or_not = say(&mut session, piece);
+            }
+            let answer = String::from_utf8(sent(&mut session)).unwrap();
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "pieces of {piece}: {answer}");
+        }
+    }
+}
+
+#[test]
 fn a_request_that_will_not_do_is_refused_with_what_is_wrong() {
     let without = |line: &str| REQUEST.replace(&format!("{line}\r\n"), "");
     let long = REQUEST.replace("/chat", &"/".repeat(HTTP_REQUEST_BYTES_MAX));
