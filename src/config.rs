@@ -7,6 +7,7 @@
 //!
 //! Invariant: a [`Config`] that [`load`] returned keeps every bound and the relations between its settings.
 
+mod authentication;
 mod error;
 mod explain;
 mod file;
@@ -22,10 +23,12 @@ use crate::broker::settings::Settings;
 use crate::limits;
 use crate::placement::Placement;
 
+pub use crate::access::guard::{AccountSource, Method};
+pub use authentication::AuthenticationConfig;
 use error::Complaint;
 pub use error::ConfigError;
 pub use explain::explain;
-pub use listener::{Address, ClientCertificates, Listener, Protocol};
+pub use listener::{Address, ClientCertificates, Listener, Place, Protocol};
 pub use setting::Value;
 
 /// The annotated file with every setting at its default.
@@ -48,6 +51,8 @@ pub struct Config {
     pub allow_anonymous: bool,
     /// What makes clients belong together.
     pub account: AccountSource,
+    /// Where proofs are checked against, and what says who may do what.
+    pub authentication: AuthenticationConfig,
     /// Topics that live with an account; valid for `Placement::new`.
     pub account_topic_pattern: Option<String>,
     /// Bound of a graceful stop.
@@ -93,15 +98,6 @@ pub enum ReactorChoice {
     Uring,
     /// epoll.
     Epoll,
-}
-
-/// Where the account of a connection comes from.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum AccountSource {
-    /// Each client is its own.
-    ClientId,
-    /// All clients of one user.
-    Username,
 }
 
 /// Form of the log.
@@ -175,7 +171,7 @@ impl Config {
         Config {
             listen: vec![Address {
                 protocol: Protocol::Tcp,
-                socket: SocketAddr::from((Ipv4Addr::LOCALHOST, 1883)),
+                place: Place::Ip(SocketAddr::from((Ipv4Addr::LOCALHOST, 1883))),
             }],
             listeners: Vec::new(),
             data: PathBuf::from(state_directory.unwrap_or("./ironpost-data")),
@@ -183,6 +179,7 @@ impl Config {
             reactor: ReactorChoice::Auto,
             allow_anonymous: false,
             account: AccountSource::ClientId,
+            authentication: AuthenticationConfig::default(),
             account_topic_pattern: None,
             drain_ms: limits::DRAIN_MS_DEFAULT,
             broker: BrokerConfig {
@@ -240,7 +237,7 @@ pub fn load(path: Option<&Path>, overrides: &[Override], host: &Host) -> Result<
 fn assemble(file: Option<(&str, &str)>, overrides: &[Override], host: &Host) -> Result<Loaded, ConfigError> {
     let mut config = Config::with_defaults(host);
     let mut origins: Vec<(String, Origin)> =
-        setting::SETTINGS.iter().map(|setting| (setting.key.to_owned(), Origin::Default)).collect();
+        setting::all().map(|setting| (setting.key.to_owned(), Origin::Default)).collect();
     let mut note = |key: &str, origin: Origin| match origins.iter_mut().find(|(other, _)| *other == key) {
         Some((_, slot)) => *slot = origin,
         None => origins.push((key.to_owned(), origin)),
@@ -253,14 +250,14 @@ fn assemble(file: Option<(&str, &str)>, overrides: &[Override], host: &Host) -> 
             let place = format!("{name}:{}", entry.line);
             let applied = match &entry.listener {
                 Some(name) => apply_to_listener(&mut config, name, &entry),
-                None => find(setting::SETTINGS, &entry.key).apply(&mut config, &entry.value),
+                None => find(setting::all(), &entry.key).apply(&mut config, &entry.value),
             };
             applied.map_err(|complaint| complaint.at(&place))?;
             note(&entry.path(), Origin::File(place));
         }
     }
     for given in overrides {
-        let row = find(setting::SETTINGS, given.key);
+        let row = find(setting::all(), given.key);
         row.apply(&mut config, &given.value).map_err(|complaint| complaint.at(given.flag))?;
         note(row.key, Origin::Flag(given.flag));
     }
@@ -275,7 +272,10 @@ fn assemble(file: Option<(&str, &str)>, overrides: &[Override], host: &Host) -> 
 }
 
 /// The row of a key that the parser, or the command, has let through.
-fn find<T>(rows: &'static [setting::Setting<T>], key: &str) -> &'static setting::Setting<T> {
+fn find<T>(
+    rows: impl Iterator<Item = &'static setting::Setting<T>>,
+    key: &str,
+) -> &'static setting::Setting<T> {
     setting::find(rows, key).expect("only known keys come so far")
 }
 
@@ -286,7 +286,7 @@ fn apply_to_listener(config: &mut Config, name: &str, entry: &file::Entry) -> Re
         listeners.push(Listener::named(name));
         listeners.len() - 1
     });
-    find(listener::SETTINGS, &entry.key).apply(&mut listeners[position], &entry.value)
+    find(listener::SETTINGS.iter(), &entry.key).apply(&mut listeners[position], &entry.value)
 }
 
 impl Loaded {
@@ -321,23 +321,47 @@ impl Loaded {
 fn check_listeners(loaded: &Loaded) -> Result<(), ConfigError> {
     let config = &loaded.config;
     let mut addresses: Vec<(Address, String)> =
-        config.listen.iter().map(|address| (*address, loaded.place("listen"))).collect();
+        config.listen.iter().map(|address| (address.clone(), loaded.place("listen"))).collect();
     for listener in &config.listeners {
         let place = |key: &str| loaded.place_in_listener(&listener.name, key);
         listener.check().map_err(|(key, complaint)| complaint.at(place(key)))?;
+        check_proofs(config, listener).map_err(|complaint| complaint.at(place("authentication")))?;
         addresses.push((listener.address(), place("address")));
     }
+    let guarded = |index: usize| {
+        index.checked_sub(config.listen.len()).is_some_and(|index| config.listeners[index].is_guarded())
+    };
     for (index, (address, place)) in addresses.iter().enumerate() {
-        if address.is_open() && !config.allow_anonymous {
+        if address.is_open() && !config.allow_anonymous && !guarded(index) {
             let cause = format!("{address} lets other hosts in, and nothing asks them for credentials");
-            let cure = "listen on 127.0.0.1, or say that this is meant: allow_anonymous = true, or --allow-anonymous";
+            let cure = "name what it asks for in a table [listener.NAME], authentication = [..]; or listen on 127.0.0.1; or say that this is meant: allow_anonymous = true, or --allow-anonymous";
             return Err(Complaint::new(cause, cure).at(place));
         }
-        let is_taken = |other: &(Address, String)| other.0.socket == address.socket;
-        if address.socket.port() != 0 && addresses[..index].iter().any(is_taken) {
-            let cause = format!("{} is there twice", address.socket);
+        let is_taken = |other: &(Address, String)| other.0.place == address.place;
+        if address.place.is_fixed() && addresses[..index].iter().any(is_taken) {
+            let cause = format!("{} is there twice", address.place);
             return Err(Complaint::new(cause, "delete one of them").at(place));
         }
+    }
+    Ok(())
+}
+
+/// What a listener's proofs are checked against has to be there.
+fn check_proofs(config: &Config, listener: &Listener) -> Result<(), Complaint> {
+    let there = &config.authentication;
+    for method in &listener.authentication {
+        let missing = match method {
+            Method::Password | Method::Scram if there.password_file.is_none() => {
+                "authentication.password_file"
+            }
+            Method::Token if there.token_keys.is_empty() => "authentication.token_keys",
+            Method::Hook if there.hook_url.is_none() => "authentication.hook_url",
+            _ => continue,
+        };
+        let word = listener::method_word(*method);
+        let cause =
+            format!("listener.{} asks for {word:?}, and there is nothing to check it against", listener.name);
+        return Err(Complaint::new(cause, format!("set {missing}, or delete {word:?} here")));
     }
     Ok(())
 }

@@ -27,7 +27,9 @@ pub mod record;
 pub mod time;
 pub mod transport;
 pub mod wire;
+pub mod workers;
 
+pub mod access;
 pub mod backup;
 pub mod broker;
 pub mod journal;

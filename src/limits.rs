@@ -1,6 +1,11 @@
 //! Every bound in the program: what it is, why that number, what a peer sees when it is reached.
 //!
-//! A bound that an operator may change is a field of the configuration whose default stands here.
+//! A bound that an operator may change is a field of the configuration whose default stands here. Those of who may connect, and what
+//! they may do, stand in `limits/access.rs`, and are named like the others.
+
+mod access;
+
+pub use access::*;
 
 // --- Connections ---
 
@@ -33,6 +38,8 @@ pub const TLS_PARTIAL_BYTES_MAX: usize = 64 << 10;
 /// What opens a WebSocket, request line and headers. Beyond: answered with 431 and closed. Browsers send below 1 KiB, and
 /// cookies.
 pub const HTTP_REQUEST_BYTES_MAX: usize = 8 << 10;
+
+// --- Output ---
 
 /// Time for the last output of a connection to leave once it is to be closed. Beyond: closed without it.
 pub const CLOSE_TIME_MS: u64 = 5_000;

@@ -20,6 +20,17 @@ pub enum Owner {
     Every,
 }
 
+/// Which account's own topics are meant.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Whose<'a> {
+    /// No account's.
+    Nobodys,
+    /// Those of that account.
+    Of(&'a str),
+    /// Topics of several accounts, or of some and others that are nobody's.
+    Several,
+}
+
 /// The placement of one data directory.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Placement {
@@ -78,11 +89,10 @@ impl Placement {
         if self.shards == 1 {
             return Owner::One(ShardId(0));
         }
-        if !self.account_levels.is_empty() && self.may_match_pattern(filter) {
-            return match self.account_of(filter) {
-                Some(account) if !account.starts_with(['+', '#']) => Owner::One(self.hash(account)),
-                _ => Owner::Every,
-            };
+        match self.whose(filter) {
+            Whose::Of(account) => return Owner::One(self.hash(account)),
+            Whose::Several => return Owner::Every,
+            Whose::Nobodys => {}
         }
         // `a/#` also matches `a`, whose key is `a` alone, so `#` as the second level is broad, and so is `a/b/#` only
         // in its levels after the key: `a/b` has the key `a/b` too.
@@ -91,6 +101,17 @@ impl Placement {
             Owner::Every
         } else {
             Owner::One(self.hash(key))
+        }
+    }
+
+    /// Whose topics a topic name is among, or a filter (without its `$share/` prefix) could bring.
+    pub fn whose<'a>(&self, filter: &'a str) -> Whose<'a> {
+        if self.account_levels.is_empty() || !self.may_match_pattern(filter) {
+            return Whose::Nobodys;
+        }
+        match self.account_of(filter) {
+            Some(account) if !account.starts_with(['+', '#']) => Whose::Of(account),
+            _ => Whose::Several,
         }
     }
 

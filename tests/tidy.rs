@@ -96,7 +96,7 @@ fn unsafe_stands_only_where_it_is_listed_and_argued() {
 #[test]
 fn every_limit_is_documented_and_used() {
     let tree = source::tree();
-    expect_clean(limits::undocumented(source::find(&tree, "src/limits.rs")));
+    expect_clean(limits::undocumented(&tree));
     expect_clean(limits::unused(&tree));
 }
 

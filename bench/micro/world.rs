@@ -137,6 +137,7 @@ impl World {
             client_id: connect.client_id,
             assigned: false,
             account: "",
+            passport: &ironpost::access::passport::UNPROVEN,
             peer: IpAddr::V4(Ipv4Addr::LOCALHOST),
         });
         self.settle();

@@ -8,11 +8,21 @@ use super::await_durable::Waiter;
 use super::connection::Connection;
 use super::effect::{CloseReason, Effect, Effects};
 use super::session::{self, NO_SLOT, Session};
+use crate::access::passport::Passport;
 use crate::ids::{ConnectionId, Lsn};
 use crate::limits;
 use crate::record::Record;
 use crate::time::{Nanos, UnixMs};
 use crate::wire::{Connack, Connect, Packet, ReasonCode, Version};
+
+/// Whose session it is.
+pub(super) struct Name<'a> {
+    /// Empty where it is the client id.
+    pub(super) account: &'a str,
+    pub(super) client_id: &'a str,
+    /// Whether we have made the client id up.
+    pub(super) assigned: bool,
+}
 
 impl Broker {
     /// A valid CONNECT of a connection that belongs here.
@@ -20,14 +30,17 @@ impl Broker {
         &mut self,
         id: ConnectionId,
         connect: &Connect<'_>,
-        client_id: &str,
-        assigned: bool,
-        account: &str,
+        name: &Name<'_>,
+        passport: &Passport,
         effects: &mut impl Effects,
     ) {
+        let Name { account, client_id, assigned } = *name;
         let identity = session::identity(account, client_id);
         let old = self.sessions.find(&identity);
-        if let Some(reason) = self.connect_refusal(connect, client_id, old) {
+        let refusal = self.connect_refusal(connect, client_id, old).or_else(|| {
+            (!self.may_leave(connect, account, client_id, passport)).then_some(ReasonCode::NotAuthorized)
+        });
+        if let Some(reason) = refusal {
             refuse(id, connect.version, reason, effects);
             return;
         }
@@ -49,6 +62,11 @@ impl Broker {
             slot = self.create_session(identity.clone(), connect.version);
         }
         let record = self.attach(id, slot, connect, effects);
+        self.keep_passport(id, passport);
+        if session_present {
+            self.judge_subscriptions(slot, effects);
+            self.suspect_queue(slot);
+        }
         let waiter = Waiter::Connack { connection: id, session_present, assigned };
         let waits_for = match self.await_end(&identity, waiter) {
             Ok(()) => return effects.perform(Effect::Hold { connection: id }),
@@ -71,9 +89,6 @@ impl Broker {
     ) -> Option<ReasonCode> {
         if self.draining.is_some() {
             return Some(ReasonCode::ServerUnavailable);
-        }
-        if connect.authentication_method.is_some() {
-            return Some(ReasonCode::BadAuthenticationMethod);
         }
         if client_id.len() > limits::CLIENT_ID_BYTES_MAX {
             return Some(ReasonCode::ClientIdentifierNotValid);
@@ -213,6 +228,9 @@ impl Broker {
         let gap = [("ironpost-skipped", skipped_text.as_str())];
         let mut connack = Connack::new(ReasonCode::Success);
         connack.session_present = session_present;
+        let reply = connection.exchange.as_deref_mut().and_then(|exchange| exchange.reply.take());
+        connack.authentication_method = reply.as_deref().map(|reply| &*reply.method);
+        connack.authentication_data = reply.as_deref().map(|reply| &*reply.data);
         connack.session_expiry = Some(session.expiry_s);
         connack.receive_maximum = std::num::NonZeroU16::new(limits::RECEIVE_MAXIMUM);
         connack.maximum_packet_size = Some(self.settings.packet_bytes_max);

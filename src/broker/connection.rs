@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 
+use crate::access::passport::Reply;
 use crate::ids::{ConnectionId, PublisherKey};
 use crate::wire::{AckKind, PacketId, ReasonCode, Version};
 
@@ -17,6 +18,8 @@ pub(super) struct Connection {
     pub(super) version: Version,
     /// The client takes reason strings and user properties anywhere.
     pub(super) problem_information: bool,
+    /// Whose it is has been proven.
+    pub(super) is_proven: bool,
     /// CONNACK has not left yet.
     pub(super) awaiting_connack: bool,
     /// It was told to stop parsing publishes until it ends some of its exchanges.
@@ -44,6 +47,7 @@ impl Connection {
             session,
             version,
             problem_information: true,
+            is_proven: false,
             awaiting_connack: true,
             paused: false,
             waits: false,
@@ -73,6 +77,8 @@ pub(super) struct Exchange {
     pub(super) aliases_in: Vec<Option<Box<str>>>,
     /// Topics we gave an alias, in order: the alias is the index + 1.
     pub(super) aliases_out: Vec<Box<str>>,
+    /// What CONNACK says of how it has proven who it is, until that has left.
+    pub(super) reply: Option<Box<Reply>>,
     /// How large a gap its CONNACK told of, until it has shown that it got that.
     pub(super) gap_told: u32,
 }

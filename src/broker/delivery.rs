@@ -215,7 +215,7 @@ impl Broker {
         if qos == QoS::AtMostOnce {
             return match self.send_publish(id, slot, entry, None, false, effects) {
                 Attempted::Fetching => Attempt::Wait,
-                Attempted::Sent | Attempted::TooLarge => {
+                Attempted::Sent | Attempted::Withheld => {
                     self.pop_queue(slot);
                     self.entry_done(slot, entry, Gone::Noted, effects);
                     Attempt::Progress
@@ -279,7 +279,7 @@ impl Broker {
                 let dup = in_flight.phase == Phase::Sent;
                 match self.send_publish(id, slot, in_flight.entry, Some(in_flight.packet_id), dup, effects) {
                     Attempted::Fetching => return Attempt::Wait,
-                    Attempted::TooLarge => {
+                    Attempted::Withheld => {
                         self.finish_flight(slot, in_flight.packet_id, effects);
                         return Attempt::Progress;
                     }

@@ -69,6 +69,7 @@ impl Broker {
     pub(super) fn connection_lost(&mut self, id: ConnectionId, effects: &mut impl Effects) {
         let Some(connection) = self.connections.remove(id) else { return };
         self.keep_alive.forget(id);
+        self.forget_passport(id);
         self.statistics.disconnected += 1;
         let slot = connection.session;
         self.drop_unacknowledgeable(slot);

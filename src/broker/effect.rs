@@ -83,6 +83,8 @@ pub enum CloseReason {
     SlowReader,
     /// A bound was reached that the protocol can only answer by closing.
     Limit,
+    /// What it was let in with has expired.
+    NotAuthorized,
     /// The process is stopping.
     Draining,
 }

@@ -7,6 +7,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::route::MeshMessage;
+use crate::access::passport::Passport;
+use crate::access::permissions::Permissions;
 use crate::ids::{ConnectionId, Lsn, SessionKey, ShardId};
 use crate::live::Facts;
 use crate::record::{Body, Record};
@@ -27,6 +29,8 @@ pub enum Input<'a> {
         assigned: bool,
         /// The account, from the setting; empty where it is the client id.
         account: &'a str,
+        /// What it has proven, and was granted.
+        passport: &'a Passport,
         /// For the log and for limits.
         peer: IpAddr,
     },
@@ -130,6 +134,11 @@ pub enum Input<'a> {
     HoldBack {
         /// Whether to hold back.
         on: bool,
+    },
+    /// Other permissions hold from now on: subscriptions that are not permitted any more are taken back (pulled by `advance`).
+    Permissions {
+        /// They.
+        permissions: Arc<Permissions>,
     },
     /// The process is stopping: tell every client and refuse new ones (pulled by `advance`).
     Drain,

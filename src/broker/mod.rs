@@ -50,6 +50,7 @@ mod replay;
 mod replay_messages;
 mod retained;
 mod retained_pull;
+mod rights;
 mod session;
 mod session_end;
 mod settle;
@@ -73,6 +74,7 @@ use input::Input;
 use settings::Settings;
 
 use self::await_durable::AwaitDurable;
+use self::connect::Name;
 use self::connection::{Connection, Connections};
 use self::interest::Announcement;
 use self::keep_alive::KeepAlive;
@@ -86,6 +88,7 @@ use self::place::Placing;
 use self::postponed::Postponed;
 use self::retained::Retained;
 use self::retained_pull::RetainedPulls;
+use self::rights::Rights;
 use self::session::{PendingWill, Sessions, SpareDeliveries};
 use self::session_end::{Ending, Ends};
 use self::settle::Held;
@@ -135,6 +138,7 @@ pub struct Broker {
     /// When the first retained message expires, or one that is gone would have.
     look_at_retained_at: Nanos,
     retained_pulls: RetainedPulls,
+    rights: Rights,
     placing: Placing,
     missed: Missed,
     pace: Pace,
@@ -195,6 +199,7 @@ impl Broker {
             retained: Retained::new(),
             look_at_retained_at: Nanos::NEVER,
             retained_pulls: RetainedPulls::default(),
+            rights: Rights::new(Arc::clone(&settings.permissions)),
             placing: Placing::default(),
             missed: Missed::default(),
             pace: Pace::default(),
@@ -228,8 +233,9 @@ impl Broker {
             self.looks = LOOKS;
         }
         match input {
-            Input::Connect { connection, connect, client_id, assigned, account, peer: _ } => {
-                self.connect(connection, connect, client_id, assigned, account, effects);
+            Input::Connect { connection, connect, client_id, assigned, account, passport, peer: _ } => {
+                let name = Name { account, client_id, assigned };
+                self.connect(connection, connect, &name, passport, effects);
             }
             Input::Packet { connection, packet } => self.packet(connection, packet, None, effects),
             Input::Large { connection, packet, body } => {
@@ -265,6 +271,7 @@ impl Broker {
                 self.replayed(effects);
             }
             Input::HoldBack { on } => self.postponed.switch(on),
+            Input::Permissions { permissions } => self.permissions_changed(permissions),
             Input::Drain => self.draining = Some(self.draining.unwrap_or(0)),
         }
     }
@@ -299,6 +306,7 @@ impl Broker {
         more |= self.take_postponed(&mut budget, effects);
         more |= self.drain_connections(&mut budget, effects);
         more |= self.end_sessions(&mut budget, effects);
+        more |= self.judge_connections(&mut budget, effects);
         more |= self.announce_interest(&mut budget, effects);
         more |= self.route_restored(&mut budget, effects);
         // A quarter at most: whoever subscribes without end would leave nothing for those who publish.

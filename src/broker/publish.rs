@@ -53,8 +53,12 @@ impl Broker {
             Err(reason) => return self.refuse_packet(id, reason, effects),
         };
         let topic = topic.as_deref().unwrap_or(publish.topic);
+        let permitted = !topic.starts_with("$SYS") && self.may_publish(id, topic, publish);
         let Some(packet_id) = publish.packet_id else {
-            if !topic.starts_with("$SYS") {
+            // Nothing is owed at QoS 0, not even an answer; the figures count it.
+            if !permitted {
+                self.statistics.unauthorized += 1;
+            } else {
                 let message = self.store(id, (topic, publish, body), Sender::Nobody, None);
                 self.route_topic(message.slot, topic);
             }
@@ -69,7 +73,8 @@ impl Broker {
         }
         let Some(connection) = self.connections.get_mut(id) else { return };
         let sequence = connection.exchange().acknowledgements.expect(kind, packet_id);
-        let refusal = if topic.starts_with("$SYS") {
+        let refusal = if !permitted {
+            self.statistics.unauthorized += 1;
             Some(ReasonCode::NotAuthorized)
         } else if self.disk_reserve_reached {
             Some(ReasonCode::QuotaExceeded)

@@ -129,6 +129,8 @@ pub(super) struct Delivery {
     /// The note that a message was skipped, which would be placed again after a crash; what comes later may not leave
     /// before that is durable.
     pub(super) skip_noted: Lsn,
+    /// What is in the queue may be by subscriptions that were taken back.
+    pub(super) is_suspect: bool,
     /// Retained messages for new subscriptions wait for the queue to become shorter.
     pub(super) pulls_wait: bool,
     /// When the queue is to be looked through for messages that have expired.

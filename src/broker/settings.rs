@@ -1,6 +1,9 @@
 //! What bounds the broker's decisions. Most an operator may set, and `config` validates them; the last few only a test
 //! makes smaller than in `limits`, where they are too large to be reached.
 
+use std::sync::Arc;
+
+use crate::access::permissions::Permissions;
 use crate::limits;
 use crate::placement::Placement;
 
@@ -30,6 +33,8 @@ pub struct Settings {
     pub resident_bytes_max: u64,
     /// Seconds between `$SYS` publications; 0 publishes none.
     pub sys_interval_s: u32,
+    /// Who may do what, until `Input::Permissions` says otherwise.
+    pub permissions: Arc<Permissions>,
     /// `limits::SESSIONS_PER_SHARD_MAX`.
     pub sessions_max: usize,
     /// `limits::RETAINED_MESSAGES_MAX`.
@@ -44,6 +49,7 @@ impl Settings {
     /// The defaults, for one shard.
     pub fn with_placement(placement: Placement) -> Settings {
         Settings {
+            permissions: Arc::new(Permissions::open(placement.clone())),
             placement,
             hold_ms: limits::HOLD_MS_DEFAULT,
             send_window: limits::SEND_WINDOW_DEFAULT,

@@ -30,6 +30,8 @@ pub(super) struct Statistics {
     pub(super) refused: u64,
     pub(super) expired: u64,
     pub(super) too_large: u64,
+    /// Publishes that were not permitted, and what was in queues by subscriptions that were taken back.
+    pub(super) unauthorized: u64,
     /// Bytes written, appended and copied, and syncs, of the shard's journal; as `Input::Journal` told them.
     pub(super) journal: [u64; 4],
     told: Deltas,
@@ -43,7 +45,7 @@ pub(crate) type Deltas = [u64; TOPICS.len()];
 
 /// Topic below `$SYS/broker/` of each number that shards add up. Of the messages acknowledged to their senders at QoS 1,
 /// those that were not recorded never touched the disk: `hold_ms` was long enough for their recipients.
-const TOPICS: [&str; 14] = [
+const TOPICS: [&str; 15] = [
     "clients/connected",
     "messages/received",
     "bytes/received",
@@ -52,6 +54,7 @@ const TOPICS: [&str; 14] = [
     "messages/queued",
     "messages/refused",
     "messages/expired",
+    "messages/unauthorized",
     "messages/acknowledged",
     "messages/recorded",
     "journal/bytes",
@@ -90,6 +93,7 @@ impl Statistics {
             self.queued,
             self.refused,
             self.expired,
+            self.unauthorized,
             self.answered,
             self.recorded,
             self.journal[0],

@@ -71,6 +71,9 @@ impl Broker {
         if topic::check_filter(filter).is_err() {
             return Some(ReasonCode::TopicFilterInvalid);
         }
+        if !self.may_subscribe(slot, filter) {
+            return Some(ReasonCode::NotAuthorized);
+        }
         let full = self.sessions.get(slot).subscriptions.len() >= limits::SUBSCRIPTIONS_PER_SESSION_MAX;
         let known = self.subscriptions.find(filter);
         let mine = known.is_some_and(|known| self.subscriptions.grant(known, slot).is_some());
@@ -204,7 +207,13 @@ impl Broker {
         self.await_suback(token, pending, before, effects);
     }
 
-    fn unsubscribe_one(&mut self, slot: u32, filter: FilterId, text: &str, effects: &mut impl Effects) {
+    pub(super) fn unsubscribe_one(
+        &mut self,
+        slot: u32,
+        filter: FilterId,
+        text: &str,
+        effects: &mut impl Effects,
+    ) {
         let session = self.sessions.get_mut(slot);
         let index = session.subscriptions.as_slice().iter().position(|mine| mine.filter == filter);
         let Some(index) = index else { return };

@@ -18,6 +18,8 @@ pub(super) enum Due {
     Will { key: SessionKey },
     /// The session in that slot ends, or a message in its queue expires.
     Session { slot: u32 },
+    /// What the connection in that slot was let in with expires.
+    Passport { slot: u32 },
     /// A retained message expires, if it is still there.
     Retained,
 }
@@ -90,6 +92,7 @@ impl Broker {
             match self.timers.entries.pop_first() {
                 Some((_, Due::Will { key })) => self.will_is_due(key),
                 Some((_, Due::Session { slot })) => self.session_is_due(slot, effects),
+                Some((_, Due::Passport { slot })) => self.passport_is_due(slot, effects),
                 Some((_, Due::Retained)) => self.expire_retained(effects),
                 None => return,
             }

@@ -26,8 +26,8 @@ const READ_AHEAD_OUTSTANDING_MAX: usize = 4_096;
 pub(super) enum Attempted {
     /// It is in the connection's output.
     Sent,
-    /// The client does not take packets of that size: as if it had been acknowledged `[MQTT-3.1.2-25]`.
-    TooLarge,
+    /// The client does not take packets of that size `[MQTT-3.1.2-25]`, or may not have it any more: as if it had been acknowledged.
+    Withheld,
     /// The body is being read back.
     Fetching,
 }
@@ -54,6 +54,10 @@ impl Broker {
             self.fetch(entry.message, Some(slot), effects);
             self.read_ahead(slot, effects);
             return Attempted::Fetching;
+        }
+        if !self.may_receive(slot, entry.message) {
+            self.statistics.unauthorized += 1;
+            return Attempted::Withheld;
         }
         let alias = self.outgoing_alias(id, entry.message);
         let Some(connection) = self.connections.get(id) else { return Attempted::Fetching };
@@ -86,7 +90,7 @@ impl Broker {
             && encode::length(&packet, version) > connection.packet_bytes_max as usize
         {
             self.statistics.too_large += 1;
-            return Attempted::TooLarge;
+            return Attempted::Withheld;
         }
         effects.perform(Effect::Send { connection: id, version, packet });
         self.statistics.sent += 1;

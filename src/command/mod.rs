@@ -3,10 +3,12 @@
 //! Decides how to run, not what a broker does. Called by `main` only. Exit codes: 0 done, 1 failed at work,
 //! 2 wrong arguments or configuration; `journal verify`, `inspect` and `salvage` say what their own mean.
 
+mod acl;
 mod arguments;
 mod backup;
 mod check;
 mod journal;
+mod passwd;
 mod publish;
 mod serve;
 mod subscribe;
@@ -45,6 +47,11 @@ enum Command {
     Serve(serve::Arguments),
     /// Check a configuration and explain it, setting by setting.
     Check(check::Arguments),
+    /// Ask who may do what.
+    #[command(subcommand)]
+    Acl(acl::Command),
+    /// Add, change or delete a user of the password file.
+    Passwd(passwd::Arguments),
     /// Work on the data of a broker that is stopped: is it sound, and in how many shards.
     #[command(subcommand)]
     Journal(journal::Command),
@@ -69,6 +76,8 @@ pub fn run() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Serve(arguments) => serve::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
+        Command::Acl(command) => acl::run(&command),
+        Command::Passwd(arguments) => passwd::run(&arguments),
         Command::Journal(command) => journal::run(&command),
         Command::Backup(arguments) => backup::run(&arguments),
         Command::Restore(arguments) => backup::restore(&arguments),
@@ -129,6 +138,7 @@ mod tests {
              --reactor uring --allow-anonymous",
             "ironpost check --config x --shards 2",
             "ironpost check --example",
+            "ironpost acl explain alice publish a/b --config x --client-id me --group staff --group more",
             "ironpost journal verify --config x --data d --json",
             "ironpost journal inspect --data d --shard 1 --from 5 --to 9 --session me --needed --json",
             "ironpost journal inspect --segments",

@@ -4,13 +4,13 @@
 
 use std::fmt::Write;
 
-use super::setting::{SETTINGS, Setting};
+use super::setting::{self, Setting};
 use super::{EXAMPLE, Loaded, Origin, listener};
 
 /// The explanation, ready to print.
 pub fn explain(loaded: &Loaded) -> String {
     let mut text = String::new();
-    for setting in SETTINGS {
+    for setting in setting::all() {
         explain_one(&mut text, loaded, "", setting, &loaded.config);
     }
     for listener in &loaded.config.listeners {

@@ -6,7 +6,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::error::{Complaint, ConfigError};
 use super::listener;
-use super::setting::{SETTINGS, Value};
+use super::setting::{self, Value};
 
 /// What a file says about one setting.
 #[derive(Debug)]
@@ -85,7 +85,7 @@ pub(super) fn parse(name: &str, text: &str) -> Result<Vec<Entry>, ConfigError> {
 }
 
 fn is_table(name: &str) -> bool {
-    SETTINGS.iter().any(|setting| setting.key.split_once('.').is_some_and(|(table, _)| table == name))
+    setting::all().any(|setting| setting.key.split_once('.').is_some_and(|(table, _)| table == name))
 }
 
 /// The table of a listener, or a complaint about what stands there instead.
@@ -107,10 +107,10 @@ fn listener_table<'a, 'i>(name: &str, value: &'a DeValue<'i>) -> Result<&'a DeTa
 
 /// A key that exists, or a complaint that proposes the nearest one.
 fn known(key: &str) -> Result<(), Complaint> {
-    if SETTINGS.iter().any(|setting| setting.key == key) {
+    if setting::all().any(|setting| setting.key == key) {
         return Ok(());
     }
-    let cure = match nearest(key, SETTINGS.iter().map(|setting| setting.key)) {
+    let cure = match nearest(key, setting::all().map(|setting| setting.key)) {
         Some(nearest) => match nearest.split_once('.') {
             Some((table, name)) => format!("did you mean {name} under [{table}]?"),
             None => format!("did you mean {nearest}, above the first [table]?"),
@@ -135,10 +135,9 @@ const UNKNOWN: &str = "delete it; `ironpost check --example` prints every settin
 
 /// The one of `keys` that may have been meant.
 fn nearest(key: &str, keys: impl Iterator<Item = &'static str>) -> Option<&'static str> {
-    keys.map(|other| (distance(key, other).min(distance(key, last_part(other))), other))
-        .min()
-        .filter(|(edits, nearest)| *edits <= nearest.len() / 3)
-        .map(|(_, nearest)| nearest)
+    let close = |text: &str| Some(distance(key, text)).filter(|edits| *edits <= text.len() / 3);
+    let edits = |other: &'static str| [close(other), close(last_part(other))].into_iter().flatten().min();
+    keys.filter_map(|other| Some((edits(other)?, other))).min().map(|(_, nearest)| nearest)
 }
 
 fn last_part(key: &str) -> &str {

@@ -7,8 +7,10 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+use super::Method;
 use super::error::Complaint;
 use super::setting::{Kind, Setting, choose, word_of};
+use crate::transport::proxy::Trusted;
 
 /// What carries the packets.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,11 +33,6 @@ const PROTOCOLS: &[(&str, Protocol, u16)] = &[
 ];
 
 impl Protocol {
-    /// Whether an address alone does not make a listener of it.
-    pub(super) fn needs_more(self) -> bool {
-        self.is_tls()
-    }
-
     /// Whether its bytes are TLS.
     pub fn is_tls(self) -> bool {
         matches!(self, Protocol::Tls | Protocol::Wss)
@@ -48,17 +45,56 @@ impl Protocol {
 }
 
 /// Where, and by what.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Address {
     /// By what.
     pub protocol: Protocol,
     /// Where.
-    pub socket: SocketAddr,
+    pub place: Place,
+}
+
+/// Where one listens.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Place {
+    /// An address and a port.
+    Ip(SocketAddr),
+    /// A socket in the file system, for processes of this host.
+    Unix(PathBuf),
+}
+
+impl Place {
+    /// Whether it is the same one each time.
+    pub(super) fn is_fixed(&self) -> bool {
+        match self {
+            Place::Ip(socket) => socket.port() != 0,
+            Place::Unix(_) => true,
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::Ip(socket) => socket.fmt(formatter),
+            Place::Unix(path) => path.display().fmt(formatter),
+        }
+    }
 }
 
 impl Address {
     pub(super) fn parse(text: &str) -> Result<Address, Complaint> {
         let cause = || format!("{text:?} is not an address to listen on");
+        if let Some(path) = text.strip_prefix("unix://") {
+            let path = PathBuf::from(path);
+            let length = path.as_os_str().len();
+            if !path.is_absolute() || length > UNIX_PATH_BYTES_MAX {
+                let cure = format!(
+                    "write unix:///run/ironpost/mqtt.sock: an absolute path of at most {UNIX_PATH_BYTES_MAX} bytes"
+                );
+                return Err(Complaint::new(cause(), cure));
+            }
+            return Ok(Address { protocol: Protocol::Tcp, place: Place::Unix(path) });
+        }
         let scheme = text.split_once("://");
         let Some((protocol, port, place)) = scheme.and_then(|(scheme, place)| {
             let row = PROTOCOLS.iter().find(|(name, ..)| *name == scheme)?;
@@ -66,7 +102,7 @@ impl Address {
         }) else {
             return Err(Complaint::new(
                 cause(),
-                "begin with tcp://, tls://, ws:// or wss://, like tcp://127.0.0.1:1883",
+                "begin with tcp://, tls://, ws://, wss:// or unix://, like tcp://127.0.0.1:1883",
             ));
         };
         if place.parse::<IpAddr>().is_ok() {
@@ -74,19 +110,30 @@ impl Address {
         }
         let cure = "write a literal address and a port: tcp://127.0.0.1:1883 or tcp://[::1]:1883";
         let socket = place.parse().map_err(|_| Complaint::new(cause(), cure))?;
-        Ok(Address { protocol, socket })
+        Ok(Address { protocol, place: Place::Ip(socket) })
+    }
+
+    /// Whether an address alone does not make a listener of it.
+    pub(super) fn needs_more(&self) -> bool {
+        self.protocol.is_tls()
     }
 
     /// Whether hosts other than this one can reach it. An IPv4 loopback address inside an IPv6 one is loopback, too.
     pub fn is_open(&self) -> bool {
-        !self.socket.ip().to_canonical().is_loopback()
+        match &self.place {
+            Place::Ip(socket) => !socket.ip().to_canonical().is_loopback(),
+            Place::Unix(_) => false,
+        }
     }
 }
 
 impl fmt::Display for Address {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Place::Unix(path) = &self.place {
+            return write!(formatter, "unix://{}", path.display());
+        }
         let row = PROTOCOLS.iter().find(|(_, protocol, _)| *protocol == self.protocol);
-        write!(formatter, "{}://{}", row.expect("every protocol has its word").0, self.socket)
+        write!(formatter, "{}://{}", row.expect("every protocol has its word").0, self.place)
     }
 }
 
@@ -109,6 +156,12 @@ pub struct Listener {
     pub client_revoked: Vec<PathBuf>,
     /// Pages that may connect, by their origin; none: all.
     pub origins: Vec<String>,
+    /// What clients have to prove, one of these; none: nothing.
+    pub authentication: Vec<Method>,
+    /// Who may connect, and says first for whom (PROXY protocol); none: everybody, for themselves.
+    pub proxy_from: Trusted,
+    /// Who may use a socket in the file system: permission bits.
+    pub mode: u32,
 }
 
 /// Whether a client has to show a certificate.
@@ -119,6 +172,20 @@ pub enum ClientCertificates {
     /// With a bad one it is refused.
     Optional,
 }
+
+const METHODS: &[(&str, Method)] = &[
+    ("certificate", Method::Certificate),
+    ("scram", Method::Scram),
+    ("token", Method::Token),
+    ("password", Method::Password),
+    ("hook", Method::Hook),
+];
+
+/// Longest path of a socket: what the kernel has room for [unix(7)], with its end.
+const UNIX_PATH_BYTES_MAX: usize = 107;
+
+/// The owner of the process, and nobody else.
+const UNIX_MODE_DEFAULT: u32 = 0o600;
 
 const CLIENT_CERTIFICATES: &[(&str, ClientCertificates)] =
     &[("required", ClientCertificates::Required), ("optional", ClientCertificates::Optional)];
@@ -134,17 +201,26 @@ impl Listener {
             client_certificates: ClientCertificates::Required,
             client_revoked: Vec::new(),
             origins: Vec::new(),
+            authentication: Vec::new(),
+            proxy_from: Trusted::default(),
+            mode: UNIX_MODE_DEFAULT,
         }
+    }
+
+    /// Whether who connects has to prove something.
+    pub fn is_guarded(&self) -> bool {
+        !self.authentication.is_empty()
+            || !self.client_authorities.is_empty() && self.client_certificates == ClientCertificates::Required
     }
 
     /// Where its table says that it listens.
     pub fn address(&self) -> Address {
-        self.address.expect("a configuration that was loaded has an address in each table")
+        self.address.clone().expect("a configuration that was loaded has an address in each table")
     }
 
     /// What no row can decide alone: the key that is wrong, and how.
     pub(super) fn check(&self) -> Result<(), (&'static str, Complaint)> {
-        let Some(address) = self.address else {
+        let Some(address) = &self.address else {
             let cure = "write one, like address = \"tls://0.0.0.0:8883\"";
             return Err(("address", Complaint::new(format!("listener.{} has no address", self.name), cure)));
         };
@@ -171,6 +247,12 @@ impl Listener {
         } else if !is_web && !self.origins.is_empty() {
             let cure = "write ws:// or wss:// in the address, or delete them";
             ("origins", "there is no use for origins without WebSocket", cure)
+        } else if self.authentication.contains(&Method::Certificate) && self.client_authorities.is_empty() {
+            let cure = "name in client_authorities who vouches for clients, or delete it";
+            ("authentication", "\"certificate\" asks for what no client is asked for", cure)
+        } else if self.mode != UNIX_MODE_DEFAULT && matches!(address.place, Place::Ip(_)) {
+            let cure = "write unix:// in the address, or delete it";
+            ("mode", "there is no use for mode without a socket in the file system", cure)
         } else {
             return Ok(());
         };
@@ -211,6 +293,28 @@ fn origins(texts: &[String]) -> Result<Vec<String>, Complaint> {
     Ok(texts.to_vec())
 }
 
+fn methods(texts: &[String]) -> Result<Vec<Method>, Complaint> {
+    let all: Vec<Method> =
+        texts.iter().map(|text| choose("authentication", text, METHODS)).collect::<Result<_, _>>()?;
+    if let Some(again) = (1..all.len()).find(|index| all[..*index].contains(&all[*index])) {
+        let cause = format!("{:?} is there twice", method_word(all[again]));
+        return Err(Complaint::new(cause, "the first that applies decides: delete one of them"));
+    }
+    Ok(all)
+}
+
+/// Its name in the file.
+pub(super) fn method_word(method: Method) -> String {
+    word_of(&method, METHODS)
+}
+
+fn mode(text: &str) -> Result<u32, Complaint> {
+    u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777 && !text.is_empty()).ok_or_else(|| {
+        let cure = "write permission bits in octal, like \"660\" for the owner and the group";
+        Complaint::new(format!("{text:?} is no mode"), cure)
+    })
+}
+
 fn texts(paths: &[PathBuf]) -> Vec<String> {
     paths.iter().map(|path| path.to_string_lossy().into_owned()).collect()
 }
@@ -220,7 +324,7 @@ pub(super) const SETTINGS: &[Setting<Listener>] = &[
     Setting {
         key: "address",
         kind: Kind::Text {
-            get: |listener| listener.address.map(|address| address.to_string()).unwrap_or_default(),
+            get: |listener| listener.address.as_ref().map(Address::to_string).unwrap_or_default(),
             set: |listener, text| Address::parse(text).map(|address| listener.address = Some(address)),
         },
     },
@@ -267,6 +371,32 @@ pub(super) const SETTINGS: &[Setting<Listener>] = &[
         kind: Kind::Texts {
             get: |listener| listener.origins.clone(),
             set: |listener, names| origins(names).map(|origins| listener.origins = origins),
+        },
+    },
+    Setting {
+        key: "authentication",
+        kind: Kind::Texts {
+            get: |listener| listener.authentication.iter().map(|method| method_word(*method)).collect(),
+            set: |listener, names| methods(names).map(|methods| listener.authentication = methods),
+        },
+    },
+    Setting {
+        key: "proxy_from",
+        kind: Kind::Texts {
+            get: |listener| listener.proxy_from.texts(),
+            set: |listener, names| {
+                let trusted = Trusted::parse(names.iter().map(String::as_str));
+                let trusted = trusted.map_err(|error| Complaint::new(error.cause, error.cure))?;
+                listener.proxy_from = trusted;
+                Ok(())
+            },
+        },
+    },
+    Setting {
+        key: "mode",
+        kind: Kind::Text {
+            get: |listener| format!("{:o}", listener.mode),
+            set: |listener, text| mode(text).map(|mode| listener.mode = mode),
         },
     },
 ];

@@ -53,9 +53,17 @@ pub(super) enum Kind<T: 'static> {
     Texts { get: fn(&T) -> Vec<String>, set: fn(&mut T, &[String]) -> Result<(), Complaint> },
 }
 
+/// All settings outside of listeners, in the order of the example.
+pub(super) fn all() -> impl Iterator<Item = &'static Setting<Config>> {
+    SETTINGS.iter().chain(super::authentication::SETTINGS)
+}
+
 /// The row of that key.
-pub(super) fn find<T>(rows: &'static [Setting<T>], key: &str) -> Option<&'static Setting<T>> {
-    rows.iter().find(|setting| setting.key == key)
+pub(super) fn find<T>(
+    mut rows: impl Iterator<Item = &'static Setting<T>>,
+    key: &str,
+) -> Option<&'static Setting<T>> {
+    rows.find(|setting| setting.key == key)
 }
 
 impl<T> Setting<T> {
@@ -109,7 +117,7 @@ impl<T> Setting<T> {
 }
 
 /// A number that `apply` has found within bounds that fit the field.
-fn narrow<T: TryFrom<u64>>(number: u64) -> T {
+pub(super) fn narrow<T: TryFrom<u64>>(number: u64) -> T {
     T::try_from(number).unwrap_or_else(|_| panic!("the bounds of the row keep {number} within its field"))
 }
 
@@ -152,7 +160,7 @@ fn set_listen(config: &mut Config, texts: &[String]) -> Result<(), Complaint> {
         ));
     }
     config.listen = texts.iter().map(|text| Address::parse(text)).collect::<Result<_, _>>()?;
-    if let Some(address) = config.listen.iter().find(|address| address.protocol.needs_more()) {
+    if let Some(address) = config.listen.iter().find(|address| address.needs_more()) {
         let cure = format!("write a table [listener.NAME] with address = \"{address}\" and what it needs");
         return Err(Complaint::new(format!("{address} needs more settings than fit here"), cure));
     }
@@ -175,8 +183,8 @@ fn set_account_topic_pattern(config: &mut Config, text: &str) -> Result<(), Comp
     Ok(())
 }
 
-/// All settings, in the order of the example.
-pub(super) const SETTINGS: &[Setting<Config>] = &[
+/// Those of no other file, in the order of the example.
+const SETTINGS: &[Setting<Config>] = &[
     Setting {
         key: "listen",
         kind: Kind::Texts {
@@ -310,7 +318,7 @@ pub(super) const SETTINGS: &[Setting<Config>] = &[
     },
 ];
 
-const fn integer<T>(
+pub(super) const fn integer<T>(
     key: &'static str,
     min: u64,
     max: u64,

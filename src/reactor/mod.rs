@@ -52,6 +52,7 @@ mod probe;
 mod random;
 mod readiness;
 pub mod sim;
+mod unix_socket;
 mod uring;
 
 use std::net::SocketAddr;
@@ -61,6 +62,7 @@ pub use calls::{duplicate, listen, local_address, prepare_process};
 pub use epoll::Epoll;
 pub use probe::{AUTO_PREFERS, Backend, Probe, open, probe};
 pub use random::Random;
+pub use unix_socket::listen_unix;
 pub use uring::Uring;
 
 use crate::limits;

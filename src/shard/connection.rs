@@ -15,11 +15,12 @@ use crate::ids::ConnectionId;
 use crate::limits::{
     BUFFER_BYTES_KEPT_MAX, BUFFERS_KEPT_MAX, CONNECTIONS_PER_SHARD_MAX, OUTPUT_BYTES_MAX, PARKED_BYTES_MAX,
 };
-use crate::reactor::{Socket, TOKEN_RESERVED, Token};
+use crate::reactor::Socket;
 use crate::time::Nanos;
 use crate::transport::Transport;
 use crate::wire::Version;
 
+use super::entrance::Entrance;
 use super::large::Large;
 use super::wrapped::Transports;
 
@@ -113,6 +114,8 @@ pub struct Buffers {
     pub peer: SocketAddr,
     /// At which listener; as above.
     pub listener: u32,
+    /// What it has before it is let in.
+    pub entrance: Option<Box<Entrance>>,
     /// The beginning of a packet whose end has not come; or, with `Flag::Unparsed`, whatever follows.
     pub partial: Vec<u8>,
     /// A large PUBLISH whose end has not come; then `partial` is empty.
@@ -138,6 +141,7 @@ impl Default for Buffers {
         Buffers {
             peer: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0),
             listener: 0,
+            entrance: None,
             partial: Vec::new(),
             large: None,
             parked: Vec::new(),
@@ -157,6 +161,7 @@ impl Buffers {
         let others = self.partial.capacity() | self.parked.capacity() | self.unsent.capacity();
         others == 0
             && self.large.is_none()
+            && self.entrance.is_none()
             && self.output.is_empty()
             && self.output.capacity() <= BUFFER_BYTES_KEPT_MAX
             && self.parked_since == Nanos::NEVER
@@ -454,56 +459,6 @@ impl Connections {
     }
 }
 
-/// Who a completion is for: what the token of an operation says.
-///
-/// Bits 63..56 say what, 55..32 the slot, 31..0 the generation or the index.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Target {
-    /// A connection.
-    Connection(ConnectionId),
-    /// The journal's write or sync.
-    Journal,
-    /// A listening socket, by index.
-    Listener(u32),
-    /// A socket that was refused at once: nobody waits.
-    Refused,
-}
-
-const CONNECTION: u64 = 1;
-const JOURNAL: u64 = 2;
-const LISTENER: u64 = 3;
-const REFUSED: u64 = 4;
-const SLOT_BITS: u32 = 24;
-
-const _: () = assert!(CONNECTIONS_PER_SHARD_MAX <= 1 << SLOT_BITS);
-const _: () = assert!(((REFUSED << 56) | ((1 << 56) - 1)) < TOKEN_RESERVED.0);
-
-impl Target {
-    /// The token that says so.
-    pub fn token(self) -> Token {
-        Token(match self {
-            Target::Connection(id) => CONNECTION << 56 | u64::from(id.slot) << 32 | u64::from(id.generation),
-            Target::Journal => JOURNAL << 56,
-            Target::Listener(index) => LISTENER << 56 | u64::from(index),
-            Target::Refused => REFUSED << 56,
-        })
-    }
-
-    /// What the token says. Panics on a token that no `Target` makes: the reactor returns ours unchanged.
-    pub fn of(token: Token) -> Target {
-        match token.0 >> 56 {
-            CONNECTION => Target::Connection(ConnectionId {
-                slot: (token.0 >> 32) as u32 & ((1 << SLOT_BITS) - 1),
-                generation: token.0 as u32,
-            }),
-            JOURNAL => Target::Journal,
-            LISTENER => Target::Listener(token.0 as u32),
-            REFUSED => Target::Refused,
-            _ => panic!("a token that this shard never made: {token:?}"),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -582,18 +537,5 @@ mod tests {
         }));
         let again = pool.boxes.pop().unwrap();
         assert!(again.parked.capacity() == 0 && again.parked_since == Nanos::NEVER && again.backlog() == 0);
-    }
-
-    #[test]
-    fn every_target_survives_its_token() {
-        for target in [
-            Target::Connection(ConnectionId { slot: (1 << SLOT_BITS) - 1, generation: u32::MAX }),
-            Target::Connection(ConnectionId { slot: 0, generation: 0 }),
-            Target::Journal,
-            Target::Listener(3),
-            Target::Refused,
-        ] {
-            assert_eq!(Target::of(target.token()), target);
-        }
     }
 }

@@ -13,8 +13,9 @@ use std::net::SocketAddr;
 
 use siphasher::sip::SipHasher13;
 
+use crate::access::guard::{AccountSource, Admission};
+use crate::access::passport::Passport;
 use crate::broker::input::Input;
-use crate::config::AccountSource;
 use crate::ids::{ConnectionId, ShardId};
 use crate::journal::Storage;
 use crate::limits::{HANDSHAKE_TIME_MS, HANDSHAKES_PENDING_MAX};
@@ -23,15 +24,20 @@ use crate::reactor::{Errno, Op, Reactor, Socket};
 use crate::time::Nanos;
 use crate::wire::{Connack, Connect, Packet, ReasonCode, Version, decode};
 
-use super::connection::{Phase, Target};
+use super::connection::Phase;
+use super::entrance::Entrance;
 use super::inbound::Parsing;
 use super::mesh::Adopted;
 use super::shard::Shard;
+use super::target::Target;
 
 /// Characters of an assigned client id: each is five random bits. Letters that look like digits are left out.
 const ALPHABET: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
 /// Random characters of an assigned client id: 100 bits, so that it cannot be guessed.
 const ASSIGNED_CHARACTERS: usize = 20;
+
+/// What the account of a client that has proven nothing begins with, where others prove theirs: no name that is proven has it.
+const UNPROVEN_MARK: char = '\u{1}';
 
 /// Connections that have not sent their CONNECT.
 #[derive(Debug, Default)]
@@ -40,6 +46,8 @@ pub(super) struct Handshakes {
     /// When each is closed, in order: the time is the same for all. Those that are through stay until they are at the
     /// front.
     deadlines: VecDeque<(Nanos, ConnectionId)>,
+    /// How many were refused by who guards a listener.
+    pub(super) turned_away: u64,
     /// When a failure to accept may be logged again.
     quiet_until: Nanos,
 }
@@ -82,12 +90,35 @@ impl Identities {
         Identities { placement, source, shard, key, assigned: 0 }
     }
 
-    /// The account, empty where it is the client id. A user name that is empty is none.
-    fn account<'a>(&self, connect: &Connect<'a>) -> &'a str {
-        match self.source {
+    /// Of a client that nobody asks for a proof. Its account is empty where it is the client id; a user name that is empty is none.
+    /// Where others do have to prove theirs, it gets one that nobody can have proven, so that it meets nobody's sessions.
+    pub(super) fn unproven(&self, connect: &Connect<'_>, others_prove: bool) -> Box<Admission> {
+        let account = match self.source {
             AccountSource::ClientId => "",
             AccountSource::Username => connect.username.unwrap_or(""),
+        };
+        let account = match (others_prove, account) {
+            (false, account) => account.into(),
+            (true, "") => format!("{UNPROVEN_MARK}{}", connect.client_id).into(),
+            (true, account) => format!("{UNPROVEN_MARK}{account}").into(),
+        };
+        Box::new(Admission { account, client_id: None, passport: Passport::default() })
+    }
+
+    /// Bytes that nobody can foresee, for an exchange of proofs.
+    pub(super) fn nonce(&mut self) -> [u8; 18] {
+        let mut nonce = [0; 18];
+        for chunk in nonce.chunks_mut(8) {
+            chunk.copy_from_slice(&self.random().to_le_bytes()[..chunk.len()]);
         }
+        nonce
+    }
+
+    fn random(&mut self) -> u64 {
+        self.assigned += 1;
+        let mut hasher = SipHasher13::new_with_key(&self.key);
+        hasher.write_u64(self.assigned);
+        hasher.finish()
     }
 
     fn home(&self, account: &str, client_id: &str) -> ShardId {
@@ -110,10 +141,7 @@ impl Identities {
         let mut bits = 0;
         for character in 0..ASSIGNED_CHARACTERS {
             if character % 12 == 0 {
-                self.assigned += 1;
-                let mut hasher = SipHasher13::new_with_key(&self.key);
-                hasher.write_u64(self.assigned);
-                bits = hasher.finish();
+                bits = self.random();
             }
             name.push(char::from(ALPHABET[(bits & 31) as usize]));
             bits >>= 5;
@@ -134,7 +162,9 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
         }
         if let Some(id) = self.admit(socket, peer) {
             self.handshakes.begun(id, self.now.mono);
-            self.wrap(id, listener);
+            if self.receive_at_door(id, listener) {
+                self.wrap(id, listener);
+            }
         }
     }
 
@@ -162,8 +192,11 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
 
     /// A connection of ours that another shard accepted.
     pub(super) fn adopt(&mut self, adopted: Adopted) {
-        let Adopted { socket, peer, transport, unread } = adopted;
+        let Adopted { socket, peer, transport, unread, admission } = adopted;
         if let Some(id) = self.admit(socket, peer) {
+            if let Some((entry, pool)) = self.out.connections.with_pool(id) {
+                entry.buffers_mut(pool).entrance = Some(Entrance::admitted(admission));
+            }
             if let Some(transport) = transport {
                 self.out.connections.wrap(id, transport);
                 self.out.needs_flush(id);
@@ -187,6 +220,9 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
 
     /// The first packet of a connection, and what came behind it.
     pub(super) fn first_packet(&mut self, id: ConnectionId, frame: &[u8], rest: &[u8]) -> Parsing {
+        if self.is_asked(id) {
+            return self.answered(id, frame, rest);
+        }
         let connect = match decode::packet(frame, None) {
             Ok(Packet::Connect(connect)) => connect,
             // Anything but CONNECT comes too early [MQTT-3.1.0-1].
@@ -199,34 +235,62 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
                 return Parsing::Stop;
             }
         };
-        let account = self.identities.account(&connect);
-        let assigned = connect.client_id.is_empty();
         // A v3 client without a name cannot find its session again, so it may not ask for one [MQTT-3.1.1 3.1.3-8].
-        if assigned && !connect.version.is_v5() && !connect.clean_start {
+        if connect.client_id.is_empty() && !connect.version.is_v5() && !connect.clean_start {
             self.refuse(id, connect.version, ReasonCode::ClientIdentifierNotValid);
             return Parsing::Stop;
         }
-        let name = if assigned { self.identities.assign(account) } else { String::new() };
-        let client_id = if assigned { name.as_str() } else { connect.client_id };
-        let home = self.identities.home(account, client_id);
+        match self.look_at(id, &connect, frame, rest) {
+            Ok(admission) => self.enter(id, &connect, *admission, frame, rest),
+            Err(parsing) => parsing,
+        }
+    }
+
+    /// Somebody may come in: to the home of its account, which tells the broker.
+    pub(super) fn enter(
+        &mut self,
+        id: ConnectionId,
+        connect: &Connect<'_>,
+        mut admission: Admission,
+        frame: &[u8],
+        rest: &[u8],
+    ) -> Parsing {
+        let assigned = connect.client_id.is_empty();
+        let name = match admission.client_id.take() {
+            Some(client_id) if assigned => client_id,
+            _ if assigned => self.identities.assign(&admission.account).into(),
+            _ => connect.client_id.into(),
+        };
+        let client_id = &*name;
+        let home = self.identities.home(&admission.account, client_id);
         if home != self.id() {
-            self.move_home(id, home, frame, rest);
+            // There it has the name that it was given here.
+            admission.client_id = assigned.then(|| name.clone());
+            self.move_home(id, home, Box::new(admission), frame, rest);
             return Parsing::Stop;
         }
+        let Admission { account, passport, .. } = &admission;
         self.handshakes.ended();
         let Some((entry, pool)) = self.out.connections.with_pool(id) else { return Parsing::Stop };
         entry.phase = Phase::Live;
         entry.version = Some(connect.version);
         let peer = entry.buffers_mut(pool).peer.ip();
         let connection = id;
-        self.input(Input::Connect { connection, connect: &connect, client_id, assigned, account, peer });
+        self.input(Input::Connect { connection, connect, client_id, assigned, account, passport, peer });
         match self.out.connections.get(id) {
             Some(entry) if entry.phase == Phase::Live => Parsing::Continue,
             _ => Parsing::Stop,
         }
     }
 
-    fn move_home(&mut self, id: ConnectionId, home: ShardId, frame: &[u8], rest: &[u8]) {
+    fn move_home(
+        &mut self,
+        id: ConnectionId,
+        home: ShardId,
+        admission: Box<Admission>,
+        frame: &[u8],
+        rest: &[u8],
+    ) {
         let Some((entry, pool)) = self.out.connections.with_pool(id) else { return };
         // Who has received all of a handshake has taken what we sent. What is left was sent behind it, to somebody who
         // does not read: it cannot be taken along, for the kernel may still be at it.
@@ -240,7 +304,7 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
         unread.extend_from_slice(frame);
         unread.extend_from_slice(rest);
         let transport = self.out.connections.transports.remove(id.slot);
-        self.moving.insert(id, (home, Adopted { socket, peer, transport, unread }));
+        self.moving.insert(id, (home, Adopted { socket, peer, transport, unread, admission }));
         self.out.submit(Op::Detach { socket, token: Target::Connection(id).token() });
     }
 
@@ -266,7 +330,7 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
         }
     }
 
-    fn refuse(&mut self, id: ConnectionId, version: Version, reason: ReasonCode) {
+    pub(super) fn refuse(&mut self, id: ConnectionId, version: Version, reason: ReasonCode) {
         self.handshakes.ended();
         self.out.refuse(id, version, &Connack::new(reason));
     }

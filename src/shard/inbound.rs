@@ -24,9 +24,10 @@ use crate::reactor::{Errno, Op, Reactor, Socket};
 use crate::wire::frame::{Peek, peek};
 use crate::wire::{ReasonCode, decode};
 
-use super::connection::{Flag, Phase, Target};
+use super::connection::{Flag, Phase};
 use super::large::Large;
 use super::shard::Shard;
+use super::target::Target;
 
 /// Whether to go on with the bytes of a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -149,10 +150,11 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
                 Ok(0) => self.end_of_stream(id),
                 Ok(_) => {
                     let filled = buffer.len() == buffer.capacity();
-                    if entry.is(Flag::Wrapped) {
-                        self.unwrap(id, &mut buffer);
-                    } else if entry.phase != Phase::Closing {
-                        self.parse(id, &buffer);
+                    let is_new = entry.phase == Phase::Handshake;
+                    // Only who is not in yet may have something before everything else.
+                    let header = if is_new { self.take_header(id, &buffer) } else { Some(0) };
+                    if let Some(taken) = header.filter(|taken| *taken < buffer.len()) {
+                        self.received_bytes(id, &mut buffer[taken..]);
                     }
                     self.out.connections.settle(id);
                     if filled || again {
@@ -166,6 +168,15 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
         }
         if self.receive_buffers.len() < RECEIVES_PER_TURN_MAX {
             self.receive_buffers.push(buffer);
+        }
+    }
+
+    fn received_bytes(&mut self, id: ConnectionId, bytes: &mut [u8]) {
+        let Some(entry) = self.out.connections.get(id) else { return };
+        if entry.is(Flag::Wrapped) {
+            self.unwrap(id, bytes);
+        } else if entry.phase != Phase::Closing {
+            self.parse(id, bytes);
         }
     }
 

@@ -9,8 +9,8 @@ use crate::limits::{FETCHES_PER_TURN_MAX, JOURNAL_BACKLOG_BYTES_MAX};
 use crate::reactor::{Op, Reactor};
 use crate::time::Nanos;
 
-use super::connection::Target;
 use super::shard::{Fatal, Shard};
+use super::target::Target;
 
 impl<R: Reactor, S: Storage> Shard<R, S> {
     /// A segment to be made elsewhere, if the journal wants one.

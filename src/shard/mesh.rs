@@ -17,6 +17,7 @@ use crossbeam_queue::ArrayQueue;
 use crossbeam_utils::CachePadded;
 
 use super::signal::Signal;
+use crate::access::guard::Admission;
 use crate::broker::route::MeshMessage;
 use crate::ids::ShardId;
 use crate::limits::{MESH_BATCH_MESSAGES_MAX, MESH_CREDITS, MESH_RING_BATCHES, SHARDS_MAX};
@@ -34,6 +35,8 @@ pub struct Adopted {
     pub transport: Option<Box<Transport>>,
     /// What was read, unwrapped and not handled: the whole CONNECT, and what came behind it.
     pub unread: Vec<u8>,
+    /// As what it was let in.
+    pub admission: Box<Admission>,
 }
 
 /// What one shard tells another in one turn.

@@ -19,8 +19,9 @@
 //! ```
 //!
 //! - `shard`: that loop
-//! - `connection`: the table of connections
+//! - `connection`, `target`: the table of connections; which of them a completion is for
 //! - `handshake`: from accept to CONNECT; which shard a connection belongs to
+//! - `entrance`: who it is that connects, and whether it may
 //! - `inbound`, `large`: bytes to inputs; those of a large PUBLISH
 //! - `outbound`: effects to bytes
 //! - `journal`, `fetched`: what a turn does for the journal; bodies between it and the broker
@@ -28,13 +29,15 @@
 //! - `backup`: what a shard keeps, and says, for somebody who copies its journal
 //! - `socket`: who asks it to
 //! - `wrapped`: connections whose bytes go through a transport
-//! - `serve`, `listeners`, `pin`: the process around the shards: threads, sockets and certificates, signals
+//! - `serve`, `watch`, `listeners`, `pin`: the process around the shards: threads, what is said between them, sockets and what those
+//!   who connect there get, signals
 //!
 //! Nothing is shared between shards but the rings of the mesh. Nothing in a turn waits but the reactor, and nothing
 //! waits there while there is something to do.
 
 pub mod backup;
 pub mod connection;
+pub mod entrance;
 mod fetched;
 mod handshake;
 mod inbound;
@@ -49,6 +52,8 @@ mod serve;
 pub mod shard;
 pub mod signal;
 mod socket;
+mod target;
+mod watch;
 pub mod wrapped;
 
 pub use serve::{ServeError, check, serve, settle};

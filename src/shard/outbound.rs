@@ -23,10 +23,11 @@ use crate::limits::{
 use crate::reactor::{Errno, Op, Reactor};
 use crate::time::Nanos;
 use crate::transport::Broken;
-use crate::wire::{Connack, Packet, Version, encode};
+use crate::wire::{Auth, Connack, Packet, Version, encode};
 
-use super::connection::{Connections, Flag, Phase, Target};
+use super::connection::{Connections, Flag, Phase};
 use super::mesh::Mesh;
+use super::target::Target;
 
 /// What the rest of the shard has to do about a completed send.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -97,6 +98,11 @@ impl<S: Storage> Outbound<S> {
         self.close(id, Phase::Handshake);
     }
 
+    /// Asks a client that is not in yet for more.
+    pub fn ask(&mut self, id: ConnectionId, auth: &Auth<'_>) {
+        self.encode(id, Phase::Handshake, Version::V5, &Packet::Auth(*auth));
+    }
+
     /// Closes the socket now. The broker, if it knows the connection, is told by the caller.
     pub fn lose(&mut self, id: ConnectionId) {
         let Some(entry) = self.connections.get_mut(id) else { return };
@@ -140,8 +146,7 @@ impl<S: Storage> Outbound<S> {
         let Some(entry) = self.connections.get_mut(id) else { return };
         entry.clear(Flag::Flush);
         let is_wrapped = entry.is(Flag::Wrapped);
-        let may_send = matches!(entry.phase, Phase::Live | Phase::Closing)
-            || is_wrapped && entry.phase == Phase::Handshake;
+        let may_send = matches!(entry.phase, Phase::Handshake | Phase::Live | Phase::Closing);
         if entry.is(Flag::Sending) || !may_send {
             return;
         }

@@ -11,40 +11,37 @@
 //! drained, each syncs its journal and ends. If that takes longer than `drain_ms`, the process ends all the same: what
 //! was acknowledged is on disk, and the rest will be sent again. A second signal ends it at once.
 //!
-//! SIGHUP: certificates and keys are read again, for those who connect from then on.
+//! SIGHUP: certificates, keys, users and rules are read again, for those who connect from then on; rules for everybody.
 //!
 //! Failing: the first shard whose journal fails ends the process with the cause and the cure.
 
 use std::fmt;
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::backup::Ask;
-use super::listeners::Listeners;
+use super::listeners::{Listeners, Returns};
 use super::mesh::Mesh;
 use super::pin;
-use super::shard::{Parts, Recovered, Shard, State};
+use super::shard::{Parts, Shard, State};
 use super::socket::{self, Desk, Tell, Told};
-use super::wrapped::{Acceptor, Listening};
+use super::watch::{Command, Control, Report, Waited, Watch};
+use crate::access::keeper::AccessError;
 use crate::config::{Config, ReactorChoice};
 use crate::ids::ShardId;
 use crate::journal::directory::DataDirectory;
 use crate::journal::storage::Directory;
-use crate::journal::{self, GrowRequest, Grown, JournalError, Storage};
+use crate::journal::{self, GrowRequest, JournalError, Storage};
 use crate::limits::{LOCK_RETRY_MS, LOCK_WAIT_MS};
-use crate::reactor::{self, Backend, Doorbell, Probe, Reactor};
+use crate::placement::Placement;
+use crate::reactor::{self, Backend, Probe, Reactor};
 use crate::transport::certificates::CertificateError;
-use crate::transport::workers::{Done, Return};
-
-/// Of the time for draining, the part that is left for the last sync.
-const STOP_SHARE: u32 = 10;
 
 /// How long a broker without clients may take to stop: what is left is routed and synced, however slow the disk is.
 const SETTLE_MS: u32 = 300_000;
@@ -63,6 +60,8 @@ pub enum ServeError {
     },
     /// A certificate, or its key.
     Certificate(CertificateError),
+    /// What credentials are checked against.
+    Access(AccessError),
     /// A shard's thread ended by a bug; its message is above in the log.
     Panicked(ShardId),
 }
@@ -72,6 +71,7 @@ impl fmt::Display for ServeError {
         match self {
             ServeError::Journal(error) => write!(formatter, "{error}\n{}", error.cure()),
             ServeError::Certificate(error) => write!(formatter, "{error}"),
+            ServeError::Access(error) => write!(formatter, "{error}"),
             ServeError::System { what, error } => write!(formatter, "cannot {what}: {error}"),
             ServeError::Panicked(shard) => write!(
                 formatter,
@@ -87,56 +87,6 @@ impl std::error::Error for ServeError {}
 impl From<JournalError> for ServeError {
     fn from(error: JournalError) -> ServeError {
         ServeError::Journal(error)
-    }
-}
-
-/// From this thread to a shard's.
-#[derive(Debug)]
-enum Command {
-    Listen(Vec<Listening>),
-    /// What those who connect get from now on, by listener.
-    Present(Vec<Acceptor>),
-    /// A worker has finished.
-    Handshaken(Done),
-    Grown(Grown),
-    /// Part of the backup with that number.
-    Backup(u64, Ask),
-    Drain,
-    Stop,
-}
-
-/// From the others to this thread.
-enum Report {
-    Recovered(ShardId, Recovered, Duration),
-    State(ShardId, State),
-    Ended(ShardId, Result<(), ServeError>),
-    Signal,
-    /// To read certificates again.
-    Reload,
-}
-
-/// How a shard's thread is told something while it works.
-#[derive(Default)]
-struct Control {
-    commands: Mutex<Vec<Command>>,
-    /// Spares a lock per turn.
-    waiting: AtomicBool,
-    doorbell: OnceLock<Arc<dyn Doorbell>>,
-}
-
-impl Control {
-    fn post(&self, command: Command) {
-        self.commands.lock().unwrap_or_else(PoisonError::into_inner).push(command);
-        self.waiting.store(true, Ordering::Release);
-        // Not set yet: the shard takes the lock once between setting it and its first wait.
-        if let Some(doorbell) = self.doorbell.get() {
-            doorbell.ring();
-        }
-    }
-
-    fn take(&self) -> Vec<Command> {
-        self.waiting.store(false, Ordering::Relaxed);
-        std::mem::take(&mut *self.commands.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -177,14 +127,18 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
     let mut watch = launch(config, &data, backend.backend, reports, received)?;
     if watch.until(State::Serving, None)? == Waited::Reached {
         data.begun()?;
-        listeners.start_workers(watch.controls.iter().map(handshaken).collect())?;
+        listeners.start_workers(watch.controls.iter().map(returns).collect())?;
+        let placement = config.placement(data.shards, data.hash_key);
+        let permissions = listeners.permissions(placement.clone());
         for (control, sockets) in watch.controls.iter().zip(listeners.open(data.shards)?) {
+            control.post(Command::Permit(permissions.clone()));
             control.post(Command::Listen(sockets));
         }
         open_socket(config, &mut watch);
-        watch.until_signal(|controls| reload(&mut listeners, config, controls))?;
+        watch.until_signal(|controls| reload(&mut listeners, config, &placement, controls))?;
     }
     let stopped = watch.stop(config.drain_ms);
+    listeners.remove_sockets();
     socket::close(&config.data);
     stopped
 }
@@ -194,25 +148,33 @@ pub fn check(config: &Config) -> Result<(), ServeError> {
     Listeners::prepare(config).map(drop)
 }
 
-/// How a handshake comes back to that shard.
-fn handshaken(control: &Arc<Control>) -> Return {
-    let control = control.clone();
-    Box::new(move |done| control.post(Command::Handshaken(done)))
+/// How what other threads have done gets to that shard.
+fn returns(control: &Arc<Control>) -> Returns {
+    let (shaken, checked) = (control.clone(), control.clone());
+    Returns {
+        shaken: Box::new(move |done| shaken.post(Command::Handshaken(done))),
+        checked: Arc::new(move |done| checked.post(Command::Checked(done))),
+    }
 }
 
-/// Reads certificates again. With bad ones the broker goes on with those that it has.
-fn reload(listeners: &mut Listeners, config: &Config, controls: &[Arc<Control>]) {
-    match listeners.read_again(config) {
-        Ok(acceptors) => {
-            for (shard, control) in (0..).map(ShardId).zip(controls) {
-                control.post(Command::Present(acceptors(shard)));
-            }
+/// Reads certificates, and everything that credentials are checked against, again. With something bad among them the broker goes on
+/// with what it has.
+fn reload(listeners: &mut Listeners, config: &Config, placement: &Placement, controls: &[Arc<Control>]) {
+    let read = listeners.read_again(config).map(|acceptors| {
+        for (shard, control) in (0..).map(ShardId).zip(controls) {
+            control.post(Command::Present(acceptors(shard)));
+        }
+    });
+    match read {
+        Ok(()) => {
+            let permissions = listeners.permissions(placement.clone());
+            controls.iter().for_each(|control| control.post(Command::Permit(permissions.clone())));
             tracing::info!(
                 event = "reloaded",
-                "those who connect from now on get the certificates as they are now"
+                "certificates, users, keys and rules are as their files are now; connections stay"
             );
         }
-        Err(error) => tracing::error!(event = "not_reloaded", %error, "the certificates stay as they were"),
+        Err(error) => tracing::error!(event = "not_reloaded", %error, "everything stays as it was"),
     }
 }
 
@@ -309,115 +271,6 @@ fn choose_backend(choice: ReactorChoice) -> Probe {
     }
 }
 
-/// What the shards have reported.
-struct Watch {
-    received: Receiver<Report>,
-    /// So that there is always somebody who could report.
-    _reports: Sender<Report>,
-    /// What the shards say to whoever makes a backup, until somebody listens to it.
-    answers: Option<Receiver<Told>>,
-    controls: Vec<Arc<Control>>,
-    states: Vec<State>,
-}
-
-/// How waiting for the shards ended.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Waited {
-    Reached,
-    Signal,
-    TooLate,
-}
-
-impl Watch {
-    /// Waits until every shard has reached that state.
-    fn until(&mut self, state: State, deadline: Option<Instant>) -> Result<Waited, ServeError> {
-        while self.states.iter().any(|reached| *reached < state) {
-            match self.next(deadline)? {
-                Some(Report::Signal) => return Ok(Waited::Signal),
-                Some(_) => {}
-                None => return Ok(Waited::TooLate),
-            }
-        }
-        Ok(Waited::Reached)
-    }
-
-    /// Until it is time to stop.
-    fn until_signal(&mut self, mut reload: impl FnMut(&[Arc<Control>])) -> Result<(), ServeError> {
-        loop {
-            match self.next(None)? {
-                Some(Report::Signal) => return Ok(()),
-                Some(Report::Reload) => reload(&self.controls),
-                _ => {}
-            }
-        }
-    }
-
-    /// The next report, after taking note of it; `None` at the deadline. A shard that failed is an error.
-    fn next(&mut self, deadline: Option<Instant>) -> Result<Option<Report>, ServeError> {
-        let report = match deadline {
-            None => self.received.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            Some(deadline) => self.received.recv_timeout(deadline.saturating_duration_since(clock())),
-        };
-        let report = match report {
-            Ok(report) => report,
-            Err(RecvTimeoutError::Timeout) => return Ok(None),
-            Err(RecvTimeoutError::Disconnected) => unreachable!("one sender is kept here"),
-        };
-        match &report {
-            Report::Recovered(shard, recovered, time) => {
-                let Recovered { replayed, sessions, queued } = recovered;
-                tracing::info!(
-                    event = "recovered",
-                    shard = shard.0,
-                    seconds = time.as_millis() as f64 / 1_000.0,
-                    sessions,
-                    queued,
-                    records = replayed.records,
-                    bytes = replayed.bytes,
-                    checkpoint = replayed.checkpoint.0,
-                    checkpointed = replayed.checkpointed
-                );
-            }
-            Report::State(shard, state) => self.states[shard.index()] = *state,
-            Report::Ended(..) | Report::Signal | Report::Reload => {}
-        }
-        if let Report::Ended(shard, result) = report {
-            result?;
-            self.states[shard.index()] = State::Stopped;
-            return Ok(Some(Report::State(shard, State::Stopped)));
-        }
-        Ok(Some(report))
-    }
-
-    /// Stops every shard, within that time.
-    fn stop(&mut self, drain_ms: u32) -> Result<(), ServeError> {
-        let begun = clock();
-        let bound = Duration::from_millis(drain_ms.into());
-        tracing::info!(event = "draining", bound_ms = drain_ms);
-        self.tell_all(|| Command::Drain);
-        let drained = self.until(State::Drained, Some(begun + bound - bound / STOP_SHARE))?;
-        if drained == Waited::Signal {
-            tracing::warn!(event = "stopped", "told twice to stop: clients were not all told");
-            return Ok(());
-        }
-        self.tell_all(|| Command::Stop);
-        let stopped = self.until(State::Stopped, Some(begun + bound))?;
-        if drained == Waited::Reached && stopped == Waited::Reached {
-            tracing::info!(event = "stopped");
-        } else {
-            tracing::warn!(
-                event = "stopped",
-                "the time to drain is over; what was not acknowledged may be lost"
-            );
-        }
-        Ok(())
-    }
-
-    fn tell_all(&self, command: impl Fn() -> Command) {
-        self.controls.iter().for_each(|control| control.post(command()));
-    }
-}
-
 /// A shard's thread: reports how it ended, also if it panics.
 fn sit(seat: Seat) {
     struct Ending(ShardId, Sender<Report>);
@@ -508,6 +361,8 @@ fn obey<R: Reactor, S: Storage>(shard: &mut Shard<R, S>, command: Command) -> Op
         Command::Listen(sockets) => shard.listen(sockets),
         Command::Present(acceptors) => shard.present(acceptors),
         Command::Handshaken(done) => shard.handshaken(done),
+        Command::Checked(done) => shard.checked(done),
+        Command::Permit(permissions) => shard.permit(permissions),
         Command::Grown(grown) => shard.grown(grown),
         Command::Backup(session, ask) => {
             shard.ask(session, ask);
@@ -544,7 +399,7 @@ fn watch_signals(reports: Sender<Report>) -> io::Result<()> {
 }
 
 #[expect(clippy::disallowed_methods, reason = "bounds the stop of the process; no shard sees it")]
-fn clock() -> Instant {
+pub(super) fn clock() -> Instant {
     Instant::now()
 }
 

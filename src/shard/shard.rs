@@ -14,13 +14,16 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
+use crate::access::guard::AccountSource;
+use crate::access::permissions::Permissions;
+use crate::access::tokens::Seen;
 use crate::allocator::FreeMemory;
 use crate::broker::Broker;
 use crate::broker::effect::{Effect, Effects};
 use crate::broker::input::Input;
 use crate::broker::settings::Settings;
-use crate::config::AccountSource;
 use crate::ids::{ConnectionId, Lsn, ShardId};
 use crate::journal::{IoDone, Journal, JournalError, Replayed, Storage};
 use crate::limits::{ADVANCE_BUDGET, MESH_RETRY_MS, SWEEP_MS};
@@ -30,11 +33,12 @@ use crate::record::Record;
 use crate::time::{Nanos, Now, SteadyClock, UnixMs};
 
 use super::backup::{Backup, Reason};
-use super::connection::{Phase, Target};
+use super::connection::Phase;
 use super::fetched::Fetched;
 use super::handshake::{Handshakes, Identities};
 use super::mesh::{Adopted, Batch, Mesh};
 use super::outbound::{self, Outbound, Outcome};
+use super::target::Target;
 use super::wrapped::Listening;
 
 /// What a shard is made of.
@@ -107,6 +111,8 @@ pub struct Shard<R, S> {
     clock: SteadyClock,
     pub(super) handshakes: Handshakes,
     pub(super) identities: Identities,
+    /// Tokens that were good lately.
+    pub(super) seen: Seen,
     /// Connections between `Detach` and `Detached`.
     pub(super) moving: BTreeMap<ConnectionId, (ShardId, Adopted)>,
     pub(super) packet_bytes_max: u32,
@@ -160,6 +166,7 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
             plain: Vec::new(),
             state: State::Starting,
             listeners: Vec::new(),
+            seen: Seen::default(),
             completions: Vec::new(),
             batches: Vec::new(),
             stalled: Vec::new(),
@@ -274,6 +281,12 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
             self.listeners.push(listening);
             self.out.submit(Op::Listen { socket, token: Target::Listener(index).token() });
         }
+        self.more = true;
+    }
+
+    /// Who may do what from now on.
+    pub fn permit(&mut self, permissions: Arc<Permissions>) {
+        self.input(Input::Permissions { permissions });
         self.more = true;
     }
 

@@ -2,7 +2,7 @@
 //! is wrapped when it is sent.
 //!
 //! Decides when a transport is here and when a worker has it: what takes long is done by a worker
-//! ([`workers`](crate::transport::workers)), and nothing is read or sent until it is back. Called by the loop, by
+//! ([`workers`](crate::workers)), and nothing is read or sent until it is back. Called by the loop, by
 //! `inbound` and by `handshake`; `outbound` wraps.
 //!
 //! A connection without a transport has no entry here and pays nothing for it but a flag.
@@ -10,24 +10,39 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::access::tokens::Seen;
 use crate::broker::input::Input;
 use crate::hash::ByNumber;
 use crate::ids::ConnectionId;
 use crate::journal::Storage;
 use crate::reactor::{Reactor, Socket};
-use crate::transport::workers::{Done, Job, Workers};
+use crate::transport::handshake::{Handshake, Shaken};
+use crate::transport::proxy::Trusted;
 use crate::transport::{Broken, Layers, Transport};
+use crate::workers::Workers;
 
 use super::connection::{Flag, Phase};
+use super::entrance::{Awaited, Guarded};
 use super::shard::Shard;
 
-/// What the connections of a listener get.
+/// What the connections of a listener get. Nothing: their bytes are packets, and nobody has to prove anything.
+#[derive(Clone, Default)]
+pub struct Acceptor {
+    /// Their bytes go through these.
+    pub wrapper: Option<Wrapper>,
+    /// Who looks at their credentials.
+    pub guarded: Option<Guarded>,
+    /// Who may connect, and says first for whom.
+    pub proxies: Option<Arc<Trusted>>,
+}
+
+/// What bytes go through.
 #[derive(Clone)]
-pub enum Acceptor {
-    /// Their bytes are packets.
-    Plain,
-    /// Their bytes go through these; the workers do what takes long.
-    Wrapped(Layers, Arc<dyn Workers>),
+pub struct Wrapper {
+    /// They.
+    pub layers: Layers,
+    /// Do what takes long.
+    pub workers: Arc<dyn Workers<Handshake>>,
 }
 
 /// A socket to accept from.
@@ -41,7 +56,7 @@ pub struct Listening {
 impl Listening {
     /// Of which the bytes are packets.
     pub fn plain(socket: Socket) -> Listening {
-        Listening { socket, acceptor: Acceptor::Plain }
+        Listening { socket, acceptor: Acceptor::default() }
     }
 }
 
@@ -57,7 +72,12 @@ impl fmt::Debug for Listening {
 
 impl fmt::Debug for Acceptor {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(if matches!(self, Acceptor::Plain) { "Plain" } else { "Wrapped" })
+        formatter
+            .debug_struct("Acceptor")
+            .field("wrapped", &self.wrapper.is_some())
+            .field("guarded", &self.guarded.is_some())
+            .field("proxies", &self.proxies.is_some())
+            .finish()
     }
 }
 
@@ -70,8 +90,10 @@ pub struct Transports {
 #[derive(Debug)]
 enum Place {
     Here(Box<Transport>),
-    /// A worker has it.
-    Away,
+    /// A worker has it, for as long as this is here.
+    Away {
+        _awaited: Awaited,
+    },
 }
 
 impl Transports {
@@ -99,11 +121,9 @@ impl Transports {
         self.by_slot.len()
     }
 
-    /// Takes it for a worker.
-    fn lend(&mut self, slot: u32) -> Option<Box<Transport>> {
-        let transport = self.remove(slot)?;
-        self.by_slot.insert(slot.into(), Place::Away);
-        Some(transport)
+    /// A worker has taken it.
+    fn lent(&mut self, slot: u32, awaited: Awaited) {
+        self.by_slot.insert(slot.into(), Place::Away { _awaited: awaited });
     }
 }
 
@@ -113,19 +133,16 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
         for (listening, acceptor) in self.listeners.iter_mut().zip(acceptors) {
             listening.acceptor = acceptor;
         }
+        // A key may not be good any more.
+        self.seen = Seen::default();
     }
 
     /// A connection that arrived at that listener gets what its acceptor says.
     pub(super) fn wrap(&mut self, id: ConnectionId, listener: u32) {
-        let Some(Listening { acceptor: Acceptor::Wrapped(layers, _), .. }) =
-            self.listeners.get(listener as usize)
-        else {
-            return;
-        };
-        let transport = Box::new(Transport::new(layers));
-        self.out.connections.wrap(id, transport);
-        if let Some((entry, pool)) = self.out.connections.with_pool(id) {
-            entry.buffers_mut(pool).listener = listener;
+        let listening = self.listeners.get(listener as usize);
+        if let Some(wrapper) = listening.and_then(|listening| listening.acceptor.wrapper.as_ref()) {
+            let transport = Box::new(Transport::new(&wrapper.layers));
+            self.out.connections.wrap(id, transport);
         }
     }
 
@@ -148,19 +165,25 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
         let Some((entry, pool)) = self.out.connections.with_pool(id) else { return };
         entry.set(Flag::Held);
         let listener = entry.buffers_mut(pool).listener as usize;
-        let Some(Listening { acceptor: Acceptor::Wrapped(_, workers), .. }) = self.listeners.get(listener)
-        else {
+        let wrapper = self.listeners.get(listener).and_then(|listening| listening.acceptor.wrapper.as_ref());
+        let Some(workers) = wrapper.map(|wrapper| wrapper.workers.clone()) else {
             // The listeners are closed already: this shard stops.
             return self.lost(id);
         };
-        let workers = workers.clone();
-        let Some(transport) = self.out.connections.transports.lend(id.slot) else { return };
-        workers.begin(Job { connection: id, transport, bytes: bytes.to_vec() });
+        let Some(transport) = self.out.connections.transports.remove(id.slot) else { return };
+        let awaited = Awaited::default();
+        let is_over = awaited.flag();
+        self.out.connections.transports.lent(id.slot, awaited);
+        let handshake = Handshake { connection: id, transport, bytes: bytes.to_vec(), is_over };
+        if workers.begin(handshake).is_err() {
+            // Those that are gone stand in the line until their turn comes.
+            self.lost(id);
+        }
     }
 
     /// A worker has finished.
-    pub fn handshaken(&mut self, done: Done) {
-        let Done { connection: id, transport, plain, result } = done;
+    pub fn handshaken(&mut self, done: Shaken) {
+        let Shaken { connection: id, transport, plain, result } = done;
         let Some(entry) = self.out.connections.get_mut(id) else { return };
         entry.clear(Flag::Held);
         if entry.phase != Phase::Handshake {

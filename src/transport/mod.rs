@@ -3,22 +3,24 @@
 //!
 //! A [`Transport`] is the state of one connection: it takes what was received and yields what the peer said; it takes
 //! what is to be said and yields what is to be sent. It does no I/O, knows no shard, and decides nothing about MQTT.
-//! Called by `shard`, which owns the socket, and by the threads of [`workers`], which do what takes too long for a turn.
+//! Called by `shard`, which owns the socket, and by [`handshake`], which other threads execute because it takes too long for a turn.
 //!
 //! - `tls`: records, by rustls
 //! - `websocket`: a request, then frames
 //! - `certificates`: from files to what TLS presents
-//! - `workers`: threads for handshakes
+//! - `handshake`: a step of one, as work for another thread
+//! - `proxy`: what a proxy in front says of where a connection comes from; before all others, and no part of [`Transport`]
 //!
 //! Invariant: an idle transport holds no buffer. What is not yet a whole record, or a whole request, is kept as long as that
 //! lasts, and is at most one of them.
 
 pub mod certificates;
+pub mod handshake;
+pub mod proxy;
 #[cfg(test)]
 pub(crate) mod tests;
 mod tls;
 mod websocket;
-pub mod workers;
 
 use std::fmt;
 use std::sync::Arc;
@@ -103,6 +105,11 @@ impl Transport {
     pub fn is_ended(&self) -> bool {
         self.tls.as_ref().is_some_and(tls::Session::is_ended)
             || self.web.as_ref().is_some_and(websocket::Session::is_ended)
+    }
+
+    /// The certificate that the client has shown, DER, once it is established.
+    pub fn certificate(&self) -> Option<&[u8]> {
+        self.tls.as_ref().and_then(tls::Session::certificate)
     }
 
     /// Whether there is something to send that nobody has asked it to say.

@@ -100,6 +100,11 @@ impl Session {
         self.is_ended
     }
 
+    /// The client's own, of the chain that was checked.
+    pub(super) fn certificate(&self) -> Option<&[u8]> {
+        self.connection.peer_certificates().and_then(|chain| chain.first()).map(|first| &**first)
+    }
+
     pub(super) fn wants_to_send(&self) -> bool {
         !self.answers.is_empty()
     }

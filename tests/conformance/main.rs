@@ -10,6 +10,7 @@
 //! `CONFORMANCE_REACTOR=epoll` chooses the reactor, and `CONFORMANCE_SHARDS=4` the number of shards.
 
 mod alias;
+mod authentication;
 mod connect;
 mod connect_3;
 mod disconnect;

@@ -168,6 +168,7 @@ impl Process {
             client_id: connect.client_id,
             assigned: false,
             account: "",
+            passport: &ironpost::access::passport::UNPROVEN,
             peer: IpAddr::V4(Ipv4Addr::LOCALHOST),
         };
         self.nodes[shard].handle(self.now, input);

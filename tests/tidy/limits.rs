@@ -1,10 +1,19 @@
-//! Rules about `limits.rs`: a bound has a reason, and something keeps to it.
+//! Rules about `limits.rs` and what is below `limits/`: a bound has a reason, and something keeps to it.
 
 use crate::source::{Source, identifier_after, words};
 use crate::tables::{LIMITS_PENDING, LIMITS_UNTESTED};
 
+/// Whether bounds stand in that file.
+fn is_limits(source: &Source) -> bool {
+    source.path == "src/limits.rs" || source.path.starts_with("src/limits/")
+}
+
 /// Constants without a doc comment.
-pub fn undocumented(limits: &Source) -> Vec<String> {
+pub fn undocumented(tree: &[Source]) -> Vec<String> {
+    tree.iter().filter(|source| is_limits(source)).flat_map(undocumented_in).collect()
+}
+
+fn undocumented_in(limits: &Source) -> Vec<String> {
     let lines: Vec<&str> = limits.text.lines().collect();
     let mut findings = Vec::new();
     for (index, line) in lines.iter().enumerate() {
@@ -19,14 +28,12 @@ pub fn undocumented(limits: &Source) -> Vec<String> {
 
 /// Constants that no code outside `limits.rs` and outside tests uses, and pending ones that some does.
 pub fn unused(tree: &[Source]) -> Vec<String> {
-    let limits = crate::source::find(tree, "src/limits.rs");
     let is_used = |name: &str| {
-        let product =
-            tree.iter().filter(|source| source.path.starts_with("src/") && source.path != limits.path);
+        let product = tree.iter().filter(|source| source.path.starts_with("src/") && !is_limits(source));
         product.into_iter().any(|source| !source.code_words(name, false).is_empty())
     };
     let mut findings = Vec::new();
-    for name in constants(limits) {
+    for name in constants(tree) {
         let is_pending = LIMITS_PENDING.contains(&name);
         match (is_used(name), is_pending) {
             (false, false) => {
@@ -38,7 +45,7 @@ pub fn unused(tree: &[Source]) -> Vec<String> {
             _ => {}
         }
     }
-    for name in LIMITS_PENDING.iter().filter(|name| !constants(limits).contains(name)) {
+    for name in LIMITS_PENDING.iter().filter(|name| !constants(tree).contains(name)) {
         findings.push(format!("tables::LIMITS_PENDING: there is no `{name}`: delete the entry"));
     }
     findings
@@ -47,17 +54,16 @@ pub fn unused(tree: &[Source]) -> Vec<String> {
 /// Constants that no test names, in its code or in a comment: one of `tests/overload` or one beside the code that keeps
 /// to it. Exceptions are in the table.
 pub fn untested(tree: &[Source]) -> Vec<String> {
-    let limits = crate::source::find(tree, "src/limits.rs");
     let tests: Vec<&str> = tree.iter().flat_map(test_texts).collect();
     let is_tested = |name: &str| tests.iter().any(|text| !words(text, name).is_empty());
     let excepted = |name: &str| LIMITS_UNTESTED.iter().any(|(constant, _)| *constant == name);
     let mut findings = Vec::new();
-    for name in constants(limits).into_iter().filter(|name| !excepted(name) && !is_tested(name)) {
+    for name in constants(tree).into_iter().filter(|name| !excepted(name) && !is_tested(name)) {
         findings.push(format!(
             "src/limits.rs: no test names `{name}`: show in tests/overload what a peer sees at it, or beside the code"
         ));
     }
-    for (name, _) in LIMITS_UNTESTED.iter().filter(|(name, _)| !constants(limits).contains(name)) {
+    for (name, _) in LIMITS_UNTESTED.iter().filter(|(name, _)| !constants(tree).contains(name)) {
         findings.push(format!("tables::LIMITS_UNTESTED: there is no `{name}`: delete the entry"));
     }
     findings
@@ -74,16 +80,20 @@ fn test_texts(source: &Source) -> Vec<&str> {
     source.test_ranges().into_iter().map(|range| &source.text[range]).collect()
 }
 
-fn constants(limits: &Source) -> Vec<&str> {
-    let all = words(&limits.code, "const").into_iter();
-    let names = all.map(|offset| identifier_after(&limits.code, offset + "const".len()));
-    names.filter(|name| *name != "_").collect()
+fn constants(tree: &[Source]) -> Vec<&str> {
+    let mut all = Vec::new();
+    for limits in tree.iter().filter(|source| is_limits(source)) {
+        let names = words(&limits.code, "const").into_iter();
+        all.extend(names.map(|offset| identifier_after(&limits.code, offset + "const".len())));
+    }
+    all.retain(|name| *name != "_");
+    all
 }
 
 #[test]
 fn a_limit_without_a_reason_is_found() {
     let source = Source::new("src/limits.rs", "/// Why.\npub const A: u8 = 1;\n\npub const B: u8 = 2;\n");
-    assert_eq!(undocumented(&source).len(), 1);
+    assert_eq!(undocumented(&[source]).len(), 1);
 }
 
 #[test]

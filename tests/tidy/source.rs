@@ -104,11 +104,6 @@ pub fn tree() -> Vec<Source> {
     paths.iter().map(|path| Source::new(path, &read(path))).collect()
 }
 
-/// The file with that path in the tree.
-pub fn find<'a>(tree: &'a [Source], path: &str) -> &'a Source {
-    tree.iter().find(|source| source.path == path).unwrap_or_else(|| panic!("{path} is in the tree"))
-}
-
 /// A text file by its path from the root.
 pub fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("cannot read {path}: {error}"))

@@ -6,6 +6,7 @@ mod flows;
 mod one_of_two;
 mod overload;
 mod recovery;
+mod rights;
 mod shards;
 mod shared;
 mod statistics;
@@ -230,6 +231,7 @@ impl Bench {
             client_id: connect.client_id,
             assigned: false,
             account: "",
+            passport: &crate::access::passport::UNPROVEN,
             peer: IpAddr::V4(Ipv4Addr::LOCALHOST),
         };
         self.handle(input);

@@ -164,6 +164,7 @@ fn a_gap_is_told_again_until_the_client_has_shown_that_it_got_a_connack() {
         client_id: "full",
         assigned: false,
         account: "",
+        passport: &crate::access::passport::UNPROVEN,
         peer: IpAddr::V4(Ipv4Addr::LOCALHOST),
     };
     bench.handle(input(3));

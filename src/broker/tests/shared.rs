@@ -23,6 +23,7 @@ impl Bench {
             client_id,
             assigned: false,
             account: "",
+            passport: &crate::access::passport::UNPROVEN,
             peer: IpAddr::V4(Ipv4Addr::LOCALHOST),
         });
     }

@@ -134,6 +134,7 @@ fn a_backlog_is_read_back_many_messages_at_a_time_but_not_without_bound() {
         client_id: "subscriber",
         assigned: false,
         account: "",
+        passport: &crate::access::passport::UNPROVEN,
         peer: IpAddr::V4(Ipv4Addr::LOCALHOST),
     });
     bench.durable = bench.world.journal.len();

@@ -5,6 +5,7 @@
 
 mod backup;
 mod bytes;
+mod entrance;
 mod fairness;
 mod framing;
 mod handshake;

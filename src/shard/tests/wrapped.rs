@@ -9,17 +9,19 @@ use super::bytes::{CONNACK_V3, PINGREQ, PINGRESP, Start, connect_v3, publish_v3,
 use super::rig::{PeerId, Rig, name_at_home_in};
 use crate::limits::HANDSHAKE_TIME_MS;
 use crate::reactor::{Socket, sim};
-use crate::shard::wrapped::{Acceptor, Listening};
+use crate::shard::wrapped::{Acceptor, Listening, Wrapper};
+use crate::transport::handshake::Handshake;
 use crate::transport::tests::credentials::{Credentials, client};
-use crate::transport::workers::{Job, Workers};
+use crate::workers::{Work, Workers};
 
 /// Workers that work when the test says so.
 #[derive(Default)]
-struct Lazy(Mutex<Vec<Job>>);
+struct Lazy(Mutex<Vec<Handshake>>);
 
-impl Workers for Lazy {
-    fn begin(&self, job: Job) {
-        self.0.lock().unwrap().push(job);
+impl Workers<Handshake> for Lazy {
+    fn begin(&self, handshake: Handshake) -> Result<(), Handshake> {
+        self.0.lock().unwrap().push(handshake);
+        Ok(())
     }
 }
 
@@ -45,7 +47,8 @@ impl Front {
         let mut rig = Rig::with(shards, sim::Settings::default(), |_| {});
         let listener = rig.world.listen("127.0.0.1:8883".parse().unwrap()).unwrap();
         let (workers, credentials) = (Arc::new(Lazy::default()), Credentials::new(&["localhost"]));
-        let acceptor = Acceptor::Wrapped(credentials.layers(), workers.clone());
+        let wrapper = Wrapper { layers: credentials.layers(), workers: workers.clone() };
+        let acceptor = Acceptor { wrapper: Some(wrapper), ..Acceptor::default() };
         rig.shard(0).listen(vec![Listening { socket: listener, acceptor }]);
         rig.run_ms(1);
         Front { rig, listener, workers, credentials }
@@ -212,4 +215,30 @@ fn a_broken_record_ends_a_session_that_lives() {
     front.rig.run_until("the end of the connection", |rig| rig.ended_at(peer.id).is_some());
     front.rig.run_ms(1_000);
     assert_eq!(front.rig.connections(), 0);
+}
+
+/// Workers with no room in their line.
+struct Full;
+
+impl Workers<Handshake> for Full {
+    fn begin(&self, handshake: Handshake) -> Result<(), Handshake> {
+        Err(handshake)
+    }
+}
+
+#[test]
+fn for_whom_there_is_no_room_in_the_line_is_closed_and_nobody_else() {
+    let mut rig = Rig::with(1, sim::Settings::default(), |_| {});
+    let listener = rig.world.listen("127.0.0.1:8884".parse().unwrap()).unwrap();
+    let layers = Credentials::new(&["localhost"]).layers();
+    let wrapper = Some(Wrapper { layers, workers: Arc::new(Full) });
+    let acceptor = Acceptor { wrapper, ..Acceptor::default() };
+    rig.shard(0).listen(vec![Listening { socket: listener, acceptor }]);
+    rig.run_ms(1);
+    let other = rig.client_v3("other");
+    let peer = rig.peer_at(listener);
+    rig.say(peer, b"\x16\x03\x01");
+    rig.run_until("the end of the connection", |rig| rig.ended_at(peer).is_some());
+    rig.say(other, &PINGREQ);
+    assert_eq!(rig.packet(other), PINGRESP);
 }

@@ -163,6 +163,7 @@ impl Run {
             client_id: connect.client_id,
             assigned: false,
             account: "",
+            passport: &crate::access::passport::UNPROVEN,
             peer: IpAddr::V4(Ipv4Addr::LOCALHOST),
         };
         self.shards[client.home].handle(input);
