@@ -40,11 +40,16 @@ class Broker:
         self.transport = transport
         #: What clients have to trust, in a file; None: they speak without TLS.
         self.authority = None
-        if transport in ("tls", "wss"):
+        #: What they have to show: a certificate and its key; None: nothing.
+        self.shown = None
+        if transport in ("tls", "mtls", "wss"):
             key, self.authority = certificate(self.folder, "authority")
             self.vouched = ["-CA", str(self.authority), "-CAkey", str(key), "-addext", "basicConstraints=CA:FALSE"]
             self.key, self.chain = self.server_certificate("server", "DNS:localhost,IP:127.0.0.1")
             self.other_key, self.other_chain = self.server_certificate("other", "DNS:other.example")
+        if transport == "mtls":
+            key, chain = self.client_certificate("everybody")
+            self.shown = (chain, key)
 
     @property
     def is_web(self):
@@ -53,16 +58,25 @@ class Broker:
     def server_certificate(self, name, names):
         return certificate(self.folder, name, *self.vouched, "-addext", f"subjectAltName={names}")
 
+    def client_certificate(self, name):
+        return certificate(self.folder, name, *self.vouched, "-addext", "extendedKeyUsage=clientAuth")
+
     def command(self):
         if not self.is_peer:
             listen = ["--listen", f"{self.transport}://127.0.0.1:{self.port}"]
             if self.authority:
                 settings = self.folder / "ironpost.toml"
-                settings.write_text(
-                    f'[listener.clients]\naddress = "{self.transport}://127.0.0.1:{self.port}"\n'
+                scheme = "tls" if self.shown else self.transport
+                text = (
+                    f'[listener.clients]\naddress = "{scheme}://127.0.0.1:{self.port}"\n'
                     f'certificates = ["{self.chain}", "{self.other_chain}"]\n'
                     f'keys = ["{self.key}", "{self.other_key}"]\n'
                 )
+                if self.shown:
+                    # All of them are devices of one account.
+                    text = 'account = "username"\n' + text + (
+                        f'client_authorities = ["{self.authority}"]\nauthentication = ["certificate"]\n')
+                settings.write_text(text)
                 listen = ["--config", str(settings)]
             return [self.binary, "serve", *listen, "--data", str(self.folder / "data"), "--shards",
                     str(self.shards), "--reactor", self.reactor]

@@ -8,7 +8,8 @@ import { createRequire } from "node:module";
 
 const mqtt = createRequire(import.meta.url)(process.env.MQTTJS);
 const [name, port, version] = process.argv.slice(2);
-const authority = process.env.AUTHORITY && readFileSync(process.env.AUTHORITY);
+const read = (name) => process.env[name] && readFileSync(process.env[name]);
+const shown = { ca: read("AUTHORITY"), cert: read("CERTIFICATE"), key: read("KEY") };
 const protocolVersion = Number(version);
 const deadline = setTimeout(() => {
   console.error("no end after 30 s");
@@ -19,7 +20,7 @@ async function connect(clientId, durable = false, given = {}) {
   const properties =
     protocolVersion === 5 ? { sessionExpiryInterval: durable ? 300 : 0, ...given } : undefined;
   const client = mqtt.connect(`${process.env.SCHEME}://127.0.0.1:${port}`, {
-    ca: authority, clientId, protocolVersion, properties, clean: !durable, reconnectPeriod: 0,
+    ...shown, clientId, protocolVersion, properties, clean: !durable, reconnectPeriod: 0,
   });
   client.got = [];
   client.on("message", (topic, payload, packet) => client.got.push({ topic, payload: payload.toString(), packet }));

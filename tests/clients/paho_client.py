@@ -39,7 +39,8 @@ class Client:
         self.client.on_message, self.client.on_publish = self._on_message, self._on_publish
         self.client.on_subscribe = self._on_subscribe
         if broker.authority:
-            self.client.tls_set(ca_certs=str(broker.authority))
+            chain, key = broker.shown or (None, None)
+            self.client.tls_set(ca_certs=str(broker.authority), certfile=chain, keyfile=key)
         if will:
             self.client.will_set(*will)
         self.open()

@@ -16,14 +16,19 @@ import sys
 import time
 import traceback
 
-import scenarios_aiomqtt  # noqa: F401  each import adds its scenarios to the list
+import scenarios_access  # each import adds its scenarios to the list
+import scenarios_aiomqtt  # noqa: F401
+import scenarios_doors
 import scenarios_mosquitto
 import scenarios_mqttjs  # noqa: F401
 import scenarios_own
 import scenarios_paho
+import scenarios_rules
+import scenarios_secrets
 import scenarios_tls
 import scenarios_web
 from broker import Broker
+from guarded import Guarded
 from scenario import peer_skips, scenarios
 
 
@@ -33,19 +38,30 @@ def arguments():
     parser.add_argument("--own", default="", help="the command whose pub and sub are used; default: the binary")
     parser.add_argument("--reactor", action="append", choices=("epoll", "uring"), help="default: both")
     parser.add_argument("--shards", action="append", type=int, help="default: 1, 2 and 8")
-    parser.add_argument("--transport", choices=("tcp", "tls", "ws", "wss"), default="tcp",
-                        help="what the clients speak; without those that do not know it; default: %(default)s")
+    parser.add_argument("--transport", choices=("tcp", "tls", "mtls", "ws", "wss", "guarded"), default="tcp",
+                        help="what the clients speak, without those that do not know it; guarded: only the scenarios in which "
+                             "they prove who they are, each in its way; default: %(default)s")
     parser.add_argument("--stream", type=int, default=scenarios_paho.stream_messages,
                         help="messages of a stream with a crash in the middle; default: %(default)s")
     parser.add_argument("--only", default="", help="only scenarios whose name contains this")
     return parser.parse_args()
 
 
+#: The modules that need a broker with proofs.
+GUARDED = {module.__name__ for module in (scenarios_access, scenarios_doors, scenarios_rules, scenarios_secrets)}
+
+
 def left_out(transport):
     """The modules whose scenarios say nothing about it, or whose clients do not know it."""
+    if transport == "guarded":
+        return {scenario.__module__ for scenario in scenarios} - GUARDED
+    return GUARDED | left_out_of_open(transport)
+
+
+def left_out_of_open(transport):
     if transport == "tcp":
         return {scenarios_tls.__name__, scenarios_web.__name__}
-    if transport == "tls":
+    if transport in ("tls", "mtls"):
         return {scenarios_own.__name__, scenarios_web.__name__}
     return {scenarios_own.__name__, scenarios_tls.__name__, scenarios_mosquitto.__name__}
 
@@ -73,7 +89,8 @@ def run_all(binary, reactor, shards, transport, chosen):
     try:
         for scenario in chosen:
             if broker is None:
-                broker = Broker(binary, reactor, shards, transport)
+                kind = Guarded if transport == "guarded" else Broker
+                broker = kind(binary, reactor, shards, transport)
                 broker.start()
             if run_scenario(scenario, broker, label):
                 passed += 1

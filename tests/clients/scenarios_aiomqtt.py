@@ -13,7 +13,8 @@ def client(broker, client_id, **given):
     if broker.is_web:
         given.update(transport="websockets", websocket_path="/mqtt")
     if broker.authority:
-        given["tls_params"] = aiomqtt.TLSParameters(ca_certs=str(broker.authority))
+        given["tls_params"] = aiomqtt.TLSParameters(
+            ca_certs=str(broker.authority), **dict(zip(("certfile", "keyfile"), broker.shown or ())))
     return aiomqtt.Client("127.0.0.1", broker.port, identifier=client_id, **given)
 
 

@@ -11,6 +11,8 @@ VERSIONS = ("mqttv311", "mqttv5")
 def where(broker):
     """How to reach it."""
     tls = ["-h", "localhost", "--cafile", str(broker.authority)] if broker.authority else []
+    if broker.shown:
+        tls += ["--cert", str(broker.shown[0]), "--key", str(broker.shown[1])]
     return ["-p", str(broker.port), *tls]
 
 

@@ -12,10 +12,12 @@ MODULES = HERE.parent.parent / "target" / "clients" / "node_modules"
 
 def node(broker, name, version):
     command = ["node", str(HERE / "mqttjs.mjs"), name, str(broker.port), str(version)]
-    scheme = {"tcp": "mqtt", "tls": "mqtts"}.get(broker.transport, broker.transport)
+    scheme = {"tcp": "mqtt", "tls": "mqtts", "mtls": "mqtts"}.get(broker.transport, broker.transport)
     environment = {**os.environ, "SCHEME": scheme, "MQTTJS": str(MODULES / "mqtt" / "build" / "index.js")}
     if broker.authority:
         environment["AUTHORITY"] = str(broker.authority)
+    if broker.shown:
+        environment["CERTIFICATE"], environment["KEY"] = map(str, broker.shown)
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=40)
     assert done.returncode == 0, f"{name} (version {version}): {done.stdout[-1000:]} {done.stderr[-1000:]}"
 

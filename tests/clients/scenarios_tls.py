@@ -15,6 +15,8 @@ def s_client(broker, *flags, session=b""):
     """The exit code and words of an `openssl s_client` that says that and hangs up."""
     command = ["openssl", "s_client", "-connect", f"127.0.0.1:{broker.port}", "-CAfile", str(broker.authority),
                "-verify_return_error", *flags]
+    if broker.shown:
+        command += ["-cert", str(broker.shown[0]), "-key", str(broker.shown[1])]
     done = subprocess.run(command, input=session, capture_output=True, timeout=WAIT_SECONDS)
     return done.returncode, (done.stdout + done.stderr).decode(errors="replace")
 
