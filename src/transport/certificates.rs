@@ -94,7 +94,10 @@ impl Certificates {
 impl ResolvesServerCert for Certificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let can_sign = |key: &&Arc<CertifiedKey>| key.key.choose_scheme(hello.signature_schemes()).is_some();
-        self.candidates(hello.server_name()).find(can_sign).cloned()
+        let mut candidates = self.candidates(hello.server_name()).peekable();
+        let first = candidates.peek().copied();
+        // Where none will do, TLS finds nothing in common with the first and says so; without one it would say that access is denied.
+        candidates.find(can_sign).or(first).cloned()
     }
 }
 

@@ -45,6 +45,9 @@ def tls_has_what_is_safe_and_nothing_else(broker):
                   ["-tls1_2", "-cipher", "ECDHE-ECDSA-AES128-SHA"]):
         code, words = s_client(broker, *flags)
         assert code != 0 and "Cipher is (NONE)" in words, f"{flags}: {words}"
+    # Nothing in common with the kind of our key is no refusal of the client.
+    code, words = s_client(broker, "-tls1_2", "-cipher", "ECDHE-RSA-AES128-GCM-SHA256")
+    assert code != 0 and "alert handshake failure" in words, words
     for version in ("-tls1_2", "-tls1_3"):
         code, words = s_client(broker, version, "-alpn", "h2")
         assert code != 0 and "alert no application protocol" in words, words
