@@ -134,7 +134,7 @@ impl Drop for Asked {
 
 /// See the module documentation.
 pub struct Guard {
-    listener: Arc<str>,
+    listener: Box<str>,
     methods: Vec<Method>,
     keeper: Arc<Keeper>,
 }
@@ -167,7 +167,7 @@ impl Guard {
 
     /// Looks at what a client shows. `seen` are the tokens that the caller has seen lately, under this guard's keeper.
     pub fn examine(
-        &self,
+        self: &Arc<Guard>,
         connect: &Connect<'_>,
         shown: &Shown<'_>,
         seen: &mut Seen,
@@ -256,7 +256,13 @@ impl Guard {
         }
     }
 
-    fn token(&self, connect: &Connect<'_>, shown: &Shown<'_>, token: &[u8], seen: &mut Seen) -> Step {
+    fn token(
+        self: &Arc<Guard>,
+        connect: &Connect<'_>,
+        shown: &Shown<'_>,
+        token: &[u8],
+        seen: &mut Seen,
+    ) -> Step {
         if token.len() > TOKEN_BYTES_MAX {
             return refused(ReasonCode::NotAuthorized, TokenError::TooLong.to_string());
         }
@@ -267,7 +273,7 @@ impl Guard {
         self.later(Line::Tokens, connect, shown, Credentials::Token(Zeroizing::new(token.to_vec())))
     }
 
-    fn password(&self, connect: &Connect<'_>, shown: &Shown<'_>, password: &[u8]) -> Step {
+    fn password(self: &Arc<Guard>, connect: &Connect<'_>, shown: &Shown<'_>, password: &[u8]) -> Step {
         let name = connect.username.unwrap_or_default();
         if let Err(refusal) = self.keeper.may_try(shown.source, name, shown.at) {
             return Step::Refused(refusal);
@@ -280,7 +286,7 @@ impl Guard {
         self.later(Line::Passwords, connect, shown, credentials)
     }
 
-    fn ask_hook(&self, connect: &Connect<'_>, shown: &Shown<'_>, password: &[u8]) -> Step {
+    fn ask_hook(self: &Arc<Guard>, connect: &Connect<'_>, shown: &Shown<'_>, password: &[u8]) -> Step {
         // Who states no name is told apart by its client id.
         let name = connect.username.unwrap_or(connect.client_id);
         if password.len() > TOKEN_BYTES_MAX || name.len() > CLIENT_ID_BYTES_MAX {
@@ -293,13 +299,15 @@ impl Guard {
         self.later(Line::Hook, connect, shown, Credentials::Hook(username, Zeroizing::new(password.to_vec())))
     }
 
-    fn later(&self, line: Line, connect: &Connect<'_>, shown: &Shown<'_>, credentials: Credentials) -> Step {
+    fn later(
+        self: &Arc<Guard>,
+        line: Line,
+        connect: &Connect<'_>,
+        shown: &Shown<'_>,
+        credentials: Credentials,
+    ) -> Step {
         let check = Check {
-            guard: Guard {
-                listener: self.listener.clone(),
-                methods: Vec::new(),
-                keeper: self.keeper.clone(),
-            },
+            guard: self.clone(),
             connection: shown.connection,
             client_id: connect.client_id.into(),
             version: connect.version as u8,
@@ -367,7 +375,7 @@ enum Credentials {
 
 /// Finding out whether somebody is who it says.
 pub struct Check {
-    guard: Guard,
+    guard: Arc<Guard>,
     connection: ConnectionId,
     client_id: Box<str>,
     version: u8,
@@ -496,7 +504,7 @@ impl Work for Box<Check> {
             (Credentials::Token(token), Some(claims)) => Some((token, claims)),
             _ => None,
         };
-        Checked { connection: self.connection, result, seen, keeper: self.guard.keeper }
+        Checked { connection: self.connection, result, seen, keeper: self.guard.keeper.clone() }
     }
 }
 

@@ -133,6 +133,15 @@ impl Keeper {
         let hook = sources.hook.as_ref().map(read_hook).transpose()?;
         let rules = sources.rules.as_deref().map(|file| read_rules(file, sources.hash_key)).transpose()?;
         let shape = passwords.as_ref().map(Passwords::scram_shape).unwrap_or_default();
+        if passwords.is_some() || tokens.is_some() || rules.is_some() {
+            tracing::info!(
+                event = "access_read",
+                users = passwords.as_ref().map_or(0, Passwords::len),
+                token_keys = tokens.as_ref().map_or(0, Tokens::keys),
+                token_keys_skipped = tokens.as_ref().map_or(0, Tokens::skipped),
+                rules = rules.as_ref().map_or(0, Rules::len)
+            );
+        }
         // Who was let in lately may not be any more.
         held(&lasting.answers).clear();
         Ok(Keeper {

@@ -109,7 +109,8 @@ fn set_claim(config: &mut Config, text: &str) -> Result<(), Complaint> {
     Ok(())
 }
 
-const fn file(
+/// A setting of one text.
+const fn text(
     key: &'static str,
     get: fn(&Config) -> String,
     set: fn(&mut Config, &str) -> Result<(), Complaint>,
@@ -119,7 +120,7 @@ const fn file(
 
 /// All of these, in the order of the example.
 pub(super) const SETTINGS: &[Setting<Config>] = &[
-    file(
+    text(
         "authentication.password_file",
         |config| shown(config.authentication.password_file.as_ref()),
         |config, text| {
@@ -134,7 +135,7 @@ pub(super) const SETTINGS: &[Setting<Config>] = &[
             set: set_keys,
         },
     },
-    file(
+    text(
         "authentication.token_issuer",
         |config| config.authentication.token_issuer.clone().unwrap_or_default(),
         |config, text| {
@@ -142,7 +143,7 @@ pub(super) const SETTINGS: &[Setting<Config>] = &[
             Ok(())
         },
     ),
-    file(
+    text(
         "authentication.token_audience",
         |config| config.authentication.token_audience.clone().unwrap_or_default(),
         |config, text| {
@@ -150,24 +151,24 @@ pub(super) const SETTINGS: &[Setting<Config>] = &[
             Ok(())
         },
     ),
-    file(
+    text(
         "authentication.token_account_claim",
         |config| config.authentication.token_account_claim.clone(),
         set_claim,
     ),
-    file(
+    text(
         "authentication.certificate_name",
         |config| word_of(&config.authentication.certificate_name, NAMES),
         |config, text| {
             choose("certificate_name", text, NAMES).map(|name| config.authentication.certificate_name = name)
         },
     ),
-    file(
+    text(
         "authentication.hook_url",
         |config| config.authentication.hook_url.clone().unwrap_or_default(),
         set_url,
     ),
-    file(
+    text(
         "authentication.hook_secret_file",
         |config| shown(config.authentication.hook_secret_file.as_ref()),
         |config, text| {
@@ -175,7 +176,7 @@ pub(super) const SETTINGS: &[Setting<Config>] = &[
             Ok(())
         },
     ),
-    file(
+    text(
         "authentication.hook_authorities",
         |config| shown(config.authentication.hook_authorities.as_ref()),
         |config, text| {
@@ -197,7 +198,7 @@ pub(super) const SETTINGS: &[Setting<Config>] = &[
         |c| c.authentication.hook_cache_s.into(),
         |c, n| c.authentication.hook_cache_s = narrow(n),
     ),
-    file(
+    text(
         "authorization.rules",
         |config| shown(config.authentication.rules.as_ref()),
         |config, text| {

@@ -142,12 +142,12 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
         connect: &Connect<'_>,
         frame: &[u8],
         rest: &[u8],
-    ) -> Result<Box<Admission>, Parsing> {
+    ) -> Result<Admission, Parsing> {
         let Some((entry, pool)) = self.out.connections.with_pool(id) else { return Err(Parsing::Stop) };
         let buffers = entry.buffers_mut(pool);
         // Of what was found out earlier nothing else counts.
         if let Some(admission) = buffers.entrance.take().and_then(|entrance| entrance.admission) {
-            return Ok(admission);
+            return Ok(*admission);
         }
         let (listener, peer) = (buffers.listener as usize, buffers.peer);
         let Some(Listening { acceptor, .. }) = self.listeners.get(listener) else {
@@ -173,7 +173,7 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
         let shown = Shown { connection: id, source, certificate, at: self.now.wall };
         let names = &mut self.identities;
         match guarded.guard.examine(connect, &shown, &mut self.seen, || names.nonce()) {
-            Step::Admitted(admission) => Ok(admission),
+            Step::Admitted(admission) => Ok(*admission),
             Step::Refused(refusal) => {
                 self.turn_away(id, connect.version, &refusal);
                 Err(Parsing::Stop)
@@ -338,7 +338,6 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
                 why = refusal.why
             );
         }
-        self.handshakes.turned_away += 1;
         self.refuse(id, version, refusal.reason);
     }
 }

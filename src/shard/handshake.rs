@@ -7,6 +7,7 @@
 //! [`HANDSHAKE_TIME_MS`]; there are at most [`HANDSHAKES_PENDING_MAX`] of them per shard. A connection moves at most
 //! once: the shard it was accepted by reads its CONNECT, the home shard reads that again and keeps it.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::hash::Hasher;
 use std::net::SocketAddr;
@@ -46,8 +47,6 @@ pub(super) struct Handshakes {
     /// When each is closed, in order: the time is the same for all. Those that are through stay until they are at the
     /// front.
     deadlines: VecDeque<(Nanos, ConnectionId)>,
-    /// How many were refused by who guards a listener.
-    pub(super) turned_away: u64,
     /// When a failure to accept may be logged again.
     quiet_until: Nanos,
 }
@@ -92,7 +91,7 @@ impl Identities {
 
     /// Of a client that nobody asks for a proof. Its account is empty where it is the client id; a user name that is empty is none.
     /// Where others do have to prove theirs, it gets one that nobody can have proven, so that it meets nobody's sessions.
-    pub(super) fn unproven(&self, connect: &Connect<'_>, others_prove: bool) -> Box<Admission> {
+    pub(super) fn unproven(&self, connect: &Connect<'_>, others_prove: bool) -> Admission {
         let account = match self.source {
             AccountSource::ClientId => "",
             AccountSource::Username => connect.username.unwrap_or(""),
@@ -102,7 +101,7 @@ impl Identities {
             (true, "") => format!("{UNPROVEN_MARK}{}", connect.client_id).into(),
             (true, account) => format!("{UNPROVEN_MARK}{account}").into(),
         };
-        Box::new(Admission { account, client_id: None, passport: Passport::default() })
+        Admission { account, client_id: None, passport: Passport::default() }
     }
 
     /// Bytes that nobody can foresee, for an exchange of proofs.
@@ -241,7 +240,7 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
             return Parsing::Stop;
         }
         match self.look_at(id, &connect, frame, rest) {
-            Ok(admission) => self.enter(id, &connect, *admission, frame, rest),
+            Ok(admission) => self.enter(id, &connect, admission, frame, rest),
             Err(parsing) => parsing,
         }
     }
@@ -256,8 +255,8 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
         rest: &[u8],
     ) -> Parsing {
         let assigned = connect.client_id.is_empty();
-        let name = match admission.client_id.take() {
-            Some(client_id) if assigned => client_id,
+        let name: Cow<'_, str> = match admission.client_id.take() {
+            Some(client_id) if assigned => client_id.into_string().into(),
             _ if assigned => self.identities.assign(&admission.account).into(),
             _ => connect.client_id.into(),
         };
@@ -265,7 +264,7 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
         let home = self.identities.home(&admission.account, client_id);
         if home != self.id() {
             // There it has the name that it was given here.
-            admission.client_id = assigned.then(|| name.clone());
+            admission.client_id = assigned.then(|| client_id.into());
             self.move_home(id, home, Box::new(admission), frame, rest);
             return Parsing::Stop;
         }

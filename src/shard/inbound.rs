@@ -150,11 +150,12 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
                 Ok(0) => self.end_of_stream(id),
                 Ok(_) => {
                     let filled = buffer.len() == buffer.capacity();
-                    let is_new = entry.phase == Phase::Handshake;
-                    // Only who is not in yet may have something before everything else.
-                    let header = if is_new { self.take_header(id, &buffer) } else { Some(0) };
-                    if let Some(taken) = header.filter(|taken| *taken < buffer.len()) {
-                        self.received_bytes(id, &mut buffer[taken..]);
+                    if entry.phase == Phase::Handshake {
+                        self.received_from_stranger(id, &mut buffer);
+                    } else if entry.is(Flag::Wrapped) {
+                        self.unwrap(id, &mut buffer);
+                    } else if entry.phase != Phase::Closing {
+                        self.parse(id, &buffer);
                     }
                     self.out.connections.settle(id);
                     if filled || again {
@@ -171,12 +172,14 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
         }
     }
 
-    fn received_bytes(&mut self, id: ConnectionId, bytes: &mut [u8]) {
-        let Some(entry) = self.out.connections.get(id) else { return };
+    /// Who is not in yet may have to say something before everything else.
+    fn received_from_stranger(&mut self, id: ConnectionId, bytes: &mut [u8]) {
+        let taken = self.take_header(id, bytes).filter(|taken| *taken < bytes.len());
+        let (Some(taken), Some(entry)) = (taken, self.out.connections.get(id)) else { return };
         if entry.is(Flag::Wrapped) {
-            self.unwrap(id, bytes);
-        } else if entry.phase != Phase::Closing {
-            self.parse(id, bytes);
+            self.unwrap(id, &mut bytes[taken..]);
+        } else {
+            self.parse(id, &bytes[taken..]);
         }
     }
 

@@ -1,4 +1,4 @@
-//! Which topic filters a rule or a token may name, and when one plain filter matches a name or covers another.
+//! Which topic filters a rule or a token may name, and when one plain filter covers another.
 //!
 //! Called by `statement` for every rule and by `grants`, which has few filters and compares them one by one. The tree of
 //! the rules does the same level by level for all at once; that both agree is tested.
@@ -71,25 +71,6 @@ pub(super) fn shown(text: &str) -> &str {
         Some((end, _)) => &text[..end],
         None => text,
     }
-}
-
-/// Whether a filter matches a topic name.
-pub(super) fn matches(filter: &str, name: &str) -> bool {
-    if is_out_of_reach(filter, name) {
-        return false;
-    }
-    let mut names = name.split('/');
-    for level in filter.split('/') {
-        // "a/#" matches "a" too, which has no level left here.
-        if level == "#" {
-            return true;
-        }
-        match names.next() {
-            Some(name) if level == "+" || level == name => {}
-            _ => return false,
-        }
-    }
-    names.next().is_none()
 }
 
 /// Whether a filter matches every topic that another one matches.

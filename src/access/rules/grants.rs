@@ -7,7 +7,8 @@
 use crate::limits::{GRANT_BYTES_MAX, GRANTS_MAX};
 
 use super::Action;
-use super::filter::{check, covers, matches};
+use super::filter::{check, covers};
+use crate::wire::topic::matches;
 
 /// See the module.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]

@@ -9,8 +9,9 @@ use std::sync::LazyLock;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use super::super::filter::{covers, matches};
+use super::super::filter::covers;
 use super::*;
+use crate::wire::topic::matches;
 
 const LEVELS: [&str; 7] = ["", "a", "b", "$s", "$t", "$", "z"];
 const NAMES: [&str; 8] = ["", "a", "b", "$s", "$t", "a/b", "+", "#"];
