@@ -24,8 +24,7 @@ use zeroize::Zeroizing;
 
 use crate::limits;
 
-/// Iterations of new keys. The client pays for them, at every login: 10 ms on a phone, some 0.1 s on a small device, which a
-/// broker's clients often are. The minimum is 4,096 [RFC 7677 4]. Whoever steals the file guesses that much faster than with
+/// Iterations of new keys. The client pays for them, at every login: 4 ms on a server's core, and devices are slower. The minimum is 4,096 [RFC 7677 4]. Whoever steals the file guesses that much faster than with
 /// Argon2id, which is why this kind is only written when asked for.
 pub const ITERATIONS: u32 = 16_384;
 

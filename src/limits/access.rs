@@ -50,8 +50,8 @@ pub const TRUSTED_NETWORKS_MAX: usize = 256;
 
 // --- Who tries credentials ---
 
-/// Sources, accounts, pairs of them that failed, and pairs that succeeded: entries of each that a process remembers, 6 MiB each
-/// under attack. Beyond: the one that matters least is forgotten.
+/// Sources, accounts, pairs of them that failed, and pairs that succeeded: entries of each that a process remembers.
+/// Beyond: the one that matters least is forgotten.
 pub const BACK_OFF_ENTRIES_MAX: usize = 65_536;
 
 /// Attempts of one source that have no verdict yet: what an attacker gains by trying in parallel, and how many devices
@@ -141,7 +141,7 @@ pub const SCRAM_MESSAGE_BYTES_MAX: usize = 1_024;
 /// Fewest iterations of a key, what RFC 7677 4 asks for. Below: the file is refused.
 pub const SCRAM_ITERATIONS_MIN: u32 = 4_096;
 
-/// Most iterations of a key: some seconds for a phone, which would give up. Beyond: the file is refused.
+/// Most iterations of a key: more than two seconds of a server's core, and more of a device that has to wait for it. Beyond: the file is refused.
 pub const SCRAM_ITERATIONS_MAX: u32 = 10_000_000;
 
 /// Most bytes of a salt, of either kind. 16 are enough; nobody writes more than 64. Beyond: the file is refused.
@@ -194,7 +194,7 @@ pub const RULE_LEVELS_MAX: usize = 32;
 pub const GROUP_MEMBERS_MAX: usize = 1_000_000;
 /// Groups that one account is a member of: each costs a walk per decision. Beyond: the file is refused.
 pub const GROUPS_PER_ACCOUNT_MAX: usize = 64;
-/// Steps (groups looked up, nodes visited) of one decision; about 100 us. Beyond: refused, as if denied.
+/// Steps (groups looked up, nodes visited) of one decision. Beyond: refused, as if denied.
 pub const RULE_STEPS_MAX: u32 = 4_096;
 /// Topic filters that one token grants. Beyond: the token is refused.
 pub const GRANTS_MAX: usize = 64;
@@ -221,7 +221,7 @@ pub const HOOK_URL_BYTES_MAX: usize = 2 << 10;
 /// Beyond: the settings are refused.
 pub const HOOK_BEARER_BYTES_MAX: usize = 4 << 10;
 
-/// Connections to it that wait for the next question, at most. About 100 KiB each.
+/// Connections to it that wait for the next question, at most.
 pub const HOOK_IDLE_CONNECTIONS_MAX: usize = 16;
 
 /// How long one waits. Less than the 5 s after which widespread servers close it themselves: a question sent as they do is
