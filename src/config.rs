@@ -12,6 +12,7 @@ mod error;
 mod explain;
 mod file;
 mod listener;
+mod rate_limits;
 mod setting;
 #[cfg(test)]
 mod tests;
@@ -22,6 +23,7 @@ use std::path::{Path, PathBuf};
 use crate::broker::settings::Settings;
 use crate::limits;
 use crate::placement::Placement;
+use crate::rates::{Limits, Rates};
 
 pub use crate::access::guard::{AccountSource, Method};
 pub use authentication::AuthenticationConfig;
@@ -53,8 +55,12 @@ pub struct Config {
     pub account: AccountSource,
     /// Where proofs are checked against, and what says who may do what.
     pub authentication: AuthenticationConfig,
+    /// How often, and how much, but for what listeners have of their own.
+    pub rates: Rates,
     /// Topics that live with an account; valid for `Placement::new`.
     pub account_topic_pattern: Option<String>,
+    /// Memory that the process may have; `None`: what its control group and its host let it have.
+    pub memory_bytes_max: Option<u64>,
     /// Bound of a graceful stop.
     pub drain_ms: u32,
     /// What the broker's decisions depend on.
@@ -180,7 +186,9 @@ impl Config {
             allow_anonymous: false,
             account: AccountSource::ClientId,
             authentication: AuthenticationConfig::default(),
+            rates: Rates::default(),
             account_topic_pattern: None,
+            memory_bytes_max: None,
             drain_ms: limits::DRAIN_MS_DEFAULT,
             broker: BrokerConfig {
                 hold_ms: broker.hold_ms,
@@ -202,6 +210,13 @@ impl Config {
     pub fn placement(&self, shards: u16, hash_key: [u8; 16]) -> Placement {
         Placement::new(shards, hash_key, self.account_topic_pattern.as_deref())
             .expect("the pattern was checked when it was set")
+    }
+
+    /// All rate limits, with those of listeners in the order in which these are opened.
+    pub fn rates(&self) -> Rates {
+        let plain = self.listen.iter().map(|_| Limits::default());
+        let by_listener = plain.chain(self.listeners.iter().map(|listener| listener.rate_limits));
+        Rates { by_listener: by_listener.collect(), ..self.rates.clone() }
     }
 
     /// What one shard's broker is built with.

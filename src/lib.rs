@@ -22,6 +22,7 @@ pub mod json;
 pub mod limits;
 pub mod live;
 pub mod placement;
+pub mod rates;
 pub mod reactor;
 pub mod record;
 pub mod time;

@@ -236,6 +236,30 @@ pub const DRAIN_MS_DEFAULT: u32 = 10_000;
 /// Ceiling of that setting: systemd kills a unit that takes 90 s to stop.
 pub const DRAIN_MS_MAX: u32 = 80_000;
 
+// --- When it is too much ---
+
+/// How often a shard measures what weighs on it, while it has turns.
+pub const PRESSURE_LOOK_MS: u64 = 250;
+
+/// A turn of that length, and no shorter one for two looks, is all the lag that a shard can bear: who is connected notices half of it.
+pub const OVERLOAD_LAG_MS: u64 = 500;
+
+/// Output of all connections of a shard together that peers have not taken, and all that it can bear: 2,048 times what one may have
+/// waiting. Not below, because who does not read is closed after `OUTPUT_STALL_MS`.
+pub const OVERLOAD_OUTPUT_BYTES: usize = 512 << 20;
+
+/// Memory in use, in percent of what the process may have, at which that begins to weigh; all of it is 100 percent.
+pub const OVERLOAD_MEMORY_FROM_PERCENT: u64 = 80;
+
+/// How often the memory of the process and of its host is looked at.
+pub const MEMORY_LOOK_MS: u64 = 500;
+
+/// How far below the percentage at which something gave way it does so no longer.
+pub const OVERLOAD_MARGIN: u8 = 10;
+
+/// Connections of one shard that are heard in a second while newcomers wait.
+pub const NEWCOMERS_PER_S: u64 = 50;
+
 // --- Between shards ---
 
 /// Shards of one data directory. Bounds the mesh, which is N² rings.

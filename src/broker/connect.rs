@@ -7,6 +7,7 @@ use super::Broker;
 use super::await_durable::Waiter;
 use super::connection::Connection;
 use super::effect::{CloseReason, Effect, Effects};
+use super::overload::Step;
 use super::session::{self, NO_SLOT, Session};
 use crate::access::passport::Passport;
 use crate::ids::{ConnectionId, Lsn};
@@ -95,6 +96,9 @@ impl Broker {
         }
         if old.is_none() && self.sessions.len() >= self.settings.sessions_max {
             return Some(ReasonCode::QuotaExceeded);
+        }
+        if old.is_none() && self.gives_way(Step::NewcomersRefused) {
+            return Some(ReasonCode::ServerBusy);
         }
         if self.disk_reserve_reached && self.expiry_asked(connect) > 0 && old.is_none() {
             return Some(ReasonCode::QuotaExceeded);

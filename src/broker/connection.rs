@@ -26,6 +26,8 @@ pub(super) struct Connection {
     pub(super) paused: bool,
     /// It published while the shard was behind, and parses no publishes until that is over.
     pub(super) waits: bool,
+    /// It has used up what it may send, and parses no publishes until it may again.
+    pub(super) throttled: bool,
     /// Its output is full.
     pub(super) blocked: bool,
     /// Unacknowledged deliveries it takes at once, already cut to our own limit.
@@ -51,12 +53,18 @@ impl Connection {
             awaiting_connack: true,
             paused: false,
             waits: false,
+            throttled: false,
             blocked: false,
             window: 0,
             aliases_out_max: 0,
             packet_bytes_max: u32::MAX,
             exchange: None,
         }
+    }
+
+    /// Whether it parses no publishes, for any reason.
+    pub(super) fn is_paused(&self) -> bool {
+        self.paused || self.waits || self.throttled
     }
 
     /// The state that only some connections need, made when first needed.

@@ -36,7 +36,9 @@ impl Broker {
     /// The peer broke the protocol: say why (v5 `[MQTT-4.13.1-1]`), then close.
     pub(super) fn refuse_packet(&mut self, id: ConnectionId, reason: ReasonCode, effects: &mut impl Effects) {
         let closing = match reason {
-            ReasonCode::QuotaExceeded | ReasonCode::ReceiveMaximumExceeded => CloseReason::Limit,
+            ReasonCode::QuotaExceeded
+            | ReasonCode::ReceiveMaximumExceeded
+            | ReasonCode::MessageRateTooHigh => CloseReason::Limit,
             _ => CloseReason::Protocol,
         };
         self.close(id, Some(reason), closing, effects);

@@ -97,6 +97,17 @@ pub enum Event<'a> {
         /// Whose.
         client_id: &'a str,
     },
+    /// Something gives way to what matters more, or does no longer. See `overload`.
+    Overload {
+        /// What.
+        step: &'static str,
+        /// Or left.
+        entered: bool,
+        /// What weighs most, of what it relieves.
+        source: &'static str,
+        /// How much, in percent of what the shard can bear.
+        percent: u8,
+    },
     /// Fewer than all records could be applied at replay: a bug or a foreign journal.
     ReplayInconsistent {
         /// Where.

@@ -6,6 +6,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::overload::Pressure;
 use super::route::MeshMessage;
 use crate::access::passport::Passport;
 use crate::access::permissions::Permissions;
@@ -50,6 +51,25 @@ pub enum Input<'a> {
         /// Its topic, forwarded properties and payload, back to back: the message keeps that, and nothing is copied.
         body: &'a Arc<[u8]>,
     },
+    /// A packet beyond what the rate limits allow: a SUBSCRIBE is refused, for any other the connection ends.
+    Refused {
+        /// From whom.
+        connection: ConnectionId,
+        /// What.
+        packet: &'a Packet<'a>,
+    },
+    /// A connection has used up what it may send for now (or may send again): pause (or resume) it.
+    Throttled {
+        /// Which.
+        connection: ConnectionId,
+        /// Whether to pause.
+        on: bool,
+    },
+    /// How often each rate limit was exceeded since start; told now and then, for `$SYS`.
+    Exceeded {
+        /// Connects, handshakes, publishes, bytes, subscriptions.
+        exceeded: [u64; 5],
+    },
     /// The bytes of a connection are not MQTT: answer with that reason (v5) and close.
     Malformed {
         /// From whom.
@@ -88,6 +108,11 @@ pub enum Input<'a> {
     DiskBehind {
         /// Whether to pause.
         behind: bool,
+    },
+    /// What weighs on the shard, as measured; told when it has changed.
+    Pressure {
+        /// In percent of what it can bear.
+        pressure: Pressure,
     },
     /// What the shard's journal has done since start; told now and then, for `$SYS`.
     Journal {

@@ -87,7 +87,7 @@ impl Broker {
         let silent: Vec<u32> = self.keep_alive.silent(self.now.mono).collect();
         for slot in silent {
             let Some(id) = self.connections.id_in(slot) else { continue };
-            if self.connections.get(id).is_some_and(|connection| connection.waits) {
+            if self.connections.get(id).is_some_and(|connection| connection.waits || connection.throttled) {
                 // It is we who do not listen.
                 self.keep_alive.heard(id, self.now.mono);
             } else {

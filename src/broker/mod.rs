@@ -42,6 +42,7 @@ mod messages;
 mod missed;
 mod needs;
 mod origins;
+pub mod overload;
 mod pace;
 mod place;
 mod postponed;
@@ -83,6 +84,7 @@ use self::messages::Messages;
 use self::missed::Missed;
 use self::needs::Notes;
 use self::origins::Origins;
+use self::overload::{Overload, Step};
 use self::pace::Pace;
 use self::place::Placing;
 use self::postponed::Postponed;
@@ -142,6 +144,7 @@ pub struct Broker {
     placing: Placing,
     missed: Missed,
     pace: Pace,
+    overload: Overload,
     held: VecDeque<Held>,
     unwritten: Unwritten,
     awaiting: AwaitDurable,
@@ -203,6 +206,7 @@ impl Broker {
             placing: Placing::default(),
             missed: Missed::default(),
             pace: Pace::default(),
+            overload: Overload::default(),
             held: VecDeque::new(),
             unwritten: Unwritten::default(),
             awaiting: AwaitDurable::default(),
@@ -241,6 +245,15 @@ impl Broker {
             Input::Large { connection, packet, body } => {
                 self.packet(connection, packet, Some(body), effects);
             }
+            Input::Refused { connection, packet: Packet::Subscribe(subscribe) } => {
+                self.keep_alive.heard(connection, now.mono);
+                self.subscribe(connection, subscribe, Some(ReasonCode::QuotaExceeded), effects);
+            }
+            Input::Refused { connection, .. } => {
+                self.refuse_packet(connection, ReasonCode::MessageRateTooHigh, effects);
+            }
+            Input::Throttled { connection, on } => self.throttle(connection, on, effects),
+            Input::Exceeded { exceeded } => self.statistics.exceeded = exceeded,
             Input::Malformed { connection, reason } => self.refuse_packet(connection, reason, effects),
             Input::Closed { connection } => self.connection_lost(connection, effects),
             Input::Drained { connection } => self.output_drained(connection),
@@ -253,6 +266,7 @@ impl Broker {
             }
             Input::Fetched { lsn, body } => self.body_fetched(lsn, &body),
             Input::DiskReserve { reached } => self.disk_reserve_reached = reached,
+            Input::Pressure { pressure } => self.feel(&pressure, effects),
             Input::DiskBehind { behind } => self.pace.disk_is_behind = behind,
             Input::Journal { bytes_written, bytes_appended, bytes_copied, syncs } => {
                 self.statistics.journal = [bytes_written, bytes_appended, bytes_copied, syncs];
@@ -310,10 +324,13 @@ impl Broker {
         more |= self.announce_interest(&mut budget, effects);
         more |= self.route_restored(&mut budget, effects);
         // A quarter at most: whoever subscribes without end would leave nothing for those who publish.
-        let mut pulling = Budget(budget.0.div_ceil(4));
-        budget.0 -= pulling.0;
-        self.pull_retained(&mut pulling, effects);
-        budget.0 += pulling.0;
+        let retained_waits = self.gives_way(Step::RetainedWaits);
+        if !retained_waits {
+            let mut pulling = Budget(budget.0.div_ceil(4));
+            budget.0 -= pulling.0;
+            self.pull_retained(&mut pulling, effects);
+            budget.0 += pulling.0;
+        }
         more |= self.flush_outbox(&mut budget, effects);
         more |= self.place_missed(&mut budget, effects);
         more |= self.place_messages(&mut budget, effects);
@@ -322,7 +339,7 @@ impl Broker {
         delivery.0 += budget.0;
         more |= self.deliver_ready(&mut delivery, effects);
         // Queues may have become shorter just now.
-        more || self.retained_pulls.can_go_on()
+        more || !retained_waits && self.retained_pulls.can_go_on()
     }
 
     /// When `advance` must be called again at the latest.
@@ -394,7 +411,7 @@ impl Broker {
         match packet {
             Packet::Publish(publish) => self.publish(id, publish, body, effects),
             Packet::Ack(ack) => self.acknowledge(id, ack, effects),
-            Packet::Subscribe(subscribe) => self.subscribe(id, subscribe, effects),
+            Packet::Subscribe(subscribe) => self.subscribe(id, subscribe, None, effects),
             Packet::Unsubscribe(unsubscribe) => self.unsubscribe(id, unsubscribe, effects),
             Packet::Pingreq => {
                 effects.perform(Effect::Send { connection: id, version, packet: Packet::Pingresp })

@@ -11,6 +11,7 @@ use std::collections::VecDeque;
 
 use super::Broker;
 use super::effect::{Effect, Effects};
+use super::overload::Step;
 use crate::ids::ConnectionId;
 use crate::limits::{UNPLACED_MESSAGES_AHEAD, UNPLACED_MESSAGES_MAX};
 
@@ -43,7 +44,9 @@ impl Broker {
             true => unplaced > UNPLACED_MESSAGES_MAX / 2,
             false => unplaced >= UNPLACED_MESSAGES_MAX,
         };
-        (pace.placing_is_behind || pace.disk_is_behind) && !self.disk_reserve_reached
+        let is_behind = pace.placing_is_behind || pace.disk_is_behind;
+        let refuses = self.disk_reserve_reached || self.gives_way(Step::PublishesRefused);
+        (is_behind || self.gives_way(Step::PublishersWait)) && !refuses
     }
 
     /// After a publish: its connection may have to wait before the next.
@@ -52,12 +55,25 @@ impl Broker {
             return;
         }
         let Some(connection) = self.connections.get_mut(id) else { return };
+        let was_paused = connection.is_paused();
         if std::mem::replace(&mut connection.waits, true) {
             return;
         }
         self.pace.waiting.push_back(id);
-        if !connection.paused {
+        if !was_paused {
             effects.perform(Effect::Pause { connection: id });
+        }
+    }
+
+    /// It has used up what it may send for now, or may send again.
+    pub(super) fn throttle(&mut self, id: ConnectionId, on: bool, effects: &mut impl Effects) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        let was_paused = connection.is_paused();
+        connection.throttled = on;
+        match (was_paused, connection.is_paused()) {
+            (false, true) => effects.perform(Effect::Pause { connection: id }),
+            (true, false) => effects.perform(Effect::Resume { connection: id }),
+            _ => {}
         }
     }
 
@@ -72,7 +88,7 @@ impl Broker {
             // It may have ended meanwhile.
             let Some(connection) = self.connections.get_mut(id) else { continue };
             connection.waits = false;
-            if !connection.paused {
+            if !connection.is_paused() {
                 effects.perform(Effect::Resume { connection: id });
             }
         }

@@ -10,6 +10,7 @@ use super::await_durable::Waiter;
 use super::effect::{CloseReason, Effect, Effects};
 use super::messages::{MessageId, Sender};
 use super::needs::Need;
+use super::overload::Step;
 use super::place::{Scope, Task};
 use super::postponed::Settlement;
 use super::route::Parcel;
@@ -58,6 +59,8 @@ impl Broker {
             // Nothing is owed at QoS 0, not even an answer; the figures count it.
             if !permitted {
                 self.statistics.unauthorized += 1;
+            } else if self.gives_way(Step::QoS0Dropped) {
+                self.statistics.dropped += 1;
             } else {
                 let message = self.store(id, (topic, publish, body), Sender::Nobody, None);
                 self.route_topic(message.slot, topic);
@@ -76,7 +79,7 @@ impl Broker {
         let refusal = if !permitted {
             self.statistics.unauthorized += 1;
             Some(ReasonCode::NotAuthorized)
-        } else if self.disk_reserve_reached {
+        } else if self.disk_reserve_reached || self.gives_way(Step::PublishesRefused) {
             Some(ReasonCode::QuotaExceeded)
         } else {
             None
@@ -130,7 +133,9 @@ impl Broker {
             self.refuse_packet(id, ReasonCode::ReceiveMaximumExceeded, effects);
             return false;
         }
-        if !std::mem::replace(&mut connection.paused, true) && !connection.waits {
+        let was_paused = connection.is_paused();
+        connection.paused = true;
+        if !was_paused {
             effects.perform(Effect::Pause { connection: id });
         }
         true
@@ -292,7 +297,7 @@ impl Broker {
         let low = exchange.outstanding <= limits::RECEIVE_MAXIMUM / 2;
         if connection.paused && low {
             connection.paused = false;
-            if !connection.waits {
+            if !connection.is_paused() {
                 effects.perform(Effect::Resume { connection: id });
             }
         }

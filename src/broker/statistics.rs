@@ -32,8 +32,12 @@ pub(super) struct Statistics {
     pub(super) too_large: u64,
     /// Publishes that were not permitted, and what was in queues by subscriptions that were taken back.
     pub(super) unauthorized: u64,
+    /// Publishes at QoS 0 that gave way to what matters more.
+    pub(super) dropped: u64,
     /// Bytes written, appended and copied, and syncs, of the shard's journal; as `Input::Journal` told them.
     pub(super) journal: [u64; 4],
+    /// How often rate limits were exceeded; as `Input::Exceeded` told them.
+    pub(super) exceeded: [u64; 5],
     told: Deltas,
     total: Deltas,
     due: Nanos,
@@ -45,7 +49,7 @@ pub(crate) type Deltas = [u64; TOPICS.len()];
 
 /// Topic below `$SYS/broker/` of each number that shards add up. Of the messages acknowledged to their senders at QoS 1,
 /// those that were not recorded never touched the disk: `hold_ms` was long enough for their recipients.
-const TOPICS: [&str; 15] = [
+const TOPICS: [&str; 27] = [
     "clients/connected",
     "messages/received",
     "bytes/received",
@@ -61,6 +65,18 @@ const TOPICS: [&str; 15] = [
     "journal/bytes/appended",
     "journal/bytes/copied",
     "journal/syncs",
+    "limits/connects",
+    "limits/handshakes",
+    "limits/publishes",
+    "limits/bytes",
+    "limits/subscriptions",
+    "messages/dropped",
+    "overload/retained-waits",
+    "overload/newcomers-wait",
+    "overload/qos0-dropped",
+    "overload/publishers-wait",
+    "overload/newcomers-refused",
+    "overload/publishes-refused",
 ];
 
 impl Statistics {
@@ -83,7 +99,7 @@ impl Statistics {
         if settings.sys_interval_s == 0 { Nanos::NEVER } else { self.due }
     }
 
-    fn deltas(&mut self) -> Deltas {
+    fn deltas(&mut self, overload: [u64; 6]) -> Deltas {
         let now = [
             self.connected - self.disconnected,
             self.received,
@@ -100,6 +116,18 @@ impl Statistics {
             self.journal[1],
             self.journal[2],
             self.journal[3],
+            self.exceeded[0],
+            self.exceeded[1],
+            self.exceeded[2],
+            self.exceeded[3],
+            self.exceeded[4],
+            self.dropped,
+            overload[0],
+            overload[1],
+            overload[2],
+            overload[3],
+            overload[4],
+            overload[5],
         ];
         let deltas = std::array::from_fn(|index| now[index].wrapping_sub(self.told[index]));
         self.told = now;
@@ -116,7 +144,7 @@ impl Broker {
         }
         let started = *self.statistics.started.get_or_insert(self.now.mono);
         self.statistics.due = self.now.mono.plus_s(u64::from(interval_s));
-        let deltas = self.statistics.deltas();
+        let deltas = self.statistics.deltas(self.overload.times);
         if self.shard != ShardId(0) {
             let message = MeshMessage::Counters { deltas: Box::new(deltas) };
             effects.perform(Effect::Mesh { to: ShardId(0), message });

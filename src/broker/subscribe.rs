@@ -35,11 +35,12 @@ pub(super) struct PendingSubacks {
 }
 
 impl Broker {
-    /// SUBSCRIBE.
+    /// SUBSCRIBE; with that refusal, if there is one, for each of its filters.
     pub(super) fn subscribe(
         &mut self,
         id: ConnectionId,
         subscribe: &Subscribe<'_>,
+        refusal: Option<ReasonCode>,
         effects: &mut impl Effects,
     ) {
         let Some(slot) = self.connections.get(id).map(|connection| connection.session) else { return };
@@ -57,7 +58,7 @@ impl Broker {
         for (index, (filter, options)) in subscribe.filters().enumerate() {
             let grant = Grant { options, subscription_id: subscribe.subscription_id.unwrap_or(0) };
             let too_many = (index >= limits::FILTERS_PER_PACKET_MAX).then_some(ReasonCode::QuotaExceeded);
-            let reason = match too_many.or_else(|| self.subscribe_refusal(slot, filter)) {
+            let reason = match refusal.or(too_many).or_else(|| self.subscribe_refusal(slot, filter)) {
                 Some(reason) => reason,
                 None => self.subscribe_one(slot, filter, grant, token, &mut pending, effects),
             };

@@ -9,7 +9,9 @@ use std::path::PathBuf;
 
 use super::Method;
 use super::error::Complaint;
+use super::rate_limits;
 use super::setting::{Kind, Setting, choose, word_of};
+use crate::rates::Limits;
 use crate::transport::proxy::Trusted;
 
 /// What carries the packets.
@@ -162,6 +164,8 @@ pub struct Listener {
     pub proxy_from: Trusted,
     /// Who may use a socket in the file system: permission bits.
     pub mode: u32,
+    /// What all its connections together may do.
+    pub rate_limits: Limits,
 }
 
 /// Whether a client has to show a certificate.
@@ -204,6 +208,7 @@ impl Listener {
             authentication: Vec::new(),
             proxy_from: Trusted::default(),
             mode: UNIX_MODE_DEFAULT,
+            rate_limits: Limits::default(),
         }
     }
 
@@ -397,6 +402,15 @@ pub(super) const SETTINGS: &[Setting<Listener>] = &[
         kind: Kind::Text {
             get: |listener| format!("{:o}", listener.mode),
             set: |listener, text| mode(text).map(|mode| listener.mode = mode),
+        },
+    },
+    Setting {
+        key: "rate_limits",
+        kind: Kind::Texts {
+            get: |listener| rate_limits::shown_of_listener(&listener.rate_limits),
+            set: |listener, texts| {
+                rate_limits::of_listener(texts).map(|limits| listener.rate_limits = limits)
+            },
         },
     },
 ];

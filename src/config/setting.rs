@@ -55,7 +55,7 @@ pub(super) enum Kind<T: 'static> {
 
 /// All settings outside of listeners, in the order of the example.
 pub(super) fn all() -> impl Iterator<Item = &'static Setting<Config>> {
-    SETTINGS.iter().chain(super::authentication::SETTINGS)
+    SETTINGS.iter().chain(super::authentication::SETTINGS).chain(super::rate_limits::SETTINGS)
 }
 
 /// The row of that key.
@@ -231,6 +231,13 @@ const SETTINGS: &[Setting<Config>] = &[
             set: set_account_topic_pattern,
         },
     },
+    integer(
+        "memory_bytes_max",
+        0,
+        i64::MAX as u64,
+        |c| c.memory_bytes_max.unwrap_or(0),
+        |c, n| c.memory_bytes_max = Some(n).filter(|bytes| *bytes > 0),
+    ),
     integer("drain_ms", 0, limits::DRAIN_MS_MAX as u64, |c| c.drain_ms.into(), |c, n| c.drain_ms = narrow(n)),
     integer(
         "broker.hold_ms",

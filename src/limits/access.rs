@@ -31,6 +31,49 @@ pub const HOOK_TIMEOUT_MS_MAX: u32 = super::HANDSHAKE_TIME_MS as u32;
 /// out takes to notice.
 pub const HOOK_CACHE_S_DEFAULT: u32 = 60;
 
+// --- How often ---
+
+/// Tokens of a rate per unit of time. 1 TiB per second is more than any network card carries. Beyond: the setting is refused.
+pub const RATE_TOKENS_MAX: u64 = 1 << 40;
+
+/// The shortest unit of time, a second. Whoever wants it smoother asks for a smaller burst. Below: as above.
+pub const RATE_PER_NS_MIN: u64 = 1_000_000_000;
+
+/// The longest unit of time, a day: a quota per week is a matter of accounting. Beyond: as above.
+pub const RATE_PER_NS_MAX: u64 = 24 * 60 * 60 * RATE_PER_NS_MIN;
+
+/// How long the smallest burst takes to come. Less, and rounding to nanoseconds would make the rate visibly slower. Below: as above.
+pub const RATE_BURST_NS_MIN: u64 = 1_000;
+
+/// How long the largest burst takes to come, so the longest that anybody is locked out by a setting. Beyond: as above.
+pub const RATE_BURST_NS_MAX: u64 = 7 * RATE_PER_NS_MAX;
+
+/// From so many nanoseconds per token on, a token costs whole ones: a rate of 30 a second lets 30 through one by one, and not 29.
+pub const RATE_TOKEN_WHOLE_NS_MIN: u64 = 10_000;
+
+// What comes in one unit of time is a burst, at every rate; and the largest burst is a number, its time too.
+const _: () = assert!(RATE_BURST_NS_MIN <= RATE_PER_NS_MIN && RATE_PER_NS_MAX <= RATE_BURST_NS_MAX);
+const _: () = assert!(RATE_BURST_NS_MAX / RATE_PER_NS_MIN <= u64::MAX / RATE_TOKENS_MAX);
+const _: () = assert!(RATE_TOKEN_WHOLE_NS_MIN > 0 && RATE_BURST_NS_MAX < u64::MAX / 2);
+
+/// Networks that a process remembers to have used up something of a limit. Beyond: the one that will have paid soonest is forgotten.
+pub const RATE_ADDRESSES_MAX: usize = 1 << 18;
+
+/// Tables that these are spread over, each behind a lock of its own.
+pub const RATE_ADDRESS_TABLES: usize = 64;
+
+/// Clients and accounts that one shard remembers to have used up something of a limit. Beyond: as above.
+pub const RATE_WHO_MAX: usize = 1 << 20;
+
+/// How long the log is silent about a limit that it has written about.
+pub const RATE_QUIET_MS: u64 = 10_000;
+
+/// How long a handshake waits at most for its turn among those that are limited: half of the time that it has. Beyond: closed.
+pub const RATE_HANDSHAKE_WAIT_MS: u64 = super::HANDSHAKE_TIME_MS / 2;
+
+const _: () =
+    assert!(RATE_ADDRESS_TABLES.is_power_of_two() && RATE_ADDRESSES_MAX.is_multiple_of(RATE_ADDRESS_TABLES));
+
 // --- In front of a listener ---
 
 /// Bytes of a PROXY header of version 1, its line end included: the longest there is, by the specification. Beyond: closed.

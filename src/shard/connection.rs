@@ -53,9 +53,9 @@ pub enum Phase {
     Gone,
 }
 
-/// Facts that are true or not; a set in 16 bits.
+/// Facts that are true or not; a set in 32 bits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u16)]
+#[repr(u32)]
 pub enum Flag {
     /// In the list of those to read from.
     Ready = 1 << 0,
@@ -89,6 +89,10 @@ pub enum Flag {
     Unparsed = 1 << 14,
     /// Its bytes go through a transport.
     Wrapped = 1 << 15,
+    /// Its CONNECT has been paid for, where they are limited.
+    ConnectPaid = 1 << 16,
+    /// The same of its handshake.
+    HandshakePaid = 1 << 17,
 }
 
 /// A connection, hot.
@@ -97,7 +101,7 @@ pub struct Entry {
     /// The socket.
     pub socket: Socket,
     generation: u32,
-    flags: u16,
+    flags: u32,
     /// Where it is in its life.
     pub phase: Phase,
     /// From its CONNECT.
@@ -177,26 +181,26 @@ impl Buffers {
 impl Entry {
     /// Whether the flag is set.
     pub fn is(&self, flag: Flag) -> bool {
-        self.flags & flag as u16 != 0
+        self.flags & flag as u32 != 0
     }
 
     /// Sets the flag; returns whether it was set.
     pub fn set(&mut self, flag: Flag) -> bool {
         let was = self.is(flag);
-        self.flags |= flag as u16;
+        self.flags |= flag as u32;
         was
     }
 
     /// Clears the flag; returns whether it was set.
     pub fn clear(&mut self, flag: Flag) -> bool {
         let was = self.is(flag);
-        self.flags &= !(flag as u16);
+        self.flags &= !(flag as u32);
         was
     }
 
     /// Whether packets have to be parked instead of handled.
     pub fn parks(&self) -> bool {
-        self.flags & (Flag::Paused as u16 | Flag::Held as u16 | Flag::Parked as u16) != 0
+        self.flags & (Flag::Paused as u32 | Flag::Held as u32 | Flag::Parked as u32) != 0
     }
 
     /// Whether more may be read from it now: there is somewhere to put it.

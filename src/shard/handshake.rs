@@ -25,7 +25,7 @@ use crate::reactor::{Errno, Op, Reactor, Socket};
 use crate::time::Nanos;
 use crate::wire::{Connack, Connect, Packet, ReasonCode, Version, decode};
 
-use super::connection::Phase;
+use super::connection::{Flag, Phase};
 use super::entrance::Entrance;
 use super::inbound::Parsing;
 use super::mesh::Adopted;
@@ -163,6 +163,7 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
             self.handshakes.begun(id, self.now.mono);
             if self.receive_at_door(id, listener) {
                 self.wrap(id, listener);
+                self.hear_newcomer(id);
             }
         }
     }
@@ -191,10 +192,13 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
 
     /// A connection of ours that another shard accepted.
     pub(super) fn adopt(&mut self, adopted: Adopted) {
-        let Adopted { socket, peer, transport, unread, admission } = adopted;
+        let Adopted { socket, peer, listener, transport, unread, admission } = adopted;
         if let Some(id) = self.admit(socket, peer) {
             if let Some((entry, pool)) = self.out.connections.with_pool(id) {
-                entry.buffers_mut(pool).entrance = Some(Entrance::admitted(admission));
+                entry.set(Flag::ConnectPaid);
+                let buffers = entry.buffers_mut(pool);
+                buffers.listener = listener;
+                buffers.entrance = Some(Entrance::admitted(admission));
             }
             if let Some(transport) = transport {
                 self.out.connections.wrap(id, transport);
@@ -239,7 +243,11 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
             self.refuse(id, connect.version, ReasonCode::ClientIdentifierNotValid);
             return Parsing::Stop;
         }
-        match self.look_at(id, &connect, frame, rest) {
+        let looked_at = match self.pay_for_connect(id, &connect) {
+            Ok(()) => self.look_at(id, &connect, frame, rest),
+            Err(parsing) => return parsing,
+        };
+        match looked_at {
             Ok(admission) => self.enter(id, &connect, admission, frame, rest),
             Err(parsing) => parsing,
         }
@@ -269,6 +277,9 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
             return Parsing::Stop;
         }
         let Admission { account, passport, .. } = &admission;
+        if let Err(parsing) = self.pay_as(id, connect, account, client_id) {
+            return parsing;
+        }
         self.handshakes.ended();
         let Some((entry, pool)) = self.out.connections.with_pool(id) else { return Parsing::Stop };
         entry.phase = Phase::Live;
@@ -298,12 +309,14 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
         }
         self.handshakes.ended();
         entry.phase = Phase::Moving;
-        let (socket, peer) = (entry.socket, entry.buffers_mut(pool).peer);
+        let socket = entry.socket;
+        let buffers = entry.buffers_mut(pool);
+        let (peer, listener) = (buffers.peer, buffers.listener);
         let mut unread = Vec::with_capacity(frame.len() + rest.len());
         unread.extend_from_slice(frame);
         unread.extend_from_slice(rest);
         let transport = self.out.connections.transports.remove(id.slot);
-        self.moving.insert(id, (home, Adopted { socket, peer, transport, unread, admission }));
+        self.moving.insert(id, (home, Adopted { socket, peer, listener, transport, unread, admission }));
         self.out.submit(Op::Detach { socket, token: Target::Connection(id).token() });
     }
 

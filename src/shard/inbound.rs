@@ -13,6 +13,8 @@
 //! - A held connection (CONNACK waits for the disk) is not read and parks everything.
 //! - A connection whose output is full is not read. Nobody is while the broker does not keep up.
 
+use std::sync::Arc;
+
 use crate::broker::input::Input;
 use crate::ids::ConnectionId;
 use crate::journal::Storage;
@@ -22,12 +24,13 @@ use crate::limits::{
 };
 use crate::reactor::{Errno, Op, Reactor, Socket};
 use crate::wire::frame::{Peek, peek};
-use crate::wire::{ReasonCode, decode};
+use crate::wire::{Packet, ReasonCode, decode};
 
 use super::connection::{Flag, Phase};
 use super::large::Large;
 use super::shard::Shard;
 use super::target::Target;
+use super::throttle::Charge;
 
 /// Whether to go on with the bytes of a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -330,7 +333,7 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
         }
         match whole.packet() {
             Ok(packet) => {
-                self.packet(id, Input::Large { connection: id, packet: &packet, body: &whole.body })
+                self.packet(id, &packet, Some(&whole.body), whole.frame().iter().map(|part| part.len()).sum())
             }
             Err(error) => {
                 self.malformed(id, error.reason, whole.frame()[0]);
@@ -363,7 +366,7 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
 
     /// Keeps a whole packet until `Resume`.
     fn park(&mut self, id: ConnectionId, parts: &[&[u8]]) {
-        let now = self.now.mono;
+        let (now, waits) = (self.now.mono, self.throttle.waits(id));
         let Some((entry, pool)) = self.out.connections.with_pool(id) else { return };
         entry.set(Flag::Parked);
         let buffers = entry.buffers_mut(pool);
@@ -371,7 +374,7 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
             buffers.parked = pool.take();
         }
         parts.iter().for_each(|part| buffers.parked.extend_from_slice(part));
-        if buffers.parked.len() >= PARKED_BYTES_MAX && buffers.parked_since > now {
+        if buffers.parked.len() >= PARKED_BYTES_MAX && buffers.parked_since > now && !waits {
             buffers.parked_since = now;
             self.out.watch(id);
         }
@@ -381,7 +384,7 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
     fn decode(&mut self, id: ConnectionId, frame: &[u8]) -> Parsing {
         let version = self.out.connections.get(id).and_then(|entry| entry.version);
         match decode::packet(frame, version) {
-            Ok(packet) => self.packet(id, Input::Packet { connection: id, packet: &packet }),
+            Ok(packet) => self.packet(id, &packet, None, frame.len()),
             Err(error) => {
                 self.malformed(id, error.reason, frame);
                 Parsing::Stop
@@ -389,8 +392,23 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
         }
     }
 
-    fn packet(&mut self, id: ConnectionId, input: Input<'_>) -> Parsing {
-        self.input(input);
+    fn packet(
+        &mut self,
+        id: ConnectionId,
+        packet: &Packet<'_>,
+        body: Option<&Arc<[u8]>>,
+        bytes: usize,
+    ) -> Parsing {
+        let connection = id;
+        let charge = if self.throttle.watches() { self.charge(id, packet, bytes) } else { Charge::Paid };
+        self.input(match body {
+            _ if charge == Charge::Refused => Input::Refused { connection, packet },
+            Some(body) => Input::Large { connection, packet, body },
+            None => Input::Packet { connection, packet },
+        });
+        if let Charge::Owes(until) = charge {
+            self.wait_until(id, until);
+        }
         match self.out.connections.get(id) {
             Some(entry) if entry.phase == Phase::Live => Parsing::Continue,
             _ => Parsing::Stop,
@@ -454,7 +472,8 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
             if handled > 0 && full {
                 buffers.parked_since = self.now.mono;
             }
-            if !full && !entry.is(Flag::Ended) {
+            // Who waits for our clock is not waited for.
+            if (!full || self.throttle.waits(id)) && !entry.is(Flag::Ended) {
                 entry.buffers_mut(pool).parked_since = crate::time::Nanos::NEVER;
             }
             if has_had_its_turn && !entry.set(Flag::Resumed) {

@@ -53,6 +53,7 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
         if reached != self.reserve_reached {
             self.reserve_reached = reached;
             self.input(Input::DiskReserve { reached });
+            self.gauge.look_now();
         }
         let bytes_max =
             if self.disk_behind { JOURNAL_BACKLOG_BYTES_MAX / 2 } else { JOURNAL_BACKLOG_BYTES_MAX };

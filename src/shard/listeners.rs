@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::entrance::Guarded;
-use super::serve::{ServeError, random, system};
+use super::serve::{ServeError, random, random_key, system};
 use super::wrapped::{Acceptor, Listening, Wrapper};
 use crate::access::guard::{Check, Checked, Guard};
 use crate::access::keeper::{AccessError, HookSources, Keeper, Sources};
@@ -213,9 +213,6 @@ impl One {
 /// What the configuration says of credentials.
 pub(crate) fn sources(config: &Config) -> Sources {
     let there = &config.authentication;
-    let mut hash_key = [0; 16];
-    hash_key[..8].copy_from_slice(&random().to_le_bytes());
-    hash_key[8..].copy_from_slice(&random().to_le_bytes());
     Sources {
         account: config.account,
         password_file: there.password_file.clone(),
@@ -234,7 +231,7 @@ pub(crate) fn sources(config: &Config) -> Sources {
             cache_s: there.hook_cache_s,
         }),
         rules: there.rules.clone(),
-        hash_key,
+        hash_key: random_key(),
     }
 }
 

@@ -31,6 +31,8 @@ pub struct Adopted {
     pub socket: Socket,
     /// Who connected.
     pub peer: SocketAddr,
+    /// At which listener.
+    pub listener: u32,
     /// What its bytes go through; established, and nothing of it is on its way.
     pub transport: Option<Box<Transport>>,
     /// What was read, unwrapped and not handled: the whole CONNECT, and what came behind it.

@@ -28,9 +28,10 @@
 //! - `mesh`, `signal`: batches between shards, and when to ring for them
 //! - `backup`: what a shard keeps, and says, for somebody who copies its journal
 //! - `socket`: who asks it to
+//! - `throttle`, `pressure`: rate limits at work; what weighs on a shard
 //! - `wrapped`: connections whose bytes go through a transport
-//! - `serve`, `watch`, `listeners`, `pin`: the process around the shards: threads, what is said between them, sockets and what those
-//!   who connect there get, signals
+//! - `serve`, `watch`, `listeners`, `memory`, `pin`: the process around the shards: threads, what is said between them, sockets and
+//!   what those who connect there get, how much memory is left, signals
 //!
 //! Nothing is shared between shards but the rings of the mesh. Nothing in a turn waits but the reactor, and nothing
 //! waits there while there is something to do.
@@ -44,15 +45,18 @@ mod inbound;
 mod journal;
 mod large;
 mod listeners;
+mod memory;
 pub mod mesh;
 pub mod outbound;
 pub mod pin;
+mod pressure;
 mod serve;
 #[expect(clippy::module_inception, reason = "the shard itself, among its parts")]
 pub mod shard;
 pub mod signal;
 mod socket;
 mod target;
+mod throttle;
 mod watch;
 pub mod wrapped;
 

@@ -58,6 +58,8 @@ pub struct Outbound<S> {
     pub resumed: VecDeque<ConnectionId>,
     /// Connections whose transports could not wrap what was to be said; the caller of `flush` ends them.
     pub unsendable: Vec<(ConnectionId, Broken)>,
+    /// Output that peers have not taken, of all connections together, at the last sweep.
+    pub backlog_bytes: usize,
     /// Operations to submit, in order.
     ops: VecDeque<Op>,
     /// Connections with something to submit, each once, each with `Flag::Flush`.
@@ -80,6 +82,7 @@ impl<S: Storage> Outbound<S> {
             fetches: VecDeque::new(),
             resumed: VecDeque::new(),
             unsendable: Vec::new(),
+            backlog_bytes: 0,
             ops: VecDeque::new(),
             flush: Vec::new(),
             watched: Vec::new(),
@@ -258,13 +261,16 @@ impl<S: Storage> Outbound<S> {
     pub fn sweep(&mut self, stalled: &mut Vec<ConnectionId>) {
         let now = self.now;
         let mut watched = std::mem::take(&mut self.watched);
+        self.backlog_bytes = 0;
         watched.retain(|id| {
             let Some(entry) = self.connections.get_mut(*id) else { return false };
             let Some(buffers) = entry.buffers() else {
                 entry.clear(Flag::Watched);
                 return false;
             };
-            let output = buffers.backlog() > 0;
+            let backlog = buffers.backlog();
+            self.backlog_bytes += backlog;
+            let output = backlog > 0;
             let parked = buffers.parked_since != Nanos::NEVER;
             if output && now >= buffers.progress.plus_ms(OUTPUT_STALL_MS)
                 || parked && now >= buffers.parked_since.plus_ms(PARKED_STALL_MS)
@@ -395,6 +401,17 @@ pub fn log(event: Event<'_>) {
             client_id,
             "messages for this session are refused until it reads; it will be told of the gap"
         ),
+        Event::Overload { step, entered: true, source, percent } => tracing::warn!(
+            event = "overload_step",
+            step,
+            entered = true,
+            source,
+            percent,
+            "more to do than can be done: README.md says what gives way, in which order"
+        ),
+        Event::Overload { step, entered: false, source, percent } => {
+            tracing::info!(event = "overload_step", step, entered = false, source, percent, "over");
+        }
         Event::ReplayInconsistent { lsn, what } => tracing::error!(
             event = "replay_inconsistent",
             lsn = lsn.0,

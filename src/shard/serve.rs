@@ -27,6 +27,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::listeners::{Listeners, Returns};
+use super::memory;
 use super::mesh::Mesh;
 use super::pin;
 use super::shard::{Parts, Shard, State};
@@ -40,6 +41,7 @@ use crate::journal::storage::Directory;
 use crate::journal::{self, GrowRequest, JournalError, Storage};
 use crate::limits::{LOCK_RETRY_MS, LOCK_WAIT_MS};
 use crate::placement::Placement;
+use crate::rates::Shared;
 use crate::reactor::{self, Backend, Probe, Reactor};
 use crate::transport::certificates::CertificateError;
 
@@ -130,10 +132,13 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
         listeners.start_workers(watch.controls.iter().map(returns).collect())?;
         let placement = config.placement(data.shards, data.hash_key);
         let permissions = listeners.permissions(placement.clone());
+        let rates = Arc::new(Shared::new(config.rates(), random_key()));
         for (control, sockets) in watch.controls.iter().zip(listeners.open(data.shards)?) {
             control.post(Command::Permit(permissions.clone()));
+            control.post(Command::Limit(rates.clone()));
             control.post(Command::Listen(sockets));
         }
+        memory::watch(watch.controls.clone(), config.memory_bytes_max).map_err(system("start a thread"))?;
         open_socket(config, &mut watch);
         watch.until_signal(|controls| reload(&mut listeners, config, &placement, controls))?;
     }
@@ -320,10 +325,7 @@ fn run(seat: Seat) -> Result<(), ServeError> {
     let journal = once_unlocked(open)?;
     let placement = config.placement(shards, hash_key);
     let settings = config.broker_settings(placement, hash_key);
-    let mut name_key = [0; 16];
-    name_key[..8].copy_from_slice(&random().to_le_bytes());
-    name_key[8..].copy_from_slice(&random().to_le_bytes());
-    let parts = Parts { reactor, journal, mesh, settings, account: config.account, name_key };
+    let parts = Parts { reactor, journal, mesh, settings, account: config.account, name_key: random_key() };
     let (mut shard, recovered) = Shard::new(parts).map_err(|fatal| ServeError::Journal(fatal.error))?;
     // Nobody listens to reports only when the process is ending already.
     let report = |report| drop(reports.send(report));
@@ -363,6 +365,8 @@ fn obey<R: Reactor, S: Storage>(shard: &mut Shard<R, S>, command: Command) -> Op
         Command::Handshaken(done) => shard.handshaken(done),
         Command::Checked(done) => shard.checked(done),
         Command::Permit(permissions) => shard.permit(permissions),
+        Command::Limit(rates) => shard.limit(rates),
+        Command::MemoryInUse(percent) => shard.memory_in_use(percent),
         Command::Grown(grown) => shard.grown(grown),
         Command::Backup(session, ask) => {
             shard.ask(session, ask);
@@ -413,6 +417,11 @@ pub(crate) fn random() -> u64 {
     use std::hash::{BuildHasher, RandomState};
     // Its keys come from the operating system, and the hash of nothing is a function of them.
     RandomState::new().hash_one(())
+}
+
+/// A key of keyed hashes.
+pub(crate) fn random_key() -> [u8; 16] {
+    (u128::from(random()) << 64 | u128::from(random())).to_le_bytes()
 }
 
 #[cfg(test)]

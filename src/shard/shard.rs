@@ -38,7 +38,9 @@ use super::fetched::Fetched;
 use super::handshake::{Handshakes, Identities};
 use super::mesh::{Adopted, Batch, Mesh};
 use super::outbound::{self, Outbound, Outcome};
+use super::pressure::Gauge;
 use super::target::Target;
+use super::throttle::Throttle;
 use super::wrapped::Listening;
 
 /// What a shard is made of.
@@ -113,6 +115,8 @@ pub struct Shard<R, S> {
     pub(super) identities: Identities,
     /// Tokens that were good lately.
     pub(super) seen: Seen,
+    pub(super) throttle: Throttle,
+    pub(super) gauge: Gauge,
     /// Connections between `Detach` and `Detached`.
     pub(super) moving: BTreeMap<ConnectionId, (ShardId, Adopted)>,
     pub(super) packet_bytes_max: u32,
@@ -160,6 +164,8 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
             out: Outbound::new(journal, mesh),
             handshakes: Handshakes::default(),
             identities,
+            throttle: Throttle::default(),
+            gauge: Gauge::default(),
             moving: BTreeMap::new(),
             receive_buffers: Vec::new(),
             next_turn: Vec::new(),
@@ -327,6 +333,7 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
     fn wait(&mut self) {
         let deadline =
             if self.has_work() || !self.out.mesh.fall_asleep() { Nanos(0) } else { self.deadline() };
+        self.gauge.turned(self.now.mono, self.reactor.now().mono);
         self.reactor.turn(deadline, &mut self.completions);
         self.out.mesh.wake_up();
         self.now = self.clock.read(self.reactor.now());
@@ -351,6 +358,7 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
             .next_deadline()
             .min(if self.journal_rests() { self.journal_rests_until } else { self.journal_deadline() })
             .min(self.handshakes.next_deadline())
+            .min(self.throttle.next_deadline())
             .min(self.sweep_at)
             .min(mesh)
     }
@@ -392,6 +400,7 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
             }
             Completion::Closed { token } => {
                 if let Target::Connection(id) = Target::of(token) {
+                    self.throttle.forget(id);
                     self.out.connections.remove(id);
                 }
             }
@@ -457,9 +466,11 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
 
     fn on_time(&mut self) {
         self.expire_handshakes();
+        self.end_waits();
         if !self.journal_rests() {
             self.watch_journal();
         }
+        self.feel_pressure();
         if self.now.mono < self.sweep_at {
             return;
         }
@@ -478,6 +489,7 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
             bytes_copied: journal.bytes_copied,
             syncs: journal.syncs,
         });
+        self.tell_of_excess();
         let mut stalled = std::mem::take(&mut self.stalled);
         self.out.sweep(&mut stalled);
         for id in stalled.drain(..) {

@@ -17,6 +17,7 @@ use crate::access::guard::Checked;
 use crate::access::permissions::Permissions;
 use crate::ids::ShardId;
 use crate::journal::Grown;
+use crate::rates::Shared;
 use crate::reactor::Doorbell;
 use crate::transport::handshake::Shaken;
 
@@ -35,6 +36,10 @@ pub(super) enum Command {
     Checked(Checked),
     /// Who may do what from now on.
     Permit(Arc<Permissions>),
+    /// How often, and how much, from now on.
+    Limit(Arc<Shared>),
+    /// How much memory is in use, in percent of what there may be.
+    MemoryInUse(u8),
     Grown(Grown),
     /// Part of the backup with that number.
     Backup(u64, Ask),

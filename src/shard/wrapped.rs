@@ -152,7 +152,10 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
             unreachable!("nothing is read while a worker has the transport");
         };
         if transport.takes_long() {
-            return self.lend(id, bytes);
+            if self.pay_for_handshake(id, bytes) {
+                self.lend(id, bytes);
+            }
+            return;
         }
         let mut plain = std::mem::take(&mut self.plain);
         let result = transport.receive(bytes, &mut plain);

@@ -18,6 +18,7 @@ mod peer;
 mod publishers;
 mod queues;
 mod readers;
+mod steps;
 mod subscriptions;
 
 use peer::{broker, bytes, client};

@@ -10,6 +10,7 @@ mod rights;
 mod shards;
 mod shared;
 mod statistics;
+mod steps;
 mod stored;
 mod timers;
 

@@ -13,6 +13,8 @@ mod large;
 mod moving;
 mod output;
 mod parking;
+mod pressure;
+mod rates;
 mod rig;
 mod stopping;
 mod time;

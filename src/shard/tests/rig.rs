@@ -219,6 +219,11 @@ impl Rig {
         packets
     }
 
+    /// Whether it has heard anything that was not taken off.
+    pub(super) fn has_heard(&self, peer: PeerId) -> bool {
+        !self.peers[peer.0].heard.is_empty()
+    }
+
     /// All that the peer has heard, taken off what it heard.
     pub(super) fn take_heard(&mut self, peer: PeerId) -> Vec<u8> {
         std::mem::take(&mut self.peers[peer.0].heard)

@@ -8,6 +8,7 @@ use rustls::ClientConnection;
 use super::bytes::{CONNACK_V3, PINGREQ, PINGRESP, Start, connect_v3, publish_v3, suback_v3, subscribe_v3};
 use super::rig::{PeerId, Rig, name_at_home_in};
 use crate::limits::HANDSHAKE_TIME_MS;
+use crate::rates::{Rates, Scope, Shared, What};
 use crate::reactor::{Socket, sim};
 use crate::shard::wrapped::{Acceptor, Listening, Wrapper};
 use crate::transport::handshake::Handshake;
@@ -241,4 +242,33 @@ fn for_whom_there_is_no_room_in_the_line_is_closed_and_nobody_else() {
     rig.run_until("the end of the connection", |rig| rig.ended_at(peer).is_some());
     rig.say(other, &PINGREQ);
     assert_eq!(rig.packet(other), PINGRESP);
+}
+
+#[test]
+fn handshakes_in_excess_wait_in_line_and_those_that_would_wait_too_long_are_closed() {
+    let mut front = Front::new(1);
+    let mut rates = Rates::default();
+    rates.by_scope[Scope::Global as usize][What::Handshakes as usize] = Some("1/s burst 1".parse().unwrap());
+    front.rig.shard(0).limit(Arc::new(Shared::new(rates, [5; 16])));
+    let mut peers: Vec<Peer> = (0..10).map(|_| front.peer()).collect();
+    for (number, peer) in peers.iter_mut().enumerate() {
+        peer.say(&connect_v3(&format!("client-{number}"), Start::Clean, 0));
+        peer.speak(&mut front.rig);
+        front.rig.run_ms(1);
+    }
+    let mut through = Vec::new();
+    for _second in 0..7 {
+        for peer in &mut peers {
+            front.run_ms(peer, 100);
+        }
+        through.push(peers.iter().filter(|peer| peer.heard == CONNACK_V3).count());
+    }
+    assert_eq!(through.last(), Some(&6), "what fits into RATE_HANDSHAKE_WAIT_MS, and the burst: {through:?}");
+    assert!(through.windows(2).all(|pair| pair[1] - pair[0] <= 1), "one a second: {through:?}");
+    let closed = peers.iter().filter(|peer| front.rig.ended_at(peer.id).is_some()).count();
+    assert_eq!(closed, 4, "the others");
+    let mut late = front.peer();
+    late.say(&connect_v3("late", Start::Clean, 0));
+    front.run_ms(&mut late, 1_500);
+    assert_eq!(late.heard, CONNACK_V3, "for whom was closed nobody waits");
 }
