@@ -85,7 +85,8 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    pub(super) fn new(reason: ReasonCode, why: impl Into<String>) -> Refusal {
+    /// With both.
+    pub fn new(reason: ReasonCode, why: impl Into<String>) -> Refusal {
         Refusal { reason, why: why.into() }
     }
 }

@@ -39,6 +39,7 @@ impl Broker {
             ReasonCode::QuotaExceeded
             | ReasonCode::ReceiveMaximumExceeded
             | ReasonCode::MessageRateTooHigh => CloseReason::Limit,
+            ReasonCode::NotAuthorized => CloseReason::NotAuthorized,
             _ => CloseReason::Protocol,
         };
         self.close(id, Some(reason), closing, effects);

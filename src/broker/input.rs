@@ -51,6 +51,11 @@ pub enum Input<'a> {
         /// Its topic, forwarded properties and payload, back to back: the message keeps that, and nothing is copied.
         body: &'a Arc<[u8]>,
     },
+    /// A packet on an accepted connection that is not the broker's business.
+    Heard {
+        /// From whom.
+        connection: ConnectionId,
+    },
     /// A packet beyond what the rate limits allow: a SUBSCRIBE is refused, for any other the connection ends.
     Refused {
         /// From whom.

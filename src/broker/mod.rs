@@ -245,6 +245,7 @@ impl Broker {
             Input::Large { connection, packet, body } => {
                 self.packet(connection, packet, Some(body), effects);
             }
+            Input::Heard { connection } => self.keep_alive.heard(connection, now.mono),
             Input::Refused { connection, packet: Packet::Subscribe(subscribe) } => {
                 self.keep_alive.heard(connection, now.mono);
                 self.subscribe(connection, subscribe, Some(ReasonCode::QuotaExceeded), effects);

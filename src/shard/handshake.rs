@@ -280,6 +280,7 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
         if let Err(parsing) = self.pay_as(id, connect, account, client_id) {
             return parsing;
         }
+        self.remember_prover(id, account, client_id, passport);
         self.handshakes.ended();
         let Some((entry, pool)) = self.out.connections.with_pool(id) else { return Parsing::Stop };
         entry.phase = Phase::Live;

@@ -399,6 +399,11 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
         body: Option<&Arc<[u8]>>,
         bytes: usize,
     ) -> Parsing {
+        if let Packet::Auth(auth) = packet
+            && self.provers.has(id)
+        {
+            return self.prove_again(id, auth);
+        }
         let connection = id;
         let charge = if self.throttle.watches() { self.charge(id, packet, bytes) } else { Charge::Paid };
         self.input(match body {

@@ -22,6 +22,7 @@
 //! - `connection`, `target`: the table of connections; which of them a completion is for
 //! - `handshake`: from accept to CONNECT; which shard a connection belongs to
 //! - `entrance`: who it is that connects, and whether it may
+//! - `prove_again`: a client that is connected proves once more who it is
 //! - `inbound`, `large`: bytes to inputs; those of a large PUBLISH
 //! - `outbound`: effects to bytes
 //! - `journal`, `fetched`: what a turn does for the journal; bodies between it and the broker
@@ -50,6 +51,7 @@ pub mod mesh;
 pub mod outbound;
 pub mod pin;
 mod pressure;
+mod prove_again;
 mod serve;
 #[expect(clippy::module_inception, reason = "the shard itself, among its parts")]
 pub mod shard;

@@ -106,6 +106,11 @@ impl<S: Storage> Outbound<S> {
         self.encode(id, Phase::Handshake, Version::V5, &Packet::Auth(*auth));
     }
 
+    /// Answers an AUTH of a client that is in.
+    pub fn answer(&mut self, id: ConnectionId, auth: &Auth<'_>) {
+        self.encode(id, Phase::Live, Version::V5, &Packet::Auth(*auth));
+    }
+
     /// Closes the socket now. The broker, if it knows the connection, is told by the caller.
     pub fn lose(&mut self, id: ConnectionId) {
         let Some(entry) = self.connections.get_mut(id) else { return };

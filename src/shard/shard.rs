@@ -39,6 +39,7 @@ use super::handshake::{Handshakes, Identities};
 use super::mesh::{Adopted, Batch, Mesh};
 use super::outbound::{self, Outbound, Outcome};
 use super::pressure::Gauge;
+use super::prove_again::Provers;
 use super::target::Target;
 use super::throttle::Throttle;
 use super::wrapped::Listening;
@@ -117,6 +118,7 @@ pub struct Shard<R, S> {
     pub(super) seen: Seen,
     pub(super) throttle: Throttle,
     pub(super) gauge: Gauge,
+    pub(super) provers: Provers,
     /// Connections between `Detach` and `Detached`.
     pub(super) moving: BTreeMap<ConnectionId, (ShardId, Adopted)>,
     pub(super) packet_bytes_max: u32,
@@ -166,6 +168,7 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
             identities,
             throttle: Throttle::default(),
             gauge: Gauge::default(),
+            provers: Provers::default(),
             moving: BTreeMap::new(),
             receive_buffers: Vec::new(),
             next_turn: Vec::new(),
@@ -401,6 +404,7 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
             Completion::Closed { token } => {
                 if let Target::Connection(id) = Target::of(token) {
                     self.throttle.forget(id);
+                    self.provers.forget(id);
                     self.out.connections.remove(id);
                 }
             }

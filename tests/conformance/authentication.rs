@@ -20,6 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const METHOD: &str = "SCRAM-SHA-256";
 const DATA: u8 = 22;
 const CONTINUE: u8 = 0x18;
+const AGAIN: u8 = 0x19;
 
 /// A broker with a listener that asks for SCRAM, and a user of the password `pencil`.
 struct Asking {
@@ -112,6 +113,13 @@ impl Peer {
                 .map(|text| String::from_utf8(text).expect("text")),
             data: field(properties, DATA),
         })
+    }
+
+    /// DISCONNECT with that reason, and the end.
+    fn is_told(&mut self, reason: u8, why: &str) {
+        let disconnect = self.hear().expect(why);
+        assert_eq!((disconnect.kind, disconnect.reason), (0xe0, reason), "{why}");
+        assert!(self.hear().is_none(), "closed after {why}");
     }
 
     fn answer(&mut self, method: &str, reason: u8, data: &[u8]) {
@@ -228,17 +236,63 @@ fn an_answer_that_is_none_ends_the_exchange() {
     }
 }
 
-/// [MQTT-4.12.1-2]: to authenticate again is not offered, and says so by the end of the connection.
-#[test]
-fn to_authenticate_again_ends_the_connection() {
-    let asking = Asking::start();
+/// A peer that is in.
+fn proven(asking: &Asking) -> Peer {
     let (mut peer, challenge) = asking.asked();
     peer.answer(METHOD, CONTINUE, prove(&challenge, "pencil").0.as_bytes());
     assert_eq!(peer.hear().expect("CONNACK").reason, 0);
-    peer.answer(METHOD, 0x19, b"n,,n=user,r=another-nonce");
-    let disconnect = peer.hear().expect("DISCONNECT");
-    assert_eq!((disconnect.kind, disconnect.reason), (0xe0, 0x82));
-    assert!(peer.hear().is_none(), "closed");
+    peer
+}
+
+/// The challenge for a peer that is in and begins again.
+fn asked_again(peer: &mut Peer) -> String {
+    peer.answer(METHOD, AGAIN, b"n,,n=user,r=client-nonce");
+    let auth = peer.hear().expect("AUTH");
+    assert_eq!((auth.kind, auth.reason, auth.method.as_deref()), (0xf0, CONTINUE, Some(METHOD)));
+    String::from_utf8(auth.data.expect("a challenge")).expect("text")
+}
+
+/// 4.12.1: as often as it likes, and what else it says in between is handled.
+#[test]
+fn who_is_in_may_prove_it_again() {
+    let asking = Asking::start();
+    let mut peer = proven(&asking);
+    for _ in 0..3 {
+        let challenge = asked_again(&mut peer);
+        peer.say(&packet(0xc0, &[]));
+        assert_eq!(peer.hear().expect("PINGRESP").kind, 0xd0);
+        let (proof, expected) = prove(&challenge, "pencil");
+        peer.answer(METHOD, CONTINUE, proof.as_bytes());
+        let auth = peer.hear().expect("AUTH");
+        assert_eq!((auth.kind, auth.reason, auth.method.as_deref()), (0xf0, 0, Some(METHOD)));
+        assert_eq!(auth.data.as_deref(), Some(expected.as_bytes()));
+    }
+}
+
+/// [MQTT-4.12.1-2]: whoever fails is told why, and closed.
+#[test]
+fn who_does_not_prove_it_again_is_closed() {
+    let asking = Asking::start();
+    let mut wrong = proven(&asking);
+    let challenge = asked_again(&mut wrong);
+    wrong.answer(METHOD, CONTINUE, prove(&challenge, "pen").0.as_bytes());
+    wrong.is_told(0x87, "a wrong password");
+    let other = packet(0xf0, &[0x19, 0]);
+    for (name, answer, reason) in [
+        ("another method", auth(AGAIN, "SCRAM-SHA-1", b"n,,n=user,r=client-nonce"), 0x8c),
+        ("no method", other, 0x82),
+        ("a proof that was not asked for", auth(CONTINUE, METHOD, b"c=biws"), 0x82),
+        ("success", auth(0, METHOD, b"c=biws"), 0x82),
+        ("nonsense", auth(AGAIN, METHOD, b"nonsense"), 0x87),
+    ] {
+        let mut peer = proven(&asking);
+        peer.say(&answer);
+        peer.is_told(reason, name);
+    }
+    let mut twice = proven(&asking);
+    asked_again(&mut twice);
+    twice.answer(METHOD, AGAIN, b"n,,n=user,r=client-nonce");
+    twice.is_told(0x82, "two beginnings");
 }
 
 /// [MQTT-4.12.0-1] [MQTT-4.12.0-4]
