@@ -61,6 +61,8 @@ pub struct Config {
     pub account_topic_pattern: Option<String>,
     /// Memory that the process may have; `None`: what its control group and its host let it have.
     pub memory_bytes_max: Option<u64>,
+    /// Whether the kernel may write the memory of the process to a file.
+    pub core_dumps: bool,
     /// Bound of a graceful stop.
     pub drain_ms: u32,
     /// What the broker's decisions depend on.
@@ -189,6 +191,7 @@ impl Config {
             rates: Rates::default(),
             account_topic_pattern: None,
             memory_bytes_max: None,
+            core_dumps: false,
             drain_ms: limits::DRAIN_MS_DEFAULT,
             broker: BrokerConfig {
                 hold_ms: broker.hold_ms,

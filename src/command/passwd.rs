@@ -48,6 +48,8 @@ pub(super) struct Arguments {
 
 /// Sets or removes.
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    crate::reactor::forbid_core_dumps()
+        .map_err(|error| Failure::work(format!("cannot forbid core dumps: {error}")))?;
     let Arguments { file, name, .. } = arguments;
     if arguments.delete {
         let change = |text: &str| passwords::without_user(text, name).map_err(|error| said(file, &error));

@@ -238,6 +238,10 @@ const SETTINGS: &[Setting<Config>] = &[
         |c| c.memory_bytes_max.unwrap_or(0),
         |c, n| c.memory_bytes_max = Some(n).filter(|bytes| *bytes > 0),
     ),
+    Setting {
+        key: "core_dumps",
+        kind: Kind::Truth { get: |config| config.core_dumps, set: |config, truth| config.core_dumps = truth },
+    },
     integer("drain_ms", 0, limits::DRAIN_MS_MAX as u64, |c| c.drain_ms.into(), |c, n| c.drain_ms = narrow(n)),
     integer(
         "broker.hold_ms",

@@ -58,7 +58,7 @@ mod uring;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-pub use calls::{duplicate, listen, local_address, prepare_process};
+pub use calls::{duplicate, forbid_core_dumps, listen, local_address, prepare_process};
 pub use epoll::Epoll;
 pub use probe::{AUTO_PREFERS, Backend, Probe, open, probe};
 pub use random::Random;

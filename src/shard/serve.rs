@@ -110,6 +110,10 @@ struct Seat {
 
 /// Runs the broker until it is told to stop. Blocks.
 pub fn serve(config: &Config) -> Result<(), ServeError> {
+    // Before the first secret is read.
+    if !config.core_dumps {
+        reactor::forbid_core_dumps().map_err(system("forbid core dumps"))?;
+    }
     let mut listeners = Listeners::prepare(config)?;
     let descriptors = reactor::prepare_process().map_err(system("raise the limit of open files"))?;
     let open = || journal::directory::open_or_create(&config.data, config.shards, random());
