@@ -5,11 +5,14 @@
 //! meanwhile; where it asks for more, the client's AUTH is the next packet. Then the connection goes to its home, with its admission,
 //! and is not asked again. Called by the loop, by `inbound` and by `handshake`.
 //!
-//! What is needed for that hangs on the connection's buffers ([`Entrance`]) and is gone when it is in.
+//! What is needed for that hangs on the connection's buffers ([`Entrance`]) and is gone when it is in. A CONNECT may have a password:
+//! wherever it was kept, its bytes are wiped.
 
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+use zeroize::Zeroizing;
 
 use crate::access::guard::{Admission, Asked, Check, Checked, Guard, Line, Refusal, Shown, Step};
 use crate::access::scram;
@@ -45,7 +48,7 @@ pub struct Entrance {
     /// A PROXY header, as far as it has come; `None` if none is awaited (any more).
     header: Option<Vec<u8>>,
     /// CONNECT, while somebody finds out about it or the client has to say more; and what came behind it.
-    unread: Vec<u8>,
+    unread: Zeroizing<Vec<u8>>,
     /// How much of that is CONNECT.
     connect: usize,
     /// What the client has to answer.
@@ -184,7 +187,7 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
             }
             Step::Ask(exchange, data) => {
                 let entrance = Entrance {
-                    unread: frame.to_vec(),
+                    unread: frame.to_vec().into(),
                     connect: frame.len(),
                     exchange: Some(exchange),
                     ..Entrance::default()
@@ -219,9 +222,7 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
         frame: &[u8],
         rest: &[u8],
     ) {
-        let mut unread = Vec::with_capacity(frame.len() + rest.len());
-        unread.extend_from_slice(frame);
-        unread.extend_from_slice(rest);
+        let unread = Zeroizing::new([frame, rest].concat());
         let _awaited = Some(Awaited(check.is_over()));
         let workers = match line {
             Line::Tokens => &guarded.tokens,

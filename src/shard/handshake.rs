@@ -13,6 +13,7 @@ use std::hash::Hasher;
 use std::net::SocketAddr;
 
 use siphasher::sip::SipHasher13;
+use zeroize::Zeroizing;
 
 use crate::access::guard::{AccountSource, Admission};
 use crate::access::passport::Passport;
@@ -313,9 +314,7 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
         let socket = entry.socket;
         let buffers = entry.buffers_mut(pool);
         let (peer, listener) = (buffers.peer, buffers.listener);
-        let mut unread = Vec::with_capacity(frame.len() + rest.len());
-        unread.extend_from_slice(frame);
-        unread.extend_from_slice(rest);
+        let unread = Zeroizing::new([frame, rest].concat());
         let transport = self.out.connections.transports.remove(id.slot);
         self.moving.insert(id, (home, Adopted { socket, peer, listener, transport, unread, admission }));
         self.out.submit(Op::Detach { socket, token: Target::Connection(id).token() });

@@ -15,6 +15,8 @@
 
 use std::sync::Arc;
 
+use zeroize::Zeroize;
+
 use crate::broker::input::Input;
 use crate::ids::ConnectionId;
 use crate::journal::Storage;
@@ -155,6 +157,7 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
                     let filled = buffer.len() == buffer.capacity();
                     if entry.phase == Phase::Handshake {
                         self.received_from_stranger(id, &mut buffer);
+                        buffer.as_mut_slice().zeroize();
                     } else if entry.is(Flag::Wrapped) {
                         self.unwrap(id, &mut buffer);
                     } else if entry.phase != Phase::Closing {
@@ -288,7 +291,11 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
                 }
                 Ok(Peek::Complete { len }) => {
                     debug_assert_eq!(len, partial.len(), "never more than it lacks");
+                    let is_strangers = self.out.connections.in_phase(id, Phase::Handshake).is_some();
                     let parsing = self.frame(id, partial, input);
+                    if is_strangers {
+                        partial.zeroize();
+                    }
                     partial.clear();
                     return parsing;
                 }

@@ -15,6 +15,7 @@ use std::sync::{Arc, OnceLock};
 
 use crossbeam_queue::ArrayQueue;
 use crossbeam_utils::CachePadded;
+use zeroize::Zeroizing;
 
 use super::signal::Signal;
 use crate::access::guard::Admission;
@@ -36,7 +37,7 @@ pub struct Adopted {
     /// What its bytes go through; established, and nothing of it is on its way.
     pub transport: Option<Box<Transport>>,
     /// What was read, unwrapped and not handled: the whole CONNECT, and what came behind it.
-    pub unread: Vec<u8>,
+    pub unread: Zeroizing<Vec<u8>>,
     /// As what it was let in.
     pub admission: Box<Admission>,
 }

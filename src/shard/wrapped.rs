@@ -10,6 +10,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use zeroize::Zeroize;
+
 use crate::access::tokens::Seen;
 use crate::broker::input::Input;
 use crate::hash::ByNumber;
@@ -159,7 +161,11 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
         }
         let mut plain = std::mem::take(&mut self.plain);
         let result = transport.receive(bytes, &mut plain);
+        let is_strangers = self.out.connections.in_phase(id, Phase::Handshake).is_some();
         self.unwrapped(id, &plain, result);
+        if is_strangers {
+            plain.zeroize();
+        }
         plain.clear();
         self.plain = plain;
     }

@@ -325,5 +325,5 @@ pub const CRATES: &[(&str, &[&str])] = &[
     ("ureq", &["src/access/hook.rs", "src/access/hook/"]),
     ("webpki", &["src/transport/certificates.rs"]),
     ("x509_parser", &["src/access/certificate.rs"]),
-    ("zeroize", &["src/access/", "src/command/passwd"]),
+    ("zeroize", &["src/access/", "src/shard/", "src/command/passwd"]),
 ];
