@@ -210,6 +210,27 @@ pub fn end_with_this(command: &mut Command) {
     }
 }
 
+/// What `command` starts is in the idle scheduling class, as after [`step_back`], and on that CPU if there is one.
+pub fn step_back_with(command: &mut Command, cpu: Option<usize>) {
+    let parameter = libc::sched_param { sched_priority: 0 };
+    // SAFETY: an all-zero cpu_set_t is the empty set.
+    let mut set: libc::cpu_set_t = unsafe { mem::zeroed() };
+    if let Some(cpu) = cpu.filter(|&cpu| cpu < libc::CPU_SETSIZE as usize) {
+        // SAFETY: `cpu` is below CPU_SETSIZE, so it is inside the set.
+        unsafe { libc::CPU_SET(cpu, &mut set) };
+    }
+    let place = move || {
+        // SAFETY: 0 is the calling thread; the calls only read what the pointers and the size describe, which is the closure's.
+        let failed = unsafe {
+            libc::sched_setscheduler(0, libc::SCHED_IDLE, &parameter) < 0
+                || cpu.is_some() && libc::sched_setaffinity(0, mem::size_of_val(&set), &set) < 0
+        };
+        if failed { Err(io::Error::last_os_error()) } else { Ok(()) }
+    };
+    // SAFETY: between fork and exec the closure makes two plain system calls and allocates nothing.
+    unsafe { command.pre_exec(place) };
+}
+
 /// Moves the calling thread, and what it starts from now on, to one CPU.
 pub fn pin_to(cpu: usize) -> Result<()> {
     // SAFETY: an all-zero cpu_set_t is the empty set.
@@ -302,6 +323,23 @@ mod tests {
             stat.rsplit_once(')').unwrap().1.split_whitespace().nth(38).unwrap().to_owned()
         });
         assert_eq!(policy.join().unwrap(), libc::SCHED_IDLE.to_string());
+    }
+
+    #[test]
+    fn what_is_started_to_step_back_is_in_the_idle_class_and_in_its_place() {
+        let cpu = *allowed_cpus().last().unwrap();
+        let mut command = Command::new("cat");
+        command.arg("/proc/self/stat");
+        step_back_with(&mut command, Some(cpu));
+        let stat = String::from_utf8(command.output().unwrap().stdout).unwrap();
+        let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+        // Fields 39 (the CPU) and 41 of proc(5), counted from field 3.
+        assert_eq!(
+            (fields[36], fields[38]),
+            (cpu.to_string().as_str(), libc::SCHED_IDLE.to_string().as_str())
+        );
+        step_back_with(&mut command, Some(libc::CPU_SETSIZE as usize));
+        assert!(command.output().is_err(), "there is no such CPU");
     }
 
     #[test]

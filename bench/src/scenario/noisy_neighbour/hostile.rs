@@ -17,6 +17,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
+use serde_json::{Value, json};
 
 use super::noise::{Noise, Script};
 use crate::client::codec::{self, Connect, Frame, kind};
@@ -69,6 +70,22 @@ pub struct Tally {
     /// The packet size that `max-packets` came down to.
     pub packet_bytes: usize,
     pub cpu_us: f64,
+    /// What a program tried, by its own count.
+    pub attempts: u64,
+    /// What the server did that it must not do, or the program.
+    pub violations: Vec<String>,
+    /// All that a program said of itself.
+    pub said: Value,
+}
+
+impl Tally {
+    pub fn to_json(&self) -> Value {
+        json!({
+            "seconds": self.seconds, "bytes": self.bytes, "answers": self.answers, "connections": self.connections,
+            "ended": self.ended, "refused": self.refused, "packet_bytes": self.packet_bytes, "cpu_us": self.cpu_us,
+            "attempts": self.attempts, "violations": self.violations, "said": self.said,
+        })
+    }
 }
 
 /// The thread.

@@ -1,27 +1,33 @@
 //! Scenario `noisy-neighbour`: hostile clients beside well-behaved ones, whose latency must not move.
 //!
-//! Pairs in an open loop (`pairs`) run all the time on one server. For each kind of hostile client (`noise`) windows
-//! alternate quiet, noisy, quiet, …; hostile clients come with a noisy window and leave after it, and what lies between
+//! Pairs in an open loop (`pairs`) run all the time on one server. For each kind of hostile client (`foe`: built in, as `noise`
+//! has them, or a program) windows alternate quiet, noisy, quiet, …; hostile clients come with a noisy window and leave after it, and what lies between
 //! two windows is not measured. `verdict` says whether the noise moved the p99 of delivery and of
-//! acknowledgement by more than it may; that is a finding, not a failure. The run fails if the books of the well-behaved are not clean, or if the generator was too busy.
+//! acknowledgement by more than it may; that is a finding, not a failure. The run fails if the books of the well-behaved are not clean,
+//! if a program says that the server did what it must not, or if the generator was too busy.
 //!
 //! Hostile clients have a thread (`hostile`) that only takes what the well-behaved clients' loop leaves of its CPU. The
 //! generator's share is that loop's own.
 
+mod foe;
 mod hostile;
 mod names;
 mod noise;
+mod program;
 mod verdict;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use clap::ValueEnum;
 use serde_json::{Value, json};
 
-use self::hostile::{Hostile, Orders, Tally};
-use self::names::{LatencyNames, NoiseNames};
-use self::noise::{Noise, Script};
+use self::foe::{Foe, Scene};
+use self::hostile::Tally;
+use self::names::{FoeNames, LatencyNames};
+use self::noise::Noise;
+use self::program::Program;
 use self::verdict::{Alternation, Finding, Verdict};
 use super::pairs::{Pairs, PairsLoad, Span};
 use crate::client::codec::Version;
@@ -37,9 +43,13 @@ use crate::server::Server;
 /// What the well-behaved do, and who disturbs them how often.
 #[derive(Clone, Debug, clap::Args)]
 pub struct NoisyNeighbourSettings {
-    /// Kinds of hostile clients, one after the other [default: all]
+    /// Kinds of hostile clients, one after the other [default: all, unless there is a program]
     #[arg(long, value_enum, value_delimiter = ',')]
     noise: Vec<Noise>,
+    /// Hostile clients that are a program, with {address}, {port} and {pid} of the server; may be given again. SIGTERM ends it, and
+    /// then it prints {"attempts": N, "refused": N, "closed": N, "violations": []}
+    #[arg(long, value_name = "NAME=COMMAND")]
+    hostile: Vec<Program>,
     /// Hostile clients at once; every second one uses QoS 1 where that makes a difference
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     noise_clients: u32,
@@ -52,6 +62,9 @@ pub struct NoisyNeighbourSettings {
     /// What passes between two windows
     #[arg(long, default_value_t = 0.5)]
     noise_settle_seconds: f64,
+    /// How long the well-behaved run before the first window
+    #[arg(long, default_value_t = 1.0)]
+    noise_warm_up_seconds: f64,
     /// The size of a packet of `max-packets`, in bytes; halved until the server accepts it
     #[arg(long, default_value_t = 1 << 20, value_parser = clap::value_parser!(u32).range(1_024..=256 << 20))]
     noise_packet_bytes: u32,
@@ -81,8 +94,13 @@ impl NoisyNeighbourSettings {
         if self.noise_protocol == 5 { Version::V5 } else { Version::V311 }
     }
 
-    fn kinds(&self) -> Vec<Noise> {
-        if self.noise.is_empty() { Noise::value_variants().to_vec() } else { self.noise.clone() }
+    fn foes(&self) -> Vec<Foe> {
+        let noise = match self.noise.is_empty() && self.hostile.is_empty() {
+            true => Noise::value_variants(),
+            false => &self.noise,
+        };
+        let programs = self.hostile.iter().cloned().map(Foe::Program);
+        noise.iter().copied().map(Foe::BuiltIn).chain(programs).collect()
     }
 
     fn load(&self) -> PairsLoad {
@@ -105,9 +123,6 @@ const WINDOW: u16 = 1_000;
 /// Hostile clients that were asked to stop have done so within this.
 const STOP_MAX: Duration = Duration::from_secs(5);
 
-/// How long the well-behaved run before the first window.
-const WARM_UP_SECONDS: f64 = 1.0;
-
 /// One window.
 struct Window {
     /// Its part of the pairs' run.
@@ -120,9 +135,9 @@ struct Window {
     tally: Option<Tally>,
 }
 
-/// The windows of one kind of noise, in turn: quiet first and last.
+/// The windows of one kind of hostile client, in turn: quiet first and last.
 struct Kind {
-    noise: Noise,
+    foe: Foe,
     windows: Vec<Window>,
 }
 
@@ -139,16 +154,16 @@ pub fn run(server: &Server, settings: &NoisyNeighbourSettings) -> Result<Outcome
     let mut fleet = Fleet::new(dialect)?;
     let pairs = Pairs::open(settings.load(), &mut fleet)?;
     let mut run = Run { settings, server, fleet, pairs };
-    run.run_for(WARM_UP_SECONDS)?;
+    run.run_for(settings.noise_warm_up_seconds)?;
     let (first, own_first_us) = (Mark::read(server.pid)?, process::own_thread_cpu_us()?);
     let mut kinds = Vec::new();
-    for noise in settings.kinds() {
-        report::progress(&format!("noise: {}", noise.name()));
-        kinds.push(run.alternate(noise)?);
+    for foe in settings.foes() {
+        report::progress(&format!("noise: {}", foe.name()));
+        kinds.push(run.alternate(foe)?);
     }
     let mut interval = Mark::read(server.pid)?.since(&first);
     let own_us = process::own_thread_cpu_us()? - own_first_us;
-    // Of this loop alone: the hostile thread is in the idle class and takes no CPU from it.
+    // Of this loop alone: hostile threads and programs are in the idle class and take no CPU from it.
     interval.generator_share = own_us / (interval.wall.as_secs_f64() * 1e6);
     run.pairs.finish(&mut run.fleet)?;
     let mut outcome = run.report(&kinds, &interval)?;
@@ -160,13 +175,13 @@ pub fn run(server: &Server, settings: &NoisyNeighbourSettings) -> Result<Outcome
 }
 
 impl Run<'_> {
-    fn alternate(&mut self, noise: Noise) -> Result<Kind> {
+    fn alternate(&mut self, foe: Foe) -> Result<Kind> {
         let mut windows = vec![self.quiet_window()?];
         for _ in 0..self.settings.alternations {
-            windows.push(self.noisy_window(noise)?);
+            windows.push(self.noisy_window(&foe)?);
             windows.push(self.quiet_window()?);
         }
-        Ok(Kind { noise, windows })
+        Ok(Kind { foe, windows })
     }
 
     fn quiet_window(&mut self) -> Result<Window> {
@@ -174,26 +189,27 @@ impl Run<'_> {
         self.measure()
     }
 
-    fn noisy_window(&mut self, noise: Noise) -> Result<Window> {
+    fn noisy_window(&mut self, foe: &Foe) -> Result<Window> {
         let settings = self.settings;
-        let orders = Orders {
+        let scene = Scene {
             target: self.server.address,
-            script: Script {
-                noise,
-                version: settings.version(),
-                prefix: self.pairs.load.prefix.clone(),
-                packet_bytes: settings.noise_packet_bytes as usize,
-            },
-            clients: settings.noise_clients as usize,
+            pid: self.server.pid,
             cpu: settings.noise_cpu.or_else(|| Some(self.server.placement()?.hostile_cpu())),
+            clients: settings.noise_clients as usize,
+            version: settings.version(),
+            prefix: self.pairs.load.prefix.clone(),
+            packet_bytes: settings.noise_packet_bytes as usize,
         };
-        let hostile = Hostile::start(orders)?;
+        let mut hostile = foe.start(scene)?;
         self.settle()?;
         let mut window = self.measure()?;
         hostile.ask_to_stop();
         let deadline = clock::now() + STOP_MAX;
         while !hostile.has_stopped() {
-            ensure!(clock::now() < deadline, "the hostile clients did not stop");
+            if clock::now() > deadline {
+                hostile.end()?;
+                break;
+            }
             self.pairs.turn(&mut self.fleet)?;
         }
         window.tally = Some(hostile.join()?);
@@ -242,7 +258,7 @@ impl Run<'_> {
     }
 
     fn report_kind(&self, outcome: &mut Outcome, kind: &Kind) -> Result<Value> {
-        let names = NoiseNames::of(kind.noise);
+        let (kind_name, names) = (kind.foe.name(), FoeNames::of(&kind.foe));
         let by = |of: &dyn Fn(&Span) -> f64| self.alternation(kind, of);
         let late = by(&|span| span.late.quantile_ms(0.99));
         let median = |values: &[f64]| spread(values).map_or(0.0, |values| values.0);
@@ -250,7 +266,7 @@ impl Run<'_> {
         let delivery = by(&|span| span.delivery.quantile_ms(0.99));
         let delivered = report_verdict(outcome, &names.delivery, &delivery, late_ms);
         if delivered.is_none() {
-            outcome.failures.push(format!("{}: in a whole window nothing was delivered", kind.noise.name()));
+            outcome.failures.push(format!("{kind_name}: in a whole window nothing was delivered"));
         }
         let acknowledgement = by(&|span| span.acknowledgement.quantile_ms(0.99));
         let acknowledged = report_verdict(outcome, &names.acknowledgement, &acknowledgement, late_ms);
@@ -258,10 +274,12 @@ impl Run<'_> {
         outcome.add(names.late_noisy, "ms", late_ms.1);
         self.report_server(outcome, &names, kind);
         self.add_curves(outcome, &names, kind);
-        let tallies = kind.windows.iter().filter_map(|window| window.tally.as_ref());
-        let tallies: Vec<String> = tallies.map(|tally| format!("{tally:?}")).collect();
+        let tallies: Vec<&Tally> = kind.windows.iter().filter_map(|window| window.tally.as_ref()).collect();
+        let violations: BTreeSet<&String> = tallies.iter().flat_map(|tally| &tally.violations).collect();
+        outcome.failures.extend(violations.iter().map(|violation| format!("{kind_name}: {violation}")));
+        let tallies: Vec<Value> = tallies.iter().map(|tally| tally.to_json()).collect();
         Ok(json!({
-            "noise": kind.noise.name(),
+            "noise": kind_name,
             "delivery": format!("{delivered:?}"),
             "delivery_p99_ms": { "quiet": delivery.quiet, "noisy": delivery.noisy },
             "acknowledgement": format!("{acknowledged:?}"),
@@ -285,7 +303,7 @@ impl Run<'_> {
     }
 
     /// What it cost the server and what it did with the hostile ones.
-    fn report_server(&self, outcome: &mut Outcome, names: &NoiseNames, kind: &Kind) {
+    fn report_server(&self, outcome: &mut Outcome, names: &FoeNames, kind: &Kind) {
         let shares = |noisy: bool| {
             let windows = kind.windows.iter().filter(|window| window.tally.is_some() == noisy);
             let shares: Vec<f64> = windows.filter_map(|window| window.server_share).collect();
@@ -312,7 +330,7 @@ impl Run<'_> {
     }
 
     /// Over time: the p99 of quiet and noisy windows, and the server's memory at their ends.
-    fn add_curves(&self, outcome: &mut Outcome, names: &NoiseNames, kind: &Kind) {
+    fn add_curves(&self, outcome: &mut Outcome, names: &FoeNames, kind: &Kind) {
         let at_s = |window: &Window| self.pairs.spans[window.span].from_ns as f64 / 1e9;
         let p99 = |window: &Window| self.pairs.spans[window.span].delivery.quantile_ms(0.99);
         for (name, noisy) in [(names.curve_quiet, false), (names.curve_noisy, true)] {

@@ -1,9 +1,12 @@
-//! What the figures and curves of each kind of noise are called: figures have static names, because they are compared by
-//! name.
+//! What the figures and curves of each kind of hostile client are called: its name, and what they are.
 //!
 //! Decides also what of a hostile client's doing is its rate: what the server has answered where it answers, else what
 //! the kernel has taken.
+//!
+//! Figures have static names, because they are compared by name. Those of a program are known when the command line is,
+//! so names are made then, once for each kind, and live as long as this process.
 
+use super::foe::Foe;
 use super::hostile::Tally;
 use super::noise::Noise;
 
@@ -25,7 +28,7 @@ pub struct LatencyNames {
 }
 
 /// The names of one kind.
-pub struct NoiseNames {
+pub struct FoeNames {
     pub delivery: LatencyNames,
     pub acknowledgement: LatencyNames,
     pub late_quiet: &'static str,
@@ -44,70 +47,48 @@ pub struct NoiseNames {
     pub achieved: Option<Achieved>,
 }
 
-macro_rules! latency_names {
-    ($kind:literal, $latency:literal) => {
-        LatencyNames {
-            quiet: concat!($kind, ": ", $latency, " p99 quiet"),
-            noisy: concat!($kind, ": ", $latency, " p99 noisy"),
-            ratio: concat!($kind, ": ", $latency, " p99 ratio"),
-            spread: concat!($kind, ": ", $latency, " p99 by itself"),
-            moved: concat!($kind, ": ", $latency, " moved"),
+impl FoeNames {
+    pub fn of(foe: &Foe) -> FoeNames {
+        let kind = foe.name();
+        let named = |what: &str| -> &'static str { Box::leak(format!("{kind}: {what}").into_boxed_str()) };
+        let latency = |latency: &str| LatencyNames {
+            quiet: named(&format!("{latency} p99 quiet")),
+            noisy: named(&format!("{latency} p99 noisy")),
+            ratio: named(&format!("{latency} p99 ratio")),
+            spread: named(&format!("{latency} p99 by itself")),
+            moved: named(&format!("{latency} moved")),
+        };
+        FoeNames {
+            delivery: latency("delivery"),
+            acknowledgement: latency("acknowledgement"),
+            late_quiet: named("sent late p99 quiet"),
+            late_noisy: named("sent late p99 noisy"),
+            server_quiet: named("server busy quiet"),
+            server_noisy: named("server busy noisy"),
+            memory_grew: named("server memory grew"),
+            memory_kept: named("server memory kept after"),
+            ended: named("hostile ended"),
+            refused: named("hostile refused"),
+            hostile_busy: named("hostile busy"),
+            curve_quiet: named("delivery p99 of quiet windows"),
+            curve_noisy: named("delivery p99 of noisy windows"),
+            curve_memory: named("server memory"),
+            achieved: achieved(foe, named("hostile rate")),
         }
-    };
+    }
 }
 
-macro_rules! names {
-    ($kind:literal, $achieved:expr) => {
-        NoiseNames {
-            delivery: latency_names!($kind, "delivery"),
-            acknowledgement: latency_names!($kind, "acknowledgement"),
-            late_quiet: concat!($kind, ": sent late p99 quiet"),
-            late_noisy: concat!($kind, ": sent late p99 noisy"),
-            server_quiet: concat!($kind, ": server busy quiet"),
-            server_noisy: concat!($kind, ": server busy noisy"),
-            memory_grew: concat!($kind, ": server memory grew"),
-            memory_kept: concat!($kind, ": server memory kept after"),
-            ended: concat!($kind, ": hostile ended"),
-            refused: concat!($kind, ": hostile refused"),
-            hostile_busy: concat!($kind, ": hostile busy"),
-            curve_quiet: concat!($kind, ": delivery p99 of quiet windows"),
-            curve_noisy: concat!($kind, ": delivery p99 of noisy windows"),
-            curve_memory: concat!($kind, ": server memory"),
-            achieved: $achieved,
-        }
-    };
-}
-
-impl NoiseNames {
-    pub fn of(noise: Noise) -> NoiseNames {
-        let rate = |name, unit, of| Some(Achieved { name, unit, of });
-        match noise {
-            Noise::Stalled => names!("stalled", None),
-            Noise::OneByteWrites => names!(
-                "one-byte-writes",
-                rate("one-byte-writes: hostile rate", "writes/s", |tally| tally.bytes as f64)
-            ),
-            Noise::PingFlood => {
-                names!(
-                    "ping-flood",
-                    rate("ping-flood: hostile rate", "answers/s", |tally| tally.answers as f64)
-                )
-            }
-            Noise::MaxPackets => {
-                names!(
-                    "max-packets",
-                    rate("max-packets: hostile rate", "MB/s", |tally| tally.bytes as f64 / 1e6)
-                )
-            }
-            Noise::ConnectFlood => names!(
-                "connect-flood",
-                rate("connect-flood: hostile rate", "connections/s", |tally| tally.connections as f64)
-            ),
-            Noise::SubscribeFlood => names!(
-                "subscribe-flood",
-                rate("subscribe-flood: hostile rate", "answers/s", |tally| tally.answers as f64)
-            ),
-        }
+fn achieved(foe: &Foe, name: &'static str) -> Option<Achieved> {
+    let of = |unit, of| Some(Achieved { name, unit, of });
+    match foe {
+        Foe::Program(_) => of("attempts/s", |tally| tally.attempts as f64),
+        Foe::BuiltIn(noise) => match noise {
+            Noise::Stalled => None,
+            Noise::OneByteWrites => of("writes/s", |tally| tally.bytes as f64),
+            Noise::PingFlood | Noise::SubscribeFlood => of("answers/s", |tally| tally.answers as f64),
+            Noise::MaxPackets => of("MB/s", |tally| tally.bytes as f64 / 1e6),
+            Noise::ConnectFlood => of("connections/s", |tally| tally.connections as f64),
+        },
     }
 }
 
@@ -118,11 +99,13 @@ mod tests {
 
     #[test]
     fn the_names_of_a_kind_begin_with_that_kind() {
-        for &noise in Noise::value_variants() {
-            let names = NoiseNames::of(noise);
+        let program = Foe::Program("slow-hello=run {port}".parse().unwrap());
+        let built_in = Noise::value_variants().iter().map(|noise| Foe::BuiltIn(*noise));
+        for foe in built_in.chain([program]) {
+            let names = FoeNames::of(&foe);
             let achieved = names.achieved.map_or(names.delivery.quiet, |achieved| achieved.name);
             for name in [names.acknowledgement.moved, names.curve_memory, achieved] {
-                assert!(name.starts_with(&format!("{}: ", noise.name())), "{name}");
+                assert!(name.starts_with(&format!("{}: ", foe.name())), "{name}");
             }
         }
     }
