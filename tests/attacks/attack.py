@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """One attack of the catalogue, until SIGTERM; then one line of JSON that says what became of it.
 
-    tests/attacks/attack.py ping-flood --doors FILE
+    tests/attacks/attack.py ping-flood --ports FILE
 
 FILE (or the JSON itself) says where the doors are and what there is to show at them; `run.py` writes it. Meant to be started by
 `ironpost-bench noisy-neighbour --hostile NAME=COMMAND`. `--list` prints the catalogue. Needs nothing but Python's own library.
@@ -26,11 +26,11 @@ from siege import Siege  # noqa: E402
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", nargs="?", help="which attack")
-    parser.add_argument("--doors", help="a file, or JSON")
+    parser.add_argument("--ports", help="where the doors are: a file, or JSON")
     parser.add_argument("--list", action="store_true", help="print names and what they do")
     given = parser.parse_args()
-    if not given.list and (given.name not in catalogue.attacks or not given.doors):
-        parser.error("a name of --list, and --doors")
+    if not given.list and (given.name not in catalogue.attacks or not given.ports):
+        parser.error("a name of --list, and --ports")
     return given
 
 
@@ -44,7 +44,7 @@ def main():
         for one in catalogue.attacks.values():
             print(f"{one.name:28} {one.does}")
         return
-    siege = Siege(doors(given.doors))
+    siege = Siege(doors(given.ports))
     catalogue.attacks[given.name].function(siege)
 
     def stop(*_):

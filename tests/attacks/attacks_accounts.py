@@ -10,8 +10,8 @@ from siege import attack
 
 #: Filters that would bring something of bob's.
 FILTERS = ("u/bob/#", "u/bob/news", "u/bob", "#", "+/#", "u/#", "u/+/news", "u/+/#", "+/bob/#", "+/+/+", "u/bob/+", "u/bob/secret",
-           "$share/g/u/bob/#", "$share/g/#", "$share/g/+/bob/news", "$share/bob/u/+/#", "$SYS/#", "$SYS/broker/clients/+", "$share/g/$SYS/#",
-           "$SYS/+/#")
+           "$share/g/u/bob/#", "$share/g/#", "$share/g/+/bob/news", "$share/bob/u/+/#", "$SYS/#", "$SYS/broker/clients/+",
+           "$share/g/$SYS/#", "$SYS/+/#")
 #: How a topic of his may be called, and topics that only the broker has.
 TOPICS = ("u/bob/news", "u/bob/secret", "u/bob/a/b/c", "u/bob", "u/bob/", "$SYS/broker/uptime", "$SYS/x")
 #: Somebody else's word for what is his is no topic of his, and harmless.
@@ -39,7 +39,7 @@ def crowds(siege, client, count=4):
         siege.crowd(count, entering, door)
 
 
-@attack("accounts-subscribe", "another account's topics: wildcards, shared subscriptions, $SYS, retained ones, its client ids, its name without proof")
+@attack("accounts-subscribe", "to another account's topics: by wildcards, shared, $SYS, retained, with its client ids or its name")
 def subscribes(siege):
     async def client(line, number):
         for at, name in enumerate(FILTERS):
@@ -70,7 +70,7 @@ async def published(line, topic, qos, retain, given=b"", named=None):
     return reason
 
 
-@attack("accounts-publish", "to another account: at each QoS, retained, through aliases, by $-topics, with its name without proof")
+@attack("accounts-publish", "to another account's topics: at each QoS, retained, through aliases, with its client ids or its name")
 def publishes(siege):
     async def client(line, number):
         topic = TOPICS[number // 2 % len(TOPICS)]
@@ -92,7 +92,7 @@ def publishes(siege):
     crowds(siege, client)
 
 
-@attack("accounts-will", "wills to another account, with a delay, retained, of connections that vanish or are taken over")
+@attack("accounts-will", "wills to another account's topics: at each QoS, retained, with a delay")
 def wills(siege):
     def crowd(door, shown):
         async def client(line, number):
@@ -108,7 +108,7 @@ def wills(siege):
         crowd(door, shown)
 
 
-@attack("accounts-sessions", "another account's sessions: its client ids, with and without a clean start, to take them over or to end them")
+@attack("accounts-sessions", "another account's client ids, with and without a clean start, to take its sessions over or to end them")
 def sessions(siege):
     def crowd(door, shown):
         async def client(line, number):

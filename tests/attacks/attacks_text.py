@@ -5,8 +5,8 @@ from packets import CONTENT_TYPE, METHOD, REASON_STRING, RESPONSE_TOPIC, USER_PR
 from siege import attack
 
 #: Ill-formed (RFC 3629), or a NUL, which MQTT has forbidden [MQTT-1.5.4-1, MQTT-1.5.4-2].
-NO_TEXT = (b"\xff", b"\xc0\x80", b"\xc1\xbf", b"a\x80", b"\xe2\x82", b"\xed\xa0\x80", b"\xed\xbf\xbf", b"\xf0\x80\x80\xaf", b"\xf4\x90\x80\x80",
-           b"\xf8\x88\x80\x80\x80", b"x\x00y", b"\x00")
+NO_TEXT = (b"\xff", b"\xc0\x80", b"\xc1\xbf", b"a\x80", b"\xe2\x82", b"\xed\xa0\x80", b"\xed\xbf\xbf", b"\xf0\x80\x80\xaf",
+           b"\xf4\x90\x80\x80", b"\xf8\x88\x80\x80\x80", b"x\x00y", b"\x00")
 
 
 def in_connect(bad, version):
@@ -69,7 +69,7 @@ def paths(name):
             f"|touch /tmp/{name}", f"/proc/self/cwd/{name}", f"{name}\n/tmp/{name}", f"/dev/shm/{name}", "/" * 30 + name)
 
 
-@attack("path-traversal", "client ids, user names and topics that are paths, with sessions and retained messages that are kept", keeps_mb=16)
+@attack("path-traversal", "client ids, user names and topics that are paths, of sessions and messages that are kept", keeps_mb=16)
 def traversal(siege):
     names = paths(siege.given["file_mark"])
     nul = tuple(f"{name}\0.txt" for name in names)

@@ -93,7 +93,7 @@ class Stand:
 
 def instrument(given, target, attack):
     """The document of `noisy-neighbour`."""
-    command = f"{sys.executable} {HERE / 'attack.py'} {attack.name} --doors {target.doors()}"
+    command = f"{sys.executable} {HERE / 'attack.py'} {attack.name} --ports {target.doors()}"
     settings = CHECK if given.check else {"--noise-seconds": str(given.window_seconds)}
     alternations = 1 if given.check else given.alternations
     arguments = [given.bench, "noisy-neighbour", "--target", f"127.0.0.1:{target.ports['plain']}", "--pid", str(target.process.pid),
@@ -120,7 +120,7 @@ def run_one(given, stand, attack):
         result["wrong"] += outcome["failures"] + said
         detail = (outcome["detail"] or {}).get("kinds") or [{"hostile": []}]
         result.update(table.summed(detail[0]["hostile"]))
-        for which in ("delivery", "acknowledgement"):
+        for which in table.BOTH:
             result[which] = table.latency(outcome["figures"], attack.name, which)
         if not result["attempts"]:
             result["wrong"].append("the attack tried nothing")

@@ -14,7 +14,7 @@ from line import Closed, Line
 from loop import Loop, pause
 
 #: A client that was ended or refused comes back after this, so that the attack is that of its clients and not of their dialling.
-RETURN_SECONDS = 0.02
+RETURN_SECONDS = 0.005
 
 VIOLATIONS_MAX = 20
 ANSWERS_MAX = 40

@@ -1,18 +1,23 @@
 """What a run came to: a table for people, and a document."""
 
-HEAD = ("| attack | what it does | what the broker answers | memory: peak, kept MB | p99 of others: quiet, noisy ms | ratio | spread | verdict |\n"
-        "|---|---|---|---|---|---|---|---|\n")
+COLUMNS = ("attack", "what it does", "what the broker answers", "memory: peak growth, kept, MB", "p99 of others: quiet, noisy, ms", "ratio",
+           "spread", "verdict")
+#: Of each row with latencies, the first is of delivery and the second of acknowledgement.
+BOTH = ("delivery", "acknowledgement")
 ANSWERS_SHOWN = 3
+
+
+def line(cells):
+    return f"| {' | '.join(cells)} |\n"
 
 
 def row(result):
     answers = "; ".join(f"{name} × {count:,}" for name, count in list(result["answers"].items())[:ANSWERS_SHOWN])
     memory = f"{result['peak_mb']:.1f}, {result['kept_mb']:.1f}" if "peak_mb" in result else ""
-    delivery, acknowledgement = result.get("delivery", {}), result.get("acknowledgement", {})
-    latency = f"{figure(delivery, 'quiet')}, {figure(delivery, 'noisy')} · {figure(acknowledgement, 'quiet')}, {figure(acknowledgement, 'noisy')}"
-    ratio = f"{figure(delivery, 'ratio')} · {figure(acknowledgement, 'ratio')}"
-    spread = f"{delivery.get('spread', 0):.0f} % · {acknowledgement.get('spread', 0):.0f} %"
-    return f"| {result['name']} | {result['does']} | {answers or 'takes it'} | {memory} | {latency} | {ratio} | {spread} | {result['verdict']} |\n"
+    latencies = [result.get(which, {}) for which in BOTH]
+    p99 = " · ".join(f"{figure(one, 'quiet')}, {figure(one, 'noisy')}" for one in latencies)
+    ratio, spread = (" · ".join(figure(one, name) for one in latencies) for name in ("ratio", "spread"))
+    return line([result["name"], result["does"], answers or "takes it", memory, p99, ratio, f"{spread} %", result["verdict"]])
 
 
 def figure(latency, name):
@@ -20,7 +25,7 @@ def figure(latency, name):
 
 
 def table(results):
-    return HEAD + "".join(map(row, results))
+    return line(COLUMNS) + line(["---"] * len(COLUMNS)) + "".join(map(row, results))
 
 
 def latency(figures, name, which):
@@ -36,7 +41,7 @@ def verdict(result, is_check):
         return "FAILED"
     if is_check:
         return "passed"
-    moved = [result[which].get("moved") for which in ("delivery", "acknowledgement")]
+    moved = [result[which].get("moved") for which in BOTH]
     if any(moved):
         return "**moved**"
     # Without a figure the instrument could not tell: it was late itself.
