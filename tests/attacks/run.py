@@ -4,6 +4,7 @@
     target/clients/venv/bin/python tests/attacks/run.py --binary target/release/ironpost --bench target/release/ironpost-bench
     ... --check                  # the slice of CI: one short alternation each, one broker, no verdict on latency
     ... --only ping-flood,tls    # these attacks, or all of a family
+    ... --prove                  # against brokers that are left open: do the attacks find it?
 
 One broker for each family, a new one after an attack that leaves something behind or that failed. For each attack the instrument
 (`ironpost-bench noisy-neighbour`) alternates quiet and noisy windows. Afterwards everything in `aftermath.py` has to be so, and the
@@ -26,6 +27,7 @@ sys.path.append(str(HERE.parent / "clients"))
 import aftermath  # noqa: E402
 import catalogue  # noqa: E402
 import table  # noqa: E402
+from openings import openings  # noqa: E402
 from target import Evidence, Target, cpus  # noqa: E402
 from victims import Victims  # noqa: E402
 
@@ -44,9 +46,12 @@ def arguments():
     parser.add_argument("--alternations", type=int, default=7, help="noisy windows of each; default: %(default)s")
     parser.add_argument("--window-seconds", type=float, default=2.0, help="default: %(default)s")
     parser.add_argument("--check", action="store_true", help="one short alternation, one broker, no verdict on latency")
+    parser.add_argument("--prove", action="store_true", help="as --check, against brokers that are left open, which has to be found")
     parser.add_argument("--json", type=pathlib.Path, help="the document goes here too")
     parser.add_argument("--markdown", type=pathlib.Path, help="the table goes here too")
-    return parser.parse_args()
+    given = parser.parse_args()
+    given.check |= given.prove
+    return given
 
 
 def chosen(only):
@@ -66,13 +71,13 @@ class Stand:
         self.evidence = Evidence(self.binary)
         self.target, self.suits = None, None
 
-    def prepare(self, attack):
+    def prepare(self, attack, opening):
         """A broker that suits it: the last one, if that is as good as new."""
         family = "all" if self.given.check else attack.family
-        suits = (family, attack.descriptors)
+        suits = (family, attack.descriptors, opening)
         if self.target is None or self.suits != suits:
             self.remove()
-            self.target = Target(self.binary, self.evidence, attack.descriptors)
+            self.target = Target(self.binary, self.evidence, attack.descriptors, opening)
             self.target.start()
             self.suits = suits
         return self.target
@@ -108,9 +113,9 @@ def instrument(given, target, attack):
     return json.loads(done.stdout)["outcome"], said
 
 
-def run_one(given, stand, attack):
+def run_one(given, stand, attack, opening=None):
     """One row."""
-    target = stand.prepare(attack)
+    target = stand.prepare(attack, opening)
     result = {"name": attack.name, "family": attack.family, "does": attack.does, "wrong": [], "answers": {}}
     begin = time.monotonic()
     victims = Victims(target)
@@ -165,10 +170,23 @@ def publish(given, results):
     print(text)
 
 
+def prove(given, stand):
+    """Whether what is open is found."""
+    unseen = 0
+    for opening in openings:
+        for name in opening.attacks:
+            found = run_one(given, stand, catalogue.attacks[name], opening)["wrong"]
+            unseen += not found
+            print(f"{'found' if found else 'NOT FOUND':10} {opening.name}: {name}: {'; '.join(found)[:300]}", flush=True)
+    return 1 if unseen else 0
+
+
 def main():
     given = arguments()
     stand, results = Stand(given), []
     try:
+        if given.prove:
+            return prove(given, stand)
         for attack in chosen(given.only):
             results.append(run_one(given, stand, attack))
             tell(results[-1])

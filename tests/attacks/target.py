@@ -67,9 +67,9 @@ class Evidence:
 
 
 class Target(Broker):
-    def __init__(self, binary, evidence, descriptors=None):
+    def __init__(self, binary, evidence, descriptors=None, opening=None):
         super().__init__(binary, "auto", 1, "guarded")
-        self.evidence, self.descriptors = evidence, descriptors
+        self.evidence, self.descriptors, self.opening = evidence, descriptors, opening
         self.ports = dict(zip((name for name, _, _ in LISTENERS), free_ports(len(LISTENERS)), strict=True))
         self.port = self.ports[LISTENERS[-1][0]]
         #: In every payload that only bob may have; in everything that attackers write; in every name that is a path.
@@ -80,7 +80,8 @@ class Target(Broker):
 
     def command(self):
         settings = self.folder / "ironpost.toml"
-        settings.write_text(self.settings())
+        text = self.settings()
+        settings.write_text(self.opening.applied(text, self.evidence) if self.opening else text)
         # Each becomes the next: it is the broker's process that is started here.
         limit = ["prlimit", f"--nofile={self.descriptors}"] if self.descriptors else []
         return ["taskset", "--cpu-list", str(cpus()[0]), *limit, self.binary, "serve", "--config", str(settings),
