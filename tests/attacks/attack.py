@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""One attack of the catalogue, until SIGTERM; then one line of JSON that says what became of it.
+"""One attack of the catalogue: says `ready`, goes on until SIGTERM, and then says in one line of JSON what became of it.
 
     tests/attacks/attack.py ping-flood --ports FILE
 
@@ -53,6 +53,7 @@ def main():
     signal.signal(signal.SIGTERM, stop)
     if stopped:
         stop()
+    print("ready", flush=True)
     siege.loop.run()
     print(json.dumps(siege.tally.to_json()), flush=True)
     # Thousands of connections end with the process; taking coroutines apart one by one would be slower.

@@ -231,6 +231,13 @@ pub fn step_back_with(command: &mut Command, cpu: Option<usize>) {
     unsafe { command.pre_exec(place) };
 }
 
+/// Takes the first thread of process `pid` back out of the idle class, where that is allowed.
+pub fn bring_forward(pid: u32) {
+    let parameter = libc::sched_param { sched_priority: 0 };
+    // SAFETY: `parameter` lives across the call, which only reads it. A refusal leaves things as they were.
+    unsafe { libc::sched_setscheduler(pid as libc::pid_t, libc::SCHED_OTHER, &parameter) };
+}
+
 /// Moves the calling thread, and what it starts from now on, to one CPU.
 pub fn pin_to(cpu: usize) -> Result<()> {
     // SAFETY: an all-zero cpu_set_t is the empty set.

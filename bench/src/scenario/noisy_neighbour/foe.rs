@@ -61,6 +61,14 @@ pub enum Running {
 }
 
 impl Running {
+    /// A thread begins at once; a program has to be loaded.
+    pub fn is_ready(&mut self) -> bool {
+        match self {
+            Running::Thread(_) => true,
+            Running::Process(running) => running.is_ready(),
+        }
+    }
+
     pub fn ask_to_stop(&mut self) {
         match self {
             Running::Thread(hostile) => hostile.ask_to_stop(),

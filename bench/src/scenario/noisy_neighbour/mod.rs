@@ -46,8 +46,8 @@ pub struct NoisyNeighbourSettings {
     /// Kinds of hostile clients, one after the other [default: all, unless there is a program]
     #[arg(long, value_enum, value_delimiter = ',')]
     noise: Vec<Noise>,
-    /// Hostile clients that are a program, with {address}, {port} and {pid} of the server; may be given again. SIGTERM ends it, and
-    /// then it prints {"attempts": N, "refused": N, "closed": N, "violations": []}
+    /// Hostile clients that are a program, with {address}, {port} and {pid} of the server; may be given again. It prints
+    /// "ready"; SIGTERM ends it, and then it prints {"attempts": N, "refused": N, "closed": N, "violations": []}
     #[arg(long, value_name = "NAME=COMMAND")]
     hostile: Vec<Program>,
     /// Hostile clients at once; every second one uses QoS 1 where that makes a difference
@@ -119,6 +119,9 @@ impl NoisyNeighbourSettings {
 
 /// Messages of one well-behaved publisher in flight: more than a second of its rate, so that the loop stays open.
 const WINDOW: u16 = 1_000;
+
+/// A program that was started has begun within this. In the idle class that may take a while.
+const READY_MAX: Duration = Duration::from_secs(10);
 
 /// Hostile clients that were asked to stop have done so within this.
 const STOP_MAX: Duration = Duration::from_secs(5);
@@ -201,6 +204,10 @@ impl Run<'_> {
             packet_bytes: settings.noise_packet_bytes as usize,
         };
         let mut hostile = foe.start(scene)?;
+        let deadline = clock::now() + READY_MAX;
+        while !hostile.is_ready() && clock::now() < deadline {
+            self.pairs.turn(&mut self.fleet)?;
+        }
         self.settle()?;
         let mut window = self.measure()?;
         hostile.ask_to_stop();

@@ -1,17 +1,20 @@
 //! Hostile clients that are a program: `NAME=COMMAND`, started for a noisy window and told to end after it.
 //!
-//! It has the place that the built-in ones have: the idle scheduling class, on their CPU. SIGTERM ends it, and then it
-//! prints one line of JSON to its standard output: `attempts`, `refused` and `closed` are numbers, `violations` a list of
-//! texts, each of which is something that the server must not do. Whatever else is in that object goes into the result.
+//! It has the place that the built-in ones have: the idle scheduling class, on their CPU. There it may take its time to
+//! begin; it prints a line, `ready`, when it has, and the window waits for that. SIGTERM ends it, and then it prints one
+//! line of JSON: `attempts`, `refused` and `closed` are numbers, `violations` a list of texts, each of which is something
+//! that the server must not do. Whatever else is in that object goes into the result.
 //!
-//! Decides what is held against it: a violation, an end before it was told to, none in time, an exit code, no such line.
-//! Each makes the run a failed one. Does not decide what a program does; `tests/attacks` has a catalogue of them.
+//! Decides what is held against it: a violation, not being ready in time, an end before it was told to, none in time, an exit
+//! code, no such line. Each makes the run a failed one. Does not decide what a program does; `tests/attacks` has a catalogue of them.
 
-use std::io::Read as _;
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -23,6 +26,9 @@ use crate::measure::{clock, process};
 
 /// What is read of its standard output; what follows is not what was agreed on.
 const OUTPUT_BYTES_MAX: u64 = 1 << 20;
+
+/// The line by which it says that it has begun.
+const READY: &str = "ready";
 
 /// A program and its arguments.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,8 +62,10 @@ impl Program {
         let mut child = command.spawn().with_context(|| format!("starting {}: {program}", self.name))?;
         let output = child.stdout.take().context("its standard output")?;
         let reader = std::thread::Builder::new().name("hostile-output".to_owned());
-        let output = reader.spawn(move || read(output)).context("a thread")?;
-        Ok(Running { child, output, begin: clock::now(), cpu_us: 0.0, violations: Vec::new() })
+        let is_ready = Arc::new(AtomicBool::new(false));
+        let heard = Arc::clone(&is_ready);
+        let output = reader.spawn(move || read(output, &heard)).context("a thread")?;
+        Ok(Running { child, output, is_ready, begin: clock::now(), cpu_us: 0.0, violations: Vec::new() })
     }
 
     fn filled(&self, target: SocketAddr, pid: Option<u32>) -> Vec<String> {
@@ -70,30 +78,46 @@ impl Program {
     }
 }
 
-/// Until its end, or as much as is looked at: nobody else empties the pipe.
-fn read(output: ChildStdout) -> std::io::Result<String> {
-    let mut text = String::new();
-    output.take(OUTPUT_BYTES_MAX).read_to_string(&mut text)?;
-    Ok(text)
+/// Until its end, or as much as is looked at: nobody else empties the pipe. The last line is returned.
+fn read(output: ChildStdout, is_ready: &AtomicBool) -> std::io::Result<String> {
+    let mut last = String::new();
+    for line in BufReader::new(output.take(OUTPUT_BYTES_MAX)).lines() {
+        last = line?;
+        if last == READY {
+            is_ready.store(true, Ordering::Relaxed);
+        }
+    }
+    Ok(last)
 }
 
 /// One that was started.
 pub struct Running {
     child: Child,
     output: JoinHandle<std::io::Result<String>>,
+    is_ready: Arc<AtomicBool>,
     begin: Instant,
     cpu_us: f64,
     violations: Vec<String>,
 }
 
 impl Running {
+    /// It has begun, or will not any more.
+    pub fn is_ready(&mut self) -> bool {
+        self.is_ready.load(Ordering::Relaxed) || self.has_stopped()
+    }
+
     pub fn ask_to_stop(&mut self) {
+        if !self.is_ready.load(Ordering::Relaxed) {
+            self.violations.push("it did not say that it was ready".to_owned());
+        }
         if self.has_stopped() {
             self.violations.push("it ended before it was told to".to_owned());
             return;
         }
         // Of the time until here, which is that of the window. One that ends just now has none.
         self.cpu_us = process::cpu_time(self.child.id()).map_or(0.0, |time| time.total_us);
+        // On a crowded CPU the idle class would keep it from ending; what it does from here on is not measured.
+        process::bring_forward(self.child.id());
         self.signal(libc::SIGTERM);
     }
 
@@ -135,9 +159,8 @@ impl Running {
 }
 
 /// From its last line.
-fn tally(output: &str) -> Tally {
+fn tally(line: &str) -> Tally {
     let mut tally = Tally::default();
-    let line = output.lines().last().unwrap_or_default();
     let Some(said) = serde_json::from_str::<Value>(line).ok().filter(Value::is_object) else {
         tally.violations.push(format!("it said {line:?} and no JSON"));
         return tally;
@@ -157,7 +180,7 @@ mod tests {
     use std::time::Duration;
 
     const TARGET: &str = "127.0.0.1:4711";
-    const FOREVER: &str = "while :; do sleep 0.01; done";
+    const FOREVER: &str = "echo ready; while :; do sleep 0.01; done";
 
     fn start(script: &str) -> Running {
         // One word for the shell: words are split at spaces.
@@ -165,12 +188,18 @@ mod tests {
         Program { name: "p".to_owned(), words }.start(TARGET.parse().unwrap(), Some(7), None).unwrap()
     }
 
+    /// Runs until it is ready, and is told to end then.
     fn stopped(script: &str) -> Tally {
         let mut running = start(script);
-        // Until it has set its trap.
-        clock::pause(Duration::from_millis(300));
+        await_ready(&mut running);
         running.ask_to_stop();
         running.join().unwrap()
+    }
+
+    fn await_ready(running: &mut Running) {
+        while !running.is_ready() {
+            clock::pause(Duration::from_millis(1));
+        }
     }
 
     #[test]
@@ -192,7 +221,7 @@ mod tests {
             stopped(&format!("say() {{ echo noise; echo '{said}'; exit; }}; trap say TERM; {FOREVER}"));
         assert_eq!((tally.attempts, tally.refused, tally.ended), (5, 3, 2));
         assert_eq!((tally.violations.len(), &tally.said["more"][0]), (0, &serde_json::json!(1)));
-        assert!(tally.seconds > 0.2);
+        assert!(tally.seconds > 0.0);
     }
 
     #[test]
@@ -202,14 +231,17 @@ mod tests {
             ["a secret was delivered"]
         );
         assert_eq!(stopped(&format!("trap 'exit 3' TERM; {FOREVER}")).violations.len(), 2);
-        assert!(stopped("exec sleep 9").violations.contains(&"it was ended by signal 15".to_owned()));
-        assert!(stopped("echo '{}'").violations.contains(&"it ended before it was told to".to_owned()));
+        assert!(
+            stopped("echo ready; exec sleep 9").violations.contains(&"it was ended by signal 15".to_owned())
+        );
+        let early = stopped("echo '{}'").violations;
+        assert_eq!(early, ["it did not say that it was ready", "it ended before it was told to"]);
     }
 
     #[test]
     fn one_that_does_not_end_is_ended() {
         let mut running = start(&format!("trap '' TERM; {FOREVER}"));
-        clock::pause(Duration::from_millis(300));
+        await_ready(&mut running);
         running.ask_to_stop();
         clock::pause(Duration::from_millis(100));
         assert!(!running.has_stopped());
