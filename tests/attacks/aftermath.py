@@ -2,7 +2,7 @@
 
 import time
 
-from victims import NEWCOMER_SECONDS, visit
+from victims import visit, visit_guarded
 
 #: Descriptors and memory are back within this.
 BACK_SECONDS = 20
@@ -49,9 +49,11 @@ def judge(target, before, attack):
 
 
 def fresh(target):
-    """Somebody new comes in and gets a message."""
-    try:
-        visit(target.ports["plain"], f"afterwards-{time.monotonic_ns()}", NEWCOMER_SECONDS)
-        return []
-    except Exception as error:  # noqa: BLE001  any way not to be let in is a finding
-        return [f"a fresh client got no message: {type(error).__name__} {error}"]
+    """Somebody new comes in and gets a message: where nothing is asked for, and through TLS with a token."""
+    wrong = []
+    for come in (visit, visit_guarded):
+        try:
+            come(target, f"afterwards-{time.monotonic_ns()}")
+        except Exception as error:  # noqa: BLE001  any way not to be let in is a finding
+            wrong.append(f"a fresh client got no message ({come.__name__}): {type(error).__name__} {error}")
+    return wrong

@@ -70,6 +70,8 @@ class Stand:
         self.given, self.binary = given, str(pathlib.Path(given.binary).resolve())
         self.evidence = Evidence(self.binary)
         self.target, self.suits = None, None
+        #: Of brokers that did not stop as they should.
+        self.wrong = []
 
     def prepare(self, attack, opening):
         """A broker that suits it: the last one, if that is as good as new."""
@@ -83,15 +85,14 @@ class Stand:
         return self.target
 
     def remove(self):
-        """Asked to stop, it does, and says so by its exit code; else what was wrong."""
+        """Asked to stop, it does, and says so by its exit code."""
         if self.target is None:
-            return []
+            return
         target, self.target = self.target, None
         try:
             target.stop()
-            return []
         except AssertionError as error:
-            return [str(error)]
+            self.wrong.append(f"behind {self.suits[0]}: {error}")
         finally:
             target.remove()
 
@@ -113,13 +114,9 @@ def instrument(given, target, attack):
     return json.loads(done.stdout)["outcome"], said
 
 
-def run_one(given, stand, attack, opening=None):
-    """One row."""
-    target = stand.prepare(attack, opening)
-    result = {"name": attack.name, "family": attack.family, "does": attack.does, "wrong": [], "answers": {}}
-    begin = time.monotonic()
+def beset(given, target, attack, result):
+    """The attack beside the others; what came of it goes into the row."""
     victims = Victims(target)
-    before = aftermath.Before(target)
     try:
         outcome, said = instrument(given, target, attack)
         result["wrong"] += outcome["failures"] + said
@@ -129,12 +126,22 @@ def run_one(given, stand, attack, opening=None):
             result[which] = table.latency(outcome["figures"], attack.name, which)
         if not result["attempts"]:
             result["wrong"].append("the attack tried nothing")
+    finally:
+        if target.process.poll() is None:
+            result["wrong"] += victims.settle()
+        result["newcomers"] = victims.newcomers.to_json()
+        victims.close()
+
+
+def run_one(given, stand, attack, opening=None):
+    """One row."""
+    target = stand.prepare(attack, opening)
+    result = {"name": attack.name, "family": attack.family, "does": attack.does, "wrong": [], "answers": {}}
+    begin, before = time.monotonic(), aftermath.Before(target)
+    try:
+        beset(given, target, attack, result)
     except (AssertionError, subprocess.TimeoutExpired) as error:
         result["wrong"].append(str(error))
-    if target.process.poll() is None:
-        result["wrong"] += victims.settle()
-    result["newcomers"] = victims.newcomers.to_json()
-    victims.close()
     wrong, figures = aftermath.judge(target, before, attack)
     result["wrong"] += wrong
     result.update(figures, took_s=time.monotonic() - begin)
@@ -142,7 +149,7 @@ def run_one(given, stand, attack, opening=None):
         result["wrong"] = [one for one in result["wrong"] if not is_about_latency(one)]
     result["verdict"] = table.verdict(result, given.check)
     if result["wrong"] or attack.keeps_mb and not given.check:
-        result["wrong"] += stand.remove()
+        stand.remove()
     return result
 
 
@@ -152,9 +159,9 @@ def is_about_latency(failure):
 
 
 def tell(result):
-    newcomers = result["newcomers"]
-    print(f"{result['verdict']:10} {result['took_s']:6.1f} s  {result['name']:32} newcomers {newcomers['through']}/{newcomers['came']}, "
-          f"slowest {newcomers['slowest_ms']} ms", file=sys.stderr, flush=True)
+    newcomers = result.get("newcomers")
+    said = f"newcomers {newcomers['through']}/{newcomers['came']}, slowest {newcomers['slowest_ms']} ms" if newcomers else ""
+    print(f"{result['verdict']:10} {result['took_s']:6.1f} s  {result['name']:32} {said}", file=sys.stderr, flush=True)
     for one in result["wrong"]:
         print(f"    {one}", file=sys.stderr, flush=True)
 
@@ -190,15 +197,14 @@ def main():
         for attack in chosen(given.only):
             results.append(run_one(given, stand, attack))
             tell(results[-1])
-        at_end = stand.remove()
     finally:
         stand.remove()
     publish(given, results)
     failed = [one["name"] for one in results if one["wrong"]]
-    for one in at_end:
+    for one in stand.wrong:
         print(one, file=sys.stderr)
     print(f"{len(results)} attacks, {len(failed)} with something wrong: {', '.join(failed) or 'none'}", file=sys.stderr)
-    return 1 if failed or at_end else 0
+    return 1 if failed or stand.wrong else 0
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ that they take from nobody whose latency is measured.
 
 import os
 import socket
+import ssl
 import threading
 import time
 
@@ -117,14 +118,14 @@ class Newcomers:
     """One after the other comes, subscribes, and sends itself a message. Whether an attack keeps them out is told, not judged."""
 
     def __init__(self, target):
-        self.port, self.number = target.ports["plain"], 0
+        self.target, self.number = target, 0
         self.seconds, self.turned_away, self.wrong = [], {}, []
 
     def send_one(self):
         self.number += 1
         begin = time.monotonic()
         try:
-            visit(self.port, f"newcomer-{self.number}")
+            visit(self.target, f"newcomer-{self.number}")
             self.seconds.append(time.monotonic() - begin)
         except (OSError, EOFError, Refused) as error:
             why = str(error) or type(error).__name__
@@ -137,23 +138,37 @@ class Newcomers:
                 "turned_away": self.turned_away}
 
 
-def visit(port, name, seconds=NEWCOMER_SECONDS):
-    """Comes in, and gets a message by a filter that only a table of all shards holds; what it gets instead is an error."""
+def visit(target, name, seconds=NEWCOMER_SECONDS):
+    """Comes in where nothing is asked for, and gets a message; what it gets instead is an error."""
+    with socket.create_connection(("127.0.0.1", target.ports["plain"]), timeout=seconds) as peer:
+        converse(peer, packets.connect(name), "visits", name, seconds)
+
+
+def visit_guarded(target, name, seconds=NEWCOMER_SECONDS):
+    """The same through TLS, with a token."""
+    made = target.evidence.made
+    context = ssl.create_default_context(cafile=str(made.authority))
+    with socket.create_connection(("127.0.0.1", target.ports["tls"]), timeout=seconds) as carrier:
+        with context.wrap_socket(carrier, server_hostname="localhost") as peer:
+            converse(peer, packets.connect(name, username="alice", password=made.token(sub="alice")), "u/alice", name, seconds)
+
+
+def converse(peer, connect, above, name, seconds):
+    """Subscribes with a wildcard, so that tables which are full would show."""
     deadline = time.monotonic() + seconds
-    with socket.create_connection(("127.0.0.1", port), timeout=seconds) as peer:
-        peer.sendall(packets.connect(name))
-        heard = bytearray()
+    peer.sendall(connect)
+    heard = bytearray()
+    kind, body = next_packet(peer, heard, deadline)
+    if kind != packets.CONNACK or body[1]:
+        raise Refused(packets.called(kind, packets.reasons(kind, body, packets.V5)[0]))
+    peer.sendall(packets.subscribe([f"{above}/+/{name}"], qos=1) + packets.publish(f"{above}/here/{name}", name, 1, 2))
+    while True:
         kind, body = next_packet(peer, heard, deadline)
-        if kind != packets.CONNACK or body[1]:
+        if kind == packets.PUBLISH:
+            assert body.endswith(name.encode()), f"{name} got {body[-60:]!r}"
+            return peer.sendall(packets.BYE)
+        if any(reason >= 0x80 for reason in packets.reasons(kind, body, packets.V5)):
             raise Refused(packets.called(kind, packets.reasons(kind, body, packets.V5)[0]))
-        peer.sendall(packets.subscribe([f"visits/+/{name}"], qos=1) + packets.publish(f"visits/here/{name}", name, 1, 2))
-        while True:
-            kind, body = next_packet(peer, heard, deadline)
-            if kind == packets.PUBLISH:
-                assert body.endswith(name.encode()), f"{name} got {body[-60:]!r}"
-                return peer.sendall(packets.BYE)
-            if any(reason >= 0x80 for reason in packets.reasons(kind, body, packets.V5)):
-                raise Refused(packets.called(kind, packets.reasons(kind, body, packets.V5)[0]))
 
 
 def next_packet(peer, heard, deadline):

@@ -210,32 +210,37 @@ pub fn end_with_this(command: &mut Command) {
     }
 }
 
-/// What `command` starts is in the idle scheduling class, as after [`step_back`], and on that CPU if there is one.
-pub fn step_back_with(command: &mut Command, cpu: Option<usize>) {
+/// Puts the threads that process `pid` has into the idle scheduling class, as [`step_back`] does, or back out of it, as far
+/// as that is allowed. A thread that ends meanwhile is left out.
+pub fn set_back(pid: u32, is_back: bool) {
+    let class = if is_back { libc::SCHED_IDLE } else { libc::SCHED_OTHER };
     let parameter = libc::sched_param { sched_priority: 0 };
+    for thread in fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
+        let Some(thread) = thread.file_name().to_str().and_then(|number| number.parse().ok()) else {
+            continue;
+        };
+        // SAFETY: `parameter` lives across the call, which only reads it. A refusal leaves things as they were.
+        unsafe { libc::sched_setscheduler(thread, class, &parameter) };
+    }
+}
+
+/// What `command` starts is on that CPU.
+pub fn place(command: &mut Command, cpu: usize) {
     // SAFETY: an all-zero cpu_set_t is the empty set.
     let mut set: libc::cpu_set_t = unsafe { mem::zeroed() };
-    if let Some(cpu) = cpu.filter(|&cpu| cpu < libc::CPU_SETSIZE as usize) {
+    if cpu < libc::CPU_SETSIZE as usize {
         // SAFETY: `cpu` is below CPU_SETSIZE, so it is inside the set.
         unsafe { libc::CPU_SET(cpu, &mut set) };
     }
-    let place = move || {
-        // SAFETY: 0 is the calling thread; the calls only read what the pointers and the size describe, which is the closure's.
-        let failed = unsafe {
-            libc::sched_setscheduler(0, libc::SCHED_IDLE, &parameter) < 0
-                || cpu.is_some() && libc::sched_setaffinity(0, mem::size_of_val(&set), &set) < 0
-        };
-        if failed { Err(io::Error::last_os_error()) } else { Ok(()) }
+    let pin = move || {
+        // SAFETY: the call only reads what pointer and size describe, which is the closure's.
+        match unsafe { libc::sched_setaffinity(0, mem::size_of_val(&set), &set) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
     };
-    // SAFETY: between fork and exec the closure makes two plain system calls and allocates nothing.
-    unsafe { command.pre_exec(place) };
-}
-
-/// Takes the first thread of process `pid` back out of the idle class, where that is allowed.
-pub fn bring_forward(pid: u32) {
-    let parameter = libc::sched_param { sched_priority: 0 };
-    // SAFETY: `parameter` lives across the call, which only reads it. A refusal leaves things as they were.
-    unsafe { libc::sched_setscheduler(pid as libc::pid_t, libc::SCHED_OTHER, &parameter) };
+    // SAFETY: between fork and exec the closure makes one plain system call and allocates nothing.
+    unsafe { command.pre_exec(pin) };
 }
 
 /// Moves the calling thread, and what it starts from now on, to one CPU.
@@ -333,20 +338,26 @@ mod tests {
     }
 
     #[test]
-    fn what_is_started_to_step_back_is_in_the_idle_class_and_in_its_place() {
+    fn what_is_placed_is_there_and_what_is_set_back_is_in_the_idle_class() {
+        // Fields 39 (the CPU) and 41 (the class) of proc(5), counted from field 3.
+        let fields = |pid: u32| {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+            let fields: Vec<String> =
+                stat.rsplit_once(')').unwrap().1.split_whitespace().map(str::to_owned).collect();
+            (fields[36].parse::<usize>().unwrap(), fields[38].parse::<libc::c_int>().unwrap())
+        };
         let cpu = *allowed_cpus().last().unwrap();
-        let mut command = Command::new("cat");
-        command.arg("/proc/self/stat");
-        step_back_with(&mut command, Some(cpu));
-        let stat = String::from_utf8(command.output().unwrap().stdout).unwrap();
-        let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
-        // Fields 39 (the CPU) and 41 of proc(5), counted from field 3.
-        assert_eq!(
-            (fields[36], fields[38]),
-            (cpu.to_string().as_str(), libc::SCHED_IDLE.to_string().as_str())
-        );
-        step_back_with(&mut command, Some(libc::CPU_SETSIZE as usize));
-        assert!(command.output().is_err(), "there is no such CPU");
+        let mut command = Command::new("sleep");
+        place(command.arg("60"), cpu);
+        end_with_this(&mut command);
+        let mut child = command.spawn().unwrap();
+        assert_eq!(fields(child.id()), (cpu, libc::SCHED_OTHER));
+        set_back(child.id(), true);
+        assert_eq!(fields(child.id()).1, libc::SCHED_IDLE);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        place(&mut command, libc::CPU_SETSIZE as usize);
+        assert!(command.spawn().is_err(), "there is no such CPU");
     }
 
     #[test]

@@ -69,6 +69,13 @@ impl Running {
         }
     }
 
+    /// A thread has done so when it began.
+    pub fn step_back(&self) {
+        if let Running::Process(running) = self {
+            running.step_back();
+        }
+    }
+
     pub fn ask_to_stop(&mut self) {
         match self {
             Running::Thread(hostile) => hostile.ask_to_stop(),

@@ -120,7 +120,7 @@ impl NoisyNeighbourSettings {
 /// Messages of one well-behaved publisher in flight: more than a second of its rate, so that the loop stays open.
 const WINDOW: u16 = 1_000;
 
-/// A program that was started has begun within this. In the idle class that may take a while.
+/// A program that was started has begun within this.
 const READY_MAX: Duration = Duration::from_secs(10);
 
 /// Hostile clients that were asked to stop have done so within this.
@@ -208,6 +208,7 @@ impl Run<'_> {
         while !hostile.is_ready() && clock::now() < deadline {
             self.pairs.turn(&mut self.fleet)?;
         }
+        hostile.step_back();
         self.settle()?;
         let mut window = self.measure()?;
         hostile.ask_to_stop();

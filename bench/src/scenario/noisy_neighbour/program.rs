@@ -1,7 +1,8 @@
 //! Hostile clients that are a program: `NAME=COMMAND`, started for a noisy window and told to end after it.
 //!
-//! It has the place that the built-in ones have: the idle scheduling class, on their CPU. There it may take its time to
-//! begin; it prints a line, `ready`, when it has, and the window waits for that. SIGTERM ends it, and then it prints one
+//! It has the place that the built-in ones have: the idle scheduling class, on their CPU. On a crowded one that class may
+//! have nothing for seconds, so it enters it when it has begun, which it says by a line, `ready`, and the window waits for;
+//! and leaves it when it is told to end. SIGTERM ends it, and then it prints one
 //! line of JSON: `attempts`, `refused` and `closed` are numbers, `violations` a list of texts, each of which is something
 //! that the server must not do. Whatever else is in that object goes into the result.
 //!
@@ -58,7 +59,9 @@ impl Program {
         let mut command = Command::new(program);
         command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped());
         process::end_with_this(&mut command);
-        process::step_back_with(&mut command, cpu);
+        if let Some(cpu) = cpu {
+            process::place(&mut command, cpu);
+        }
         let mut child = command.spawn().with_context(|| format!("starting {}: {program}", self.name))?;
         let output = child.stdout.take().context("its standard output")?;
         let reader = std::thread::Builder::new().name("hostile-output".to_owned());
@@ -106,6 +109,10 @@ impl Running {
         self.is_ready.load(Ordering::Relaxed) || self.has_stopped()
     }
 
+    pub fn step_back(&self) {
+        process::set_back(self.child.id(), true);
+    }
+
     pub fn ask_to_stop(&mut self) {
         if !self.is_ready.load(Ordering::Relaxed) {
             self.violations.push("it did not say that it was ready".to_owned());
@@ -116,8 +123,8 @@ impl Running {
         }
         // Of the time until here, which is that of the window. One that ends just now has none.
         self.cpu_us = process::cpu_time(self.child.id()).map_or(0.0, |time| time.total_us);
-        // On a crowded CPU the idle class would keep it from ending; what it does from here on is not measured.
-        process::bring_forward(self.child.id());
+        // What it does from here on is not measured.
+        process::set_back(self.child.id(), false);
         self.signal(libc::SIGTERM);
     }
 
