@@ -45,6 +45,8 @@ def arguments():
     parser.add_argument("--only", default="", help="names of attacks or families, with commas between them; default: all")
     parser.add_argument("--alternations", type=int, default=7, help="noisy windows of each; default: %(default)s")
     parser.add_argument("--window-seconds", type=float, default=2.0, help="default: %(default)s")
+    parser.add_argument("--shards", type=int, default=1, help="of the broker, all on one CPU; default: %(default)s")
+    parser.add_argument("--reactor", choices=("auto", "epoll", "uring"), default="auto", help="default: %(default)s")
     parser.add_argument("--check", action="store_true", help="one short alternation, one broker, no verdict on latency")
     parser.add_argument("--prove", action="store_true", help="as --check, against brokers that are left open, which has to be found")
     parser.add_argument("--json", type=pathlib.Path, help="the document goes here too")
@@ -79,7 +81,7 @@ class Stand:
         suits = (family, attack.descriptors, opening)
         if self.target is None or self.suits != suits:
             self.remove()
-            self.target = Target(self.binary, self.evidence, attack.descriptors, opening)
+            self.target = Target(self.binary, self.evidence, attack.descriptors, opening, self.given.reactor, self.given.shards)
             self.target.start()
             self.suits = suits
         return self.target
@@ -167,8 +169,8 @@ def tell(result):
 
 
 def publish(given, results):
-    document = {"machine": {"cpus": len(os.sched_getaffinity(0)), "kernel": os.uname().release}, "alternations": given.alternations,
-                "window_s": given.window_seconds, "is_check": given.check, "attacks": results}
+    document = {"machine": {"cpus": len(os.sched_getaffinity(0)), "kernel": os.uname().release, "load": os.getloadavg()},
+                "command": sys.argv, "attacks": results}
     text = table.table(results)
     if given.json:
         given.json.write_text(json.dumps(document, indent=1) + "\n")

@@ -67,8 +67,8 @@ class Evidence:
 
 
 class Target(Broker):
-    def __init__(self, binary, evidence, descriptors=None, opening=None):
-        super().__init__(binary, "auto", 1, "guarded")
+    def __init__(self, binary, evidence, descriptors=None, opening=None, reactor="auto", shards=1):
+        super().__init__(binary, reactor, shards, "guarded")
         self.evidence, self.descriptors, self.opening = evidence, descriptors, opening
         self.ports = dict(zip((name for name, _, _ in LISTENERS), free_ports(len(LISTENERS)), strict=True))
         self.port = self.ports[LISTENERS[-1][0]]
@@ -85,7 +85,7 @@ class Target(Broker):
         # Each becomes the next: it is the broker's process that is started here.
         limit = ["prlimit", f"--nofile={self.descriptors}"] if self.descriptors else []
         return ["taskset", "--cpu-list", str(cpus()[0]), *limit, self.binary, "serve", "--config", str(settings),
-                "--data", str(self.folder / "data"), "--shards", str(self.shards)]
+                "--data", str(self.folder / "data"), "--shards", str(self.shards), "--reactor", self.reactor]
 
     def settings(self):
         made = self.evidence.made
