@@ -19,7 +19,8 @@ pub const SESSIONS_PER_SHARD_MAX: usize = 1 << 22;
 /// Bytes of a client id. The protocol asks for 23 at least; device ids and UUIDs fit many times. Beyond: CONNACK 0x85.
 pub const CLIENT_ID_BYTES_MAX: usize = 256;
 
-/// Connections that have not sent a whole CONNECT yet, per shard. Beyond: the new one is closed at once.
+/// Connections that have not sent a whole CONNECT yet, per shard. Beyond: the one that we have waited for longest is closed; if there
+/// is none, because all that are there have said something that is looked at, the new one.
 pub const HANDSHAKES_PENDING_MAX: usize = 4_096;
 
 /// Time from accept to a whole CONNECT. Beyond: closed. Long enough for a phone on a bad network.
@@ -90,6 +91,12 @@ pub const SUBSCRIPTIONS_PER_SESSION_MAX: usize = 1_024;
 /// one turn, which others wait for. Beyond: SUBACK 0x97 for those after; UNSUBACK cannot refuse in 3.1.1, so the connection
 /// ends, with 0x97.
 pub const FILTERS_PER_PACKET_MAX: usize = SUBSCRIPTIONS_PER_SESSION_MAX;
+
+/// What is read of a connection that was refused, so that it gets to read why. Beyond: closed at once, and what was said is lost.
+pub const LINGER_BYTES_MAX: usize = PACKET_BYTES_MAX as usize;
+
+/// Filters of one session whose owner cannot be told: who needs many of them wants `#`. Beyond: SUBACK 0x97.
+pub const BROAD_FILTERS_PER_SESSION_MAX: usize = 64;
 
 /// Filters whose owner cannot be told (wildcard in the placement key), per shard: each is known to every shard.
 /// Beyond: SUBACK 0x97.
@@ -372,6 +379,7 @@ pub const BACKUP_SYNC_BYTES: u64 = 4 << 20;
 const _: () = assert!(CONNECT_BYTES_MAX < PACKET_BYTES_DEFAULT && PACKET_BYTES_DEFAULT <= PACKET_BYTES_MAX);
 const _: () = assert!(SESSIONS_PER_SHARD_MAX >= CONNECTIONS_PER_SHARD_MAX);
 const _: () = assert!(ACCEPTS_PER_TURN_MAX <= HANDSHAKES_PENDING_MAX);
+const _: () = assert!(BROAD_FILTERS_PER_SESSION_MAX * 64 <= BROAD_FILTERS_PER_SHARD_MAX);
 const _: () = assert!(TOPIC_LEVELS_MAX <= TOPIC_BYTES_MAX);
 const _: () = assert!(UNPLACED_MESSAGES_AHEAD < UNPLACED_MESSAGES_MAX / 2);
 const _: () = assert!(PARKED_BYTES_MAX >= RECEIVE_BYTES && OUTPUT_BYTES_MAX >= RECEIVE_BYTES);

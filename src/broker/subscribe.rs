@@ -55,20 +55,22 @@ impl Broker {
             pulls: Vec::new(),
             waiting: 1,
         };
+        let mut broad = None;
         for (index, (filter, options)) in subscribe.filters().enumerate() {
             let grant = Grant { options, subscription_id: subscribe.subscription_id.unwrap_or(0) };
             let too_many = (index >= limits::FILTERS_PER_PACKET_MAX).then_some(ReasonCode::QuotaExceeded);
-            let reason = match refusal.or(too_many).or_else(|| self.subscribe_refusal(slot, filter)) {
-                Some(reason) => reason,
-                None => self.subscribe_one(slot, filter, grant, token, &mut pending, effects),
-            };
+            let reason =
+                match refusal.or(too_many).or_else(|| self.subscribe_refusal(slot, filter, &mut broad)) {
+                    Some(reason) => reason,
+                    None => self.subscribe_one(slot, filter, grant, token, &mut pending, effects),
+                };
             pending.reasons.push(reason);
         }
         self.await_suback(token, pending, before, effects);
     }
 
     /// Why a filter is refused; the connection lives.
-    fn subscribe_refusal(&self, slot: u32, filter: &str) -> Option<ReasonCode> {
+    fn subscribe_refusal(&self, slot: u32, filter: &str, broad: &mut Option<usize>) -> Option<ReasonCode> {
         if topic::check_filter(filter).is_err() {
             return Some(ReasonCode::TopicFilterInvalid);
         }
@@ -81,12 +83,26 @@ impl Broker {
         if full && !mine {
             return Some(ReasonCode::QuotaExceeded);
         }
+        if !mine && self.is_broad(filter) {
+            let broad = broad.get_or_insert_with(|| self.broad_filters_of(slot));
+            if *broad >= limits::BROAD_FILTERS_PER_SESSION_MAX {
+                return Some(ReasonCode::QuotaExceeded);
+            }
+            *broad += 1;
+        }
         // Known from another shard's subscribers only, it is new here all the same.
         let first_here = known.is_none_or(|known| self.subscriptions.entry(known).local().is_empty());
         if first_here && self.is_broad(filter) && self.broad_filters >= limits::BROAD_FILTERS_PER_SHARD_MAX {
             return Some(ReasonCode::QuotaExceeded);
         }
         (self.disk_reserve_reached && self.sessions.get(slot).durable()).then_some(ReasonCode::QuotaExceeded)
+    }
+
+    /// How many filters of a session every shard has to know.
+    fn broad_filters_of(&self, slot: u32) -> usize {
+        let subscriptions = &self.sessions.get(slot).subscriptions;
+        let text = |subscription: &Subscription| self.subscriptions.text(subscription.filter);
+        subscriptions.as_slice().iter().filter(|subscription| self.is_broad(text(subscription))).count()
     }
 
     fn subscribe_one(

@@ -134,6 +134,8 @@ pub struct Buffers {
     pub unsent_from: usize,
     /// Bytes submitted and not taken.
     pub in_flight: usize,
+    /// Bytes that were read after it was refused.
+    pub dropped: usize,
     /// When the peer last took something, or had nothing to take.
     pub progress: Nanos,
     /// When `parked` became so full that nothing more is read.
@@ -153,6 +155,7 @@ impl Default for Buffers {
             unsent: Vec::new(),
             unsent_from: 0,
             in_flight: 0,
+            dropped: 0,
             progress: Nanos(0),
             parked_since: Nanos::NEVER,
         }
@@ -170,6 +173,7 @@ impl Buffers {
             && self.output.capacity() <= BUFFER_BYTES_KEPT_MAX
             && self.parked_since == Nanos::NEVER
             && self.in_flight == 0
+            && self.dropped == 0
     }
 
     /// Bytes that the peer has not taken.
@@ -415,6 +419,7 @@ impl Connections {
         }
         let busy = entry.buffers.as_ref().is_some_and(|buffers| {
             buffers.backlog() > 0
+                || buffers.dropped > 0
                 || !buffers.partial.is_empty()
                 || !buffers.parked.is_empty()
                 || buffers.large.is_some()

@@ -4,7 +4,7 @@
 //! broker's business. Called by the loop and by `inbound`.
 //!
 //! A stranger costs one entry, at most [`CONNECT_BYTES_MAX`](crate::limits::CONNECT_BYTES_MAX) and
-//! [`HANDSHAKE_TIME_MS`]; there are at most [`HANDSHAKES_PENDING_MAX`] of them per shard. A connection moves at most
+//! [`HANDSHAKE_TIME_MS`]; there are at most [`HANDSHAKES_PENDING_MAX`] of them per shard, and then the oldest gives way. A connection moves at most
 //! once: the shard it was accepted by reads its CONNECT, the home shard reads that again and keeps it.
 
 use std::borrow::Cow;
@@ -37,6 +37,9 @@ use super::target::Target;
 const ALPHABET: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
 /// Random characters of an assigned client id: 100 bits, so that it cannot be guessed.
 const ASSIGNED_CHARACTERS: usize = 20;
+
+/// Of those that have waited longest, how many are looked at to find one that can give way: it costs each newcomer this much.
+const OLDEST_LOOKED_AT_MAX: usize = 64;
 
 /// What the account of a client that has proven nothing begins with, where others prove theirs: no name that is proven has it.
 const UNPROVEN_MARK: char = '\u{1}';
@@ -157,7 +160,8 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
             Ok(accepted) => accepted,
             Err(errno) => return self.cannot_accept(errno),
         };
-        if self.is_draining() || self.handshakes.pending >= HANDSHAKES_PENDING_MAX {
+        let is_full = self.handshakes.pending >= HANDSHAKES_PENDING_MAX;
+        if self.is_draining() || is_full && !self.make_way() {
             return self.out.submit(Op::Close { socket, token: Target::Refused.token() });
         }
         if let Some(id) = self.admit(socket, peer) {
@@ -167,6 +171,20 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
                 self.hear_newcomer(id);
             }
         }
+    }
+
+    /// Of those that we wait for, the one that we have waited for longest gives way to a newcomer: who has something to say says
+    /// it at once, and whoever holds many connections open displaces its own. Nobody does whom others look at for us.
+    pub(super) fn make_way(&mut self) -> bool {
+        let connections = &self.out.connections;
+        let waits = |id: ConnectionId| connections.get(id).filter(|entry| entry.phase == Phase::Handshake);
+        let deadlines = &mut self.handshakes.deadlines;
+        while deadlines.front().is_some_and(|(_, id)| waits(*id).is_none()) {
+            deadlines.pop_front();
+        }
+        let is_waited_for = |id: &ConnectionId| waits(*id).is_some_and(|entry| !entry.is(Flag::Held));
+        let oldest = deadlines.iter().take(OLDEST_LOOKED_AT_MAX).map(|(_, id)| *id).find(is_waited_for);
+        oldest.inspect(|id| self.hang_up(*id)).is_some()
     }
 
     fn cannot_accept(&mut self, errno: Errno) {

@@ -21,8 +21,8 @@ use crate::broker::input::Input;
 use crate::ids::ConnectionId;
 use crate::journal::Storage;
 use crate::limits::{
-    CONNECT_BYTES_MAX, DIRECT_CALLS_MAX, PARKED_BYTES_MAX, REACTOR_OPERATIONS_RESERVED, RECEIVE_BYTES,
-    RECEIVES_PER_TURN_MAX, WORK_PER_TURN_MAX,
+    CONNECT_BYTES_MAX, DIRECT_CALLS_MAX, LINGER_BYTES_MAX, PARKED_BYTES_MAX, REACTOR_OPERATIONS_RESERVED,
+    RECEIVE_BYTES, RECEIVES_PER_TURN_MAX, WORK_PER_TURN_MAX,
 };
 use crate::reactor::{Errno, Op, Reactor, Socket};
 use crate::wire::frame::{Peek, peek};
@@ -158,9 +158,11 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
                     if entry.phase == Phase::Handshake {
                         self.received_from_stranger(id, &mut buffer);
                         buffer.as_mut_slice().zeroize();
+                    } else if entry.phase == Phase::Closing {
+                        self.drop_rest(id, buffer.len());
                     } else if entry.is(Flag::Wrapped) {
                         self.unwrap(id, &mut buffer);
-                    } else if entry.phase != Phase::Closing {
+                    } else {
                         self.parse(id, &buffer);
                     }
                     self.out.connections.settle(id);
@@ -175,6 +177,16 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
         }
         if self.receive_buffers.len() < RECEIVES_PER_TURN_MAX {
             self.receive_buffers.push(buffer);
+        }
+    }
+
+    /// More of what was refused. It is read so that the peer reads why, but not without end.
+    fn drop_rest(&mut self, id: ConnectionId, count: usize) {
+        let Some((entry, pool)) = self.out.connections.with_pool(id) else { return };
+        let buffers = entry.buffers_mut(pool);
+        buffers.dropped += count;
+        if buffers.dropped > LINGER_BYTES_MAX {
+            self.lost(id);
         }
     }
 

@@ -1,5 +1,8 @@
 //! Limits of what a packet may hold: its size, topics, aliases.
 
+use std::io::Write;
+use std::net::TcpStream;
+
 use ironpost::limits;
 
 use crate::broker::Broker;
@@ -79,5 +82,23 @@ fn a_client_that_offers_more_aliases_than_we_use_gets_further_topics_by_name() {
             assert_eq!(publish.property(property::TOPIC_ALIAS), alias.as_ref());
             assert_eq!(publish.topic.is_empty(), alias.is_some() && round > 0, "{publish:?}");
         }
+    }
+}
+
+#[test]
+fn what_follows_a_packet_that_is_too_large_is_read_for_a_while_and_not_without_end() {
+    let broker = Broker::start();
+    let mut neighbours = Neighbours::of(&broker);
+    for connect in [Connect::v5("announces"), Connect::v3("announces")] {
+        let mut stream = TcpStream::connect(broker.address()).expect("the broker takes connections");
+        stream.write_all(&connect.bytes()).expect("it reads");
+        stream.write_all(&[0x30, 0xFF, 0xFF, 0xFF, 0x7F]).expect("it reads");
+        let (mut sent, piece) = (0, [0; 64 << 10]);
+        while stream.write_all(&piece).is_ok() {
+            sent += piece.len();
+            // What the kernel's buffers take comes on top.
+            assert!(sent < limits::LINGER_BYTES_MAX + (16 << 20), "{sent} bytes");
+        }
+        neighbours.go_on();
     }
 }

@@ -39,12 +39,27 @@ fn a_session_with_1024_subscriptions_is_refused_another_with_0x97() {
 }
 
 #[test]
-fn a_shard_with_4096_filters_that_every_shard_has_to_know_refuses_another_with_0x97() {
+fn a_session_has_64_filters_that_every_shard_has_to_know_and_another_is_refused_with_0x97() {
     // One shard alone has nobody to tell, so it has no such filters.
     let broker = Broker::start_with(Start { shards: Some(2), ..Start::default() });
     let mut neighbours = Neighbours::of(&broker);
+    let most = limits::BROAD_FILTERS_PER_SESSION_MAX;
+    let mut client = Client::v5(&broker, "broad");
+    assert_eq!(subscribe_many(&mut client, "+/", most + 2), [0x97; 2]);
+    assert_eq!(client.subscribe("+/another", 0), 0x97, "in a packet of its own, too");
+    assert_eq!(client.subscribe("literal/in/its/first/levels/#", 0), 0);
+    assert_eq!(client.unsubscribe(&["+/0"]), [0]);
+    assert_eq!(client.subscribe("+/another", 0), 0);
+    assert_eq!(client.subscribe("+/1", 1), 1, "what it has, it may have again");
+    neighbours.go_on();
+}
+
+#[test]
+fn a_shard_with_4096_filters_that_every_shard_has_to_know_refuses_another_with_0x97() {
+    let broker = Broker::start_with(Start { shards: Some(2), ..Start::default() });
+    let mut neighbours = Neighbours::of(&broker);
     let full = limits::BROAD_FILTERS_PER_SHARD_MAX;
-    let per_session = limits::SUBSCRIPTIONS_PER_SESSION_MAX;
+    let per_session = limits::BROAD_FILTERS_PER_SESSION_MAX;
     let mut clients = Vec::new();
     // Which shard a session lives in is not known, so the first refusal may come anywhere from here on.
     let refused = (0..2 * full / per_session + 1).find_map(|number| {
@@ -55,7 +70,7 @@ fn a_shard_with_4096_filters_that_every_shard_has_to_know_refuses_another_with_0
     });
     let refused = refused.expect("more than both shards take");
     assert!(clients.len() * per_session > full);
-    assert_eq!(refused, vec![0x97; per_session], "all of this session, as four of its shard came before");
+    assert_eq!(refused, vec![0x97; per_session], "all of this session, as those of its shard came before");
     let mut last = clients.pop().expect("the one that was refused");
     assert_eq!(last.subscribe("literal/in/its/first/levels/#", 0), 0);
     neighbours.go_on();

@@ -272,3 +272,20 @@ fn handshakes_in_excess_wait_in_line_and_those_that_would_wait_too_long_are_clos
     front.run_ms(&mut late, 1_500);
     assert_eq!(late.heard, CONNACK_V3, "for whom was closed nobody waits");
 }
+
+#[test]
+fn nobody_gives_way_to_a_newcomer_while_a_worker_has_its_transport() {
+    // What is done beyond HANDSHAKES_PENDING_MAX, done by hand.
+    let mut front = Front::new(1);
+    let mut peers = [front.peer(), front.peer()];
+    peers.iter_mut().for_each(|peer| peer.speak(&mut front.rig));
+    front.rig.run_ms(10);
+    assert_eq!(front.workers.0.lock().unwrap().len(), 2);
+    assert!(!front.rig.shard(0).make_way());
+    let silent = front.peer();
+    front.rig.run_ms(10);
+    assert!(front.rig.shard(0).make_way() && !front.rig.shard(0).make_way());
+    front.rig.run_ms(10);
+    assert!(front.rig.ended_at(silent.id).is_some());
+    assert!(peers.iter().all(|peer| front.rig.ended_at(peer.id).is_none()), "they have said who they are");
+}
