@@ -125,6 +125,10 @@ pub const RECEIVE_BYTES: usize = 16 << 10;
 /// nothing more is read meanwhile. As many as a window of messages, so that a client that keeps to one never notices.
 pub const WORK_PER_TURN_MAX: usize = 128;
 
+/// How long a connection waits for each unit of work of a packet that was more than `WORK_PER_TURN_MAX`: eight times what it takes,
+/// some 2 µs. Acknowledgements and pings do not wait. Who subscribes to 50 filters at once is not heard for 3 ms.
+pub const WORK_WAIT_NS: u64 = 16_000;
+
 /// What a connection that has more to say than a turn handles is answered gathers to this many bytes, or until it has been
 /// heard out.
 pub const SENT_TOGETHER_BYTES: usize = 4 << 10;

@@ -30,6 +30,7 @@ mod acknowledge;
 mod await_durable;
 mod connect;
 mod connection;
+mod costly;
 mod delivery;
 mod disconnect;
 mod expiry;
@@ -77,6 +78,7 @@ use settings::Settings;
 use self::await_durable::AwaitDurable;
 use self::connect::Name;
 use self::connection::{Connection, Connections};
+use self::costly::Costly;
 use self::interest::Announcement;
 use self::keep_alive::KeepAlive;
 use self::mesh::Outbox;
@@ -144,6 +146,7 @@ pub struct Broker {
     placing: Placing,
     missed: Missed,
     pace: Pace,
+    costly: Costly,
     overload: Overload,
     held: VecDeque<Held>,
     unwritten: Unwritten,
@@ -206,6 +209,7 @@ impl Broker {
             placing: Placing::default(),
             missed: Missed::default(),
             pace: Pace::default(),
+            costly: Costly::default(),
             overload: Overload::default(),
             held: VecDeque::new(),
             unwritten: Unwritten::default(),

@@ -34,6 +34,7 @@ impl Broker {
         effects: &mut impl Effects,
     ) {
         self.take_publish(id, publish, body, effects);
+        self.expect_cost(id);
         self.pause_if_behind(id, effects);
     }
 
@@ -229,7 +230,7 @@ impl Broker {
     }
 
     /// The client of a connection, hashed once if there is a place to keep that.
-    fn publisher(&mut self, id: ConnectionId) -> PublisherKey {
+    pub(super) fn publisher(&mut self, id: ConnectionId) -> PublisherKey {
         let Some(connection) = self.connections.get_mut(id) else { return PublisherKey::NOBODY };
         let (session, sessions) = (connection.session, &self.sessions);
         match connection.exchange.as_deref_mut() {

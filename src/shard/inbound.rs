@@ -22,9 +22,10 @@ use crate::ids::ConnectionId;
 use crate::journal::Storage;
 use crate::limits::{
     CONNECT_BYTES_MAX, DIRECT_CALLS_MAX, LINGER_BYTES_MAX, PARKED_BYTES_MAX, REACTOR_OPERATIONS_RESERVED,
-    RECEIVE_BYTES, RECEIVES_PER_TURN_MAX, WORK_PER_TURN_MAX,
+    RECEIVE_BYTES, RECEIVES_PER_TURN_MAX, WORK_PER_TURN_MAX, WORK_WAIT_NS,
 };
 use crate::reactor::{Errno, Op, Reactor, Socket};
+use crate::time::Nanos;
 use crate::wire::frame::{Peek, peek};
 use crate::wire::{Packet, ReasonCode, decode};
 
@@ -256,8 +257,9 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
                 }
                 Ok(Peek::Complete { len }) => {
                     let (frame, rest) = input.split_at(len);
-                    work += work_of(frame[0]);
-                    if self.frame(id, frame, rest) == Parsing::Stop {
+                    let parsing = self.frame(id, frame, rest);
+                    work += self.count_work(id, frame);
+                    if parsing == Parsing::Stop {
                         return work;
                     }
                     input = rest;
@@ -275,6 +277,17 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
             let mut partial = pool.take();
             partial.extend_from_slice(input);
             entry.buffers_mut(pool).partial = partial;
+        }
+        work
+    }
+
+    /// How much work that packet was. If it was more than a turn has for its connection, the next one waits for several times as
+    /// long as this one took: nobody has much more than a tenth of a shard in that way.
+    fn count_work(&mut self, id: ConnectionId, frame: &[u8]) -> usize {
+        let work = work_of(frame) + self.broker.take_work();
+        if work > WORK_PER_TURN_MAX {
+            let until = self.now.mono.0.saturating_add(work as u64 * WORK_WAIT_NS);
+            self.wait_until(id, Nanos(until));
         }
         work
     }
@@ -483,7 +496,7 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
             if waits || self.decode(id, frame) == Parsing::Stop {
                 break;
             }
-            work += work_of(frame[0]);
+            work += self.count_work(id, frame);
             handled += len;
         }
         let has_had_its_turn = work >= WORK_PER_TURN_MAX;
@@ -498,7 +511,7 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
             }
             // Who waits for our clock is not waited for.
             if (!full || self.throttle.waits(id)) && !entry.is(Flag::Ended) {
-                entry.buffers_mut(pool).parked_since = crate::time::Nanos::NEVER;
+                entry.buffers_mut(pool).parked_since = Nanos::NEVER;
             }
             if has_had_its_turn && !entry.set(Flag::Resumed) {
                 self.out.resumed.push_back(id);
@@ -506,7 +519,7 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
         } else {
             pool.put(parked);
             entry.clear(Flag::Parked);
-            entry.buffers_mut(pool).parked_since = crate::time::Nanos::NEVER;
+            entry.buffers_mut(pool).parked_since = Nanos::NEVER;
             if entry.is(Flag::Ended) {
                 self.lost(id);
             }
@@ -517,10 +530,10 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
 }
 
 /// What a packet counts of [`WORK_PER_TURN_MAX`]: one that clients send in rows counts once.
-fn work_of(first: u8) -> usize {
-    match first >> 4 {
-        // SUBSCRIBE and UNSUBSCRIBE change tables, and are looked up in others.
-        8 | 10 => 32,
+fn work_of(frame: &[u8]) -> usize {
+    match frame[0] >> 4 {
+        // SUBSCRIBE and UNSUBSCRIBE change tables, and are looked up in others: once for each filter.
+        8 | 10 => 32 + frame.len() / 8,
         // PINGREQ costs little, but nobody means more than one.
         12 => 8,
         _ => 1,

@@ -10,6 +10,8 @@
 //! | publishes, bytes | with each packet, also in debt | its packets wait until that is paid, or DISCONNECT 0x96 |
 //! | subscriptions | with each SUBSCRIBE, as a whole | SUBACK 0x97 |
 //!
+//! Whoever sends a packet that is much work waits in the same way, limits or not (`inbound`).
+//!
 //! Who waits is paused as by the broker: acknowledgements and pings are handled, the rest is parked, and when too much is, not
 //! read. It is our clock that ends the wait, so nobody is closed for waiting.
 
@@ -84,6 +86,7 @@ impl Throttle {
 
     /// It goes on then.
     pub(super) fn begin_wait(&mut self, id: ConnectionId, until: Nanos) {
+        let until = self.until.get(&id).map_or(until, |other| until.max(*other));
         self.end_wait(id);
         self.until.insert(id, until);
         self.queue.insert((until, id));

@@ -1,8 +1,8 @@
 //! Hot sockets and quiet ones: nobody takes more than a read per turn, and everybody gets one.
 
-use super::bytes::{PINGREQ, PINGRESP, publish_v3};
+use super::bytes::{PINGREQ, PINGRESP, publish_v3, subscribe_v3};
 use super::rig::{PeerId, Rig};
-use crate::limits::{RECEIVE_BYTES, RECEIVES_PER_TURN_MAX, WORK_PER_TURN_MAX};
+use crate::limits::{RECEIVE_BYTES, RECEIVES_PER_TURN_MAX, WORK_PER_TURN_MAX, WORK_WAIT_NS};
 use crate::reactor::sim;
 
 /// Nothing is late and nothing is short: what is counted in turns does not depend on the seed.
@@ -138,4 +138,70 @@ fn publishers_who_send_more_than_is_placed_are_all_read_alike() {
     }
     let (least, most) = left(&rig);
     assert!(most - least <= 2 * RECEIVE_BYTES, "one has {least} bytes left, another {most}");
+}
+
+/// A SUBSCRIBE to 50 filters.
+fn subscribe_many(packet_id: u16) -> Vec<u8> {
+    let mut body = packet_id.to_be_bytes().to_vec();
+    for number in 0..50 {
+        let filter = format!("one/of/many/{packet_id:02}/{number:02}/filters");
+        body.extend_from_slice(&(filter.len() as u16).to_be_bytes());
+        body.extend_from_slice(filter.as_bytes());
+        body.push(0);
+    }
+    let length = [body.len() as u8 & 0x7F | 0x80, (body.len() >> 7) as u8];
+    [&[0x82][..], &length, &body].concat()
+}
+
+#[test]
+fn who_sends_packets_that_are_much_work_waits_between_them_and_pings_do_not() {
+    let mut rig = Rig::with(1, at_once(), |_| {});
+    let client = rig.client_v3("subscribes");
+    let begun = rig.now();
+    for packet_id in 1..=10 {
+        rig.say(client, &subscribe_many(packet_id));
+    }
+    rig.say(client, &PINGREQ);
+    rig.run_ms(10);
+    let heard = rig.packets(client);
+    assert!(heard.contains(&PINGRESP.to_vec()), "{} packets", heard.len());
+    let mut subacks = heard.len() - 1;
+    while subacks < 10 {
+        rig.run_ms(1);
+        subacks += rig.packets(client).len();
+    }
+    let work = (32 + subscribe_many(1).len() / 8) as u64;
+    let least_ms = 9 * work * WORK_WAIT_NS / 1_000_000;
+    let took_ms = rig.now().ms_since(begun);
+    assert!((least_ms..3 * least_ms).contains(&took_ms), "{took_ms} ms, {least_ms} at least");
+}
+
+#[test]
+fn who_publishes_what_matches_thousands_of_subscriptions_waits_in_between() {
+    let mut rig = Rig::new();
+    for number in 0..5 {
+        let subscriber = rig.client_v3(&format!("subscriber-{number}"));
+        for bits in 0..512_u16 {
+            let level = |bit: u16| if bits >> bit & 1 == 1 { "+" } else { "w" };
+            let filter = (0..9).map(level).collect::<Vec<_>>().join("/");
+            rig.say(subscriber, &subscribe_v3(bits + 1, &filter, 0));
+        }
+    }
+    let witness = rig.subscriber_v3("witness", "w/w/w/w/w/w/w/w/w", 0);
+    rig.run_ms(1_000);
+    let publisher = rig.client_v3("publisher");
+    let begun = rig.now();
+    for _ in 0..20 {
+        rig.say(publisher, &publish_v3(0, "w/w/w/w/w/w/w/w/w", b"w"));
+        // What one costs is known when the next one comes.
+        rig.run_ms(1);
+    }
+    let mut delivered = 0;
+    while delivered < 20 {
+        rig.run_ms(1);
+        delivered += rig.packets(witness).len();
+    }
+    let took_ms = rig.now().ms_since(begun);
+    let least_ms = 18 * (5 * 512 / 16) * WORK_WAIT_NS / 1_000_000;
+    assert!((least_ms..3 * least_ms).contains(&took_ms), "{took_ms} ms, {least_ms} at least");
 }
