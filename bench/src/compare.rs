@@ -26,12 +26,13 @@ use crate::scenario::noisy_neighbour::{self, NoisyNeighbourSettings};
 use crate::scenario::restart::{self, RestartSettings};
 use crate::scenario::slow_consumer::{self, SlowConsumerSettings};
 use crate::scenario::store_drain::{self, StoreDrainSettings};
-use crate::server::{Broker, Server};
+use crate::server::{Broker, Entrance, Server};
 
 /// What to compare, and how often.
 #[derive(Args)]
 pub struct CompareSettings {
-    /// A broker: mosquitto, ejabberd, floor, NAME= before one of these, or NAME=COMMAND with {port} and {data} in it (repeat)
+    /// A broker: mosquitto, mosquitto-tls, ejabberd, floor, ironpost, ironpost-tls, NAME= before one of these, or
+    /// NAME=COMMAND with {port} and {data} in it (repeat)
     #[arg(long = "broker", value_name = "BROKER", default_values = ["mosquitto", "floor"])]
     brokers: Vec<Broker>,
     /// Ratios are taken to these brokers (repeat) [default: all whose name is mosquitto or floor]
@@ -114,10 +115,14 @@ impl Scenario {
         self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
     }
 
-    /// The floor has no sessions to keep messages in.
-    fn needs_sessions(self) -> bool {
-        use Scenario::{Day, LoginStorm, Restart, SlowConsumer, StoreDrain};
-        matches!(self, StoreDrain | SlowConsumer | LoginStorm | Restart | Day)
+    /// The floor has no sessions to keep messages in, and hostile clients speak no TLS.
+    fn suits(self, broker: &Broker) -> bool {
+        use Scenario::{Day, LoginStorm, NoisyNeighbour, Restart, SlowConsumer, StoreDrain};
+        match self {
+            StoreDrain | SlowConsumer | LoginStorm | Restart | Day => broker.keeps_sessions(),
+            NoisyNeighbour => broker.entrance() != Entrance::Tls,
+            _ => true,
+        }
     }
 
     fn run(self, server: &mut Server, settings: &CompareSettings) -> Result<Outcome> {
@@ -214,8 +219,7 @@ fn baselines(settings: &CompareSettings) -> Result<Vec<usize>> {
 
 /// The brokers that can run a scenario, with their places.
 fn taking_part(scenario: Scenario, brokers: &[Broker]) -> impl Iterator<Item = (usize, &Broker)> {
-    let can = move |broker: &Broker| !scenario.needs_sessions() || broker.keeps_sessions();
-    brokers.iter().enumerate().filter(move |(_, broker)| can(broker))
+    brokers.iter().enumerate().filter(move |(_, broker)| scenario.suits(broker))
 }
 
 fn runs_of(scenario: Scenario, settings: &CompareSettings, mut begin: impl FnMut(&str)) -> Vec<Run> {

@@ -25,6 +25,7 @@ use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand};
 use serde_json::{Value, json};
 
+use crate::client::tls;
 use crate::measure::awake::{self, Awake};
 use crate::measure::process;
 use crate::report::progress::Steps;
@@ -128,7 +129,8 @@ struct Single<Settings: Args> {
 #[derive(Args)]
 #[group(required = true, multiple = false, id = "which")]
 struct Which {
-    /// Start this broker: mosquitto, ejabberd, floor, or NAME=COMMAND with {port} and {data} in it
+    /// Start this broker: mosquitto, mosquitto-tls, ejabberd, floor, ironpost, ironpost-tls, or NAME=COMMAND
+    /// with {port} and {data} in it
     #[arg(long, value_name = "BROKER")]
     broker: Option<Broker>,
     /// Drive the broker that listens here
@@ -143,6 +145,12 @@ struct Target {
     /// The process of the broker given with --target: without it there are no CPU and memory figures
     #[arg(long, requires = "target")]
     pid: Option<u32>,
+    /// It speaks TLS, and one of these certificates (PEM) vouches for it
+    #[arg(long, requires = "target", value_name = "FILE")]
+    tls: Option<PathBuf>,
+    /// The name that its certificate is for
+    #[arg(long, requires = "tls", value_name = "NAME", default_value = "localhost")]
+    tls_name: String,
 }
 
 /// Where things run and where results go.
@@ -334,6 +342,11 @@ fn measure<Settings: Args>(
         (None, address) => {
             let address = address.context("neither --broker nor --target")?;
             ensure!(address.port() != 0, "--target needs a port");
+            if let Some(path) = &target.tls {
+                let authorities = fs::read(path).with_context(|| format!("reading {}", path.display()))?;
+                tls::speak_at(address, &authorities, &target.tls_name)
+                    .with_context(|| format!("believing in {}", path.display()))?;
+            }
             if let Some(placement) = placement {
                 process::pin_to(placement.load_cpu)?;
             }

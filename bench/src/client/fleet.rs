@@ -18,6 +18,7 @@ use super::credentials;
 use super::dial;
 use super::link::{Arrived, Link};
 use super::refusal::Refusal;
+use super::tls::{self, Tls};
 use crate::measure::clock;
 use crate::poll::{Interest, Poller};
 
@@ -82,13 +83,18 @@ pub struct Links {
 impl Links {
     /// The outgoing bytes of client `index`; whatever is appended is written at the end of the turn.
     pub fn outbound(&mut self, index: usize) -> &mut Vec<u8> {
+        &mut self.marked(index).link.outbound
+    }
+
+    /// Client `index`, marked to be written to at the end of the turn.
+    fn marked(&mut self, index: usize) -> &mut Client {
         let client =
             self.clients[index].as_mut().expect("a scenario writes only to clients it has not closed");
         if !client.dirty {
             client.dirty = true;
             self.dirty.push(index as u32);
         }
-        &mut client.link.outbound
+        client
     }
 
     /// Client `index`, unless its connection has ended.
@@ -100,7 +106,7 @@ impl Links {
 /// Clients, the epoll set that watches them, and one read buffer for all.
 pub struct Fleet {
     dialect: Dialect,
-    wants_password: bool,
+    tls: Option<Tls>,
     poller: Poller,
     pub links: Links,
     scratch: Vec<u8>,
@@ -110,6 +116,8 @@ pub struct Fleet {
     pub opening_max: usize,
     /// The will that a client leaves with the server whenever it connects.
     pub wills: Option<Box<dyn Fn(usize) -> Option<Will> + Send>>,
+    /// What a client shows as its password, with an empty name.
+    pub passwords: Option<Box<dyn Fn(usize) -> Vec<u8> + Send>>,
 }
 
 /// The closure for a phase in which nothing but handshakes may arrive.
@@ -122,10 +130,10 @@ impl Fleet {
         let poller = Poller::new().context("creating an epoll set")?;
         let scratch = vec![0; SCRATCH_BYTES];
         let links = Links::default();
-        let wants_password = credentials::are_required_at(dialect.target);
+        let any_password = || Box::new(|_| credentials::ANY_PASSWORD.to_vec()) as Box<_>;
         Ok(Fleet {
             dialect,
-            wants_password,
+            tls: tls::spoken_at(dialect.target),
             poller,
             links,
             scratch,
@@ -133,6 +141,7 @@ impl Fleet {
             alive: 0,
             opening_max: OPENING_MAX,
             wills: None,
+            passwords: credentials::are_required_at(dialect.target).then(any_password),
         })
     }
 
@@ -178,6 +187,11 @@ impl Fleet {
         Ok(())
     }
 
+    /// What the clients and the server agreed on, where they speak TLS.
+    pub fn negotiated(&self) -> Option<String> {
+        self.links.clients.iter().flatten().find_map(|client| client.link.negotiated())
+    }
+
     /// Whether the connection of client `index` has ended.
     pub fn is_closed(&self, index: usize) -> bool {
         self.links.client(index).is_none()
@@ -203,8 +217,11 @@ impl Fleet {
         let connect = Connect { version, client_id, clean: session.clean, keep_alive_s, session_expiry_s };
         let will = self.wills.as_ref().and_then(|wills| wills(index));
         codec::encode_connect(&mut link.outbound, &connect, will.as_ref());
-        if self.wants_password {
-            credentials::add(&mut link.outbound);
+        if let Some(passwords) = &self.passwords {
+            credentials::add(&mut link.outbound, &passwords(index));
+        }
+        if let Some(tls) = &self.tls {
+            link.wrap(tls.connection()?);
         }
         let stage = Stage::AwaitsConnack;
         self.opening += 1;
@@ -290,6 +307,9 @@ impl Fleet {
             Err(_) if client.may_end => Arrived::End,
             arrived => arrived.with_context(|| format!("reading client {index}"))?,
         };
+        if client.link.has_more_to_say() {
+            self.links.marked(index);
+        }
         let end = match arrived {
             Arrived::Nothing => return Ok(()),
             Arrived::Bytes(end) => end,

@@ -10,3 +10,4 @@ pub mod fleet;
 pub mod link;
 pub mod publisher;
 pub mod refusal;
+pub mod tls;

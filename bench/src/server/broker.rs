@@ -1,7 +1,7 @@
 //! A broker's description and how it becomes a command.
 //!
-//! Decides what is built in (`mosquitto`, `ejabberd` and `floor`) and that `NAME=COMMAND` is any other, with `{port}` and
-//! `{data}` filled in. The process that the command becomes is the one accounted for. Called by `server`, which starts it.
+//! Decides what is built in ([`BUILT_IN`]) and that `NAME=COMMAND` is any other, with `{port}` and `{data}` filled in. The
+//! process that the command becomes is the one accounted for. Called by `server`, which starts it.
 
 use std::path::Path;
 use std::process::Command;
@@ -10,7 +10,20 @@ use std::str::FromStr;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
+use super::ironpost::Ironpost;
 use super::{ejabberd, mosquitto, version};
+
+/// What is known by name. Ironpost may be followed by its program and arguments.
+const BUILT_IN: [&str; 6] = ["mosquitto", "mosquitto-tls", "ejabberd", "floor", "ironpost", "ironpost-tls"];
+
+/// What a server that is set up here asks of who connects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entrance {
+    /// Nothing.
+    Plain,
+    /// To speak TLS.
+    Tls,
+}
 
 /// How to start one broker.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,9 +34,10 @@ pub struct Broker {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    Mosquitto,
+    Mosquitto(Entrance),
     Ejabberd,
     Floor,
+    Ironpost(Ironpost, Entrance),
     /// Words with `{port}` and `{data}` to fill in.
     Command(Vec<String>),
 }
@@ -31,17 +45,27 @@ pub(super) enum Kind {
 impl FromStr for Broker {
     type Err = String;
 
-    /// `mosquitto`, `ejabberd`, `floor`, `NAME=` before one of these, or `NAME=COMMAND`.
+    /// What is built in, `NAME=` before that, or `NAME=COMMAND`.
     fn from_str(text: &str) -> Result<Broker, String> {
-        let (name, command) = text.split_once('=').unwrap_or((text, text));
-        let kind = match command {
-            "mosquitto" => Kind::Mosquitto,
-            "ejabberd" => Kind::Ejabberd,
-            "floor" => Kind::Floor,
+        let first = text.split_whitespace().next().unwrap_or_default();
+        let (name, command) = match text.split_once('=') {
+            Some(named) if !BUILT_IN.contains(&first) => named,
+            _ => (first, text),
+        };
+        let mut words = command.split_whitespace();
+        let program = words.next().unwrap_or_default();
+        let ironpost = |entrance| Kind::Ironpost(Ironpost::from_words(words.clone()), entrance);
+        let is_alone = words.clone().next().is_none();
+        let kind = match program {
+            "mosquitto" if is_alone => Kind::Mosquitto(Entrance::Plain),
+            "mosquitto-tls" if is_alone => Kind::Mosquitto(Entrance::Tls),
+            "ejabberd" if is_alone => Kind::Ejabberd,
+            "floor" if is_alone => Kind::Floor,
+            "ironpost" => ironpost(Entrance::Plain),
+            "ironpost-tls" => ironpost(Entrance::Tls),
             _ if !text.contains('=') => {
-                return Err(format!(
-                    "`{text}` is not built in: write {text}=COMMAND, or use mosquitto, ejabberd or floor"
-                ));
+                let known = BUILT_IN.join(", ");
+                return Err(format!("`{text}` is not built in: write {name}=COMMAND, or use one of {known}"));
             }
             _ if !command.contains("{port}") => {
                 return Err(format!("the command of `{name}` has no {{port}}"));
@@ -60,7 +84,11 @@ impl Broker {
 
     /// How many journals it syncs at a time: the number behind `--shards` in its command, or one.
     pub fn lanes(&self) -> u32 {
-        let Kind::Command(words) = &self.kind else { return 1 };
+        let words = match &self.kind {
+            Kind::Command(words) => words,
+            Kind::Ironpost(ironpost, _) => &ironpost.arguments,
+            Kind::Mosquitto(_) | Kind::Ejabberd | Kind::Floor => return 1,
+        };
         let number = words.iter().skip_while(|word| *word != "--shards").nth(1);
         number.and_then(|number| number.parse().ok()).unwrap_or(1)
     }
@@ -68,13 +96,14 @@ impl Broker {
     /// The command that starts it on a port of the loopback, with its data below `data`.
     pub(super) fn command(&self, port: u16, data: &Path) -> Result<Command> {
         match &self.kind {
-            Kind::Mosquitto => mosquitto::command(port, data),
+            Kind::Mosquitto(entrance) => mosquitto::command(*entrance, port, data),
             Kind::Ejabberd => ejabberd::command(port, data),
             Kind::Floor => {
                 let mut command = Command::new(std::env::current_exe().context("finding this program")?);
                 command.arg("floor").arg("--listen").arg(format!("127.0.0.1:{port}"));
                 Ok(command)
             }
+            Kind::Ironpost(ironpost, entrance) => ironpost.command(*entrance, port, data),
             Kind::Command(words) => {
                 let data = data.to_str().context("the data directory is not UTF-8")?;
                 let filled = words
@@ -86,6 +115,14 @@ impl Broker {
                 command.args(arguments);
                 Ok(command)
             }
+        }
+    }
+
+    /// What it asks of who connects.
+    pub fn entrance(&self) -> Entrance {
+        match &self.kind {
+            Kind::Mosquitto(entrance) | Kind::Ironpost(_, entrance) => *entrance,
+            Kind::Ejabberd | Kind::Floor | Kind::Command(_) => Entrance::Plain,
         }
     }
 
@@ -102,7 +139,8 @@ impl Broker {
     /// What a result document says about this broker.
     pub fn describe(&self) -> Value {
         let (command, version) = match &self.kind {
-            Kind::Mosquitto => (mosquitto::describe(), mosquitto::version()),
+            Kind::Mosquitto(entrance) => (mosquitto::describe(*entrance), mosquitto::version()),
+            Kind::Ironpost(ironpost, entrance) => (ironpost.describe(*entrance), ironpost.version()),
             Kind::Ejabberd => (ejabberd::describe(), ejabberd::version()),
             Kind::Floor => (json!("ironpost-bench floor"), Some(env!("CARGO_PKG_VERSION").to_owned())),
             Kind::Command(words) => {
@@ -125,7 +163,20 @@ mod tests {
         let again: Broker = "again=floor".parse().unwrap();
         assert!(again.name == "again" && again.kind == Kind::Floor);
         assert!("unknown".parse::<Broker>().is_err());
+        assert!("mosquitto -v".parse::<Broker>().is_err(), "it takes no arguments");
         assert!("x=serve --listen 1883".parse::<Broker>().unwrap_err().contains("{port}"));
+    }
+
+    #[test]
+    fn an_entrance_is_part_of_what_is_built_in() {
+        let tls: Broker = "mosquitto-tls".parse().unwrap();
+        assert!(tls.name == "mosquitto-tls" && tls.entrance() == Entrance::Tls);
+        let other: Broker =
+            "epoll=ironpost-tls target/x/ironpost --reactor epoll --shards 2".parse().unwrap();
+        assert_eq!((other.name.as_str(), other.entrance(), other.lanes()), ("epoll", Entrance::Tls, 2));
+        assert_eq!("mosquitto".parse::<Broker>().unwrap().entrance(), Entrance::Plain);
+        let spaced: Broker = "two shards=serve --listen={port} --shards 2".parse().unwrap();
+        assert_eq!((spaced.name.as_str(), spaced.lanes()), ("two shards", 2));
     }
 
     #[test]

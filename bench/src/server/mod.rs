@@ -1,11 +1,13 @@
 //! The broker under test: one that is already running, or a child started for one measurement and ended after it.
 //!
 //! A child gets a free port and an empty data directory, runs on the server's CPU, and dies with this process. Only children
-//! started here are ever signalled. What is started is decided in `broker`; `mosquitto` and `ejabberd` know these two, and
-//! `version` asks a program what it is.
+//! started here are ever signalled. What is started is decided in `broker`; `mosquitto`, `ejabberd` and `ironpost` know how these
+//! are set up, `certificate` what they show to clients that speak TLS, and `version` asks a program what it is.
 
 mod broker;
+mod certificate;
 mod ejabberd;
+mod ironpost;
 mod mosquitto;
 mod version;
 
@@ -17,8 +19,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
-pub use self::broker::Broker;
-use crate::client::{credentials, dial};
+pub use self::broker::{Broker, Entrance};
+use crate::client::{credentials, dial, tls};
 use crate::measure::clock;
 use crate::measure::process;
 
@@ -79,8 +81,16 @@ impl Server {
         let port = free_port()?;
         let data = data_root.join(format!("ironpost-bench-{}-{}-{port}", std::process::id(), broker.name));
         fs::create_dir_all(&data).with_context(|| format!("creating {}", data.display()))?;
-        let child = spawn(broker, port, &data, placement)?;
+        let data = data.canonicalize().with_context(|| format!("finding {}", data.display()))?;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        match broker.entrance() {
+            Entrance::Plain => {}
+            Entrance::Tls => {
+                let certificate = certificate::write(&data)?;
+                tls::speak_at(address, certificate.as_bytes(), certificate::NAME)?;
+            }
+        }
+        let child = spawn(broker, port, &data, placement)?;
         let pid = Some(child.id());
         let own = Own { child, data, broker: broker.clone(), placement };
         if broker.wants_password() {
@@ -207,6 +217,7 @@ impl Drop for Server {
         let _ = child.wait();
         let _ = fs::remove_dir_all(data);
         credentials::forget(self.address);
+        tls::forget(self.address);
     }
 }
 

@@ -9,18 +9,19 @@ use std::process::Command;
 use anyhow::Result;
 use serde_json::{Value, json};
 
-use super::version;
+use super::broker::Entrance;
+use super::{certificate, version};
 
-pub fn command(port: u16, data: &Path) -> Result<Command> {
+pub fn command(entrance: Entrance, port: u16, data: &Path) -> Result<Command> {
     let file = data.join("mosquitto.conf");
-    fs::write(&file, configuration(port, data))?;
+    fs::write(&file, configuration(entrance, &port.to_string(), data))?;
     let mut command = Command::new(program());
     command.arg("-c").arg(file);
     Ok(command)
 }
 
-pub fn describe() -> Value {
-    let configuration = configuration(0, Path::new("DATA")).replace("listener 0", "listener PORT");
+pub fn describe(entrance: Entrance) -> Value {
+    let configuration = configuration(entrance, "PORT", Path::new("DATA"));
     json!({ "program": program(), "configuration": configuration })
 }
 
@@ -29,13 +30,19 @@ pub fn version() -> Option<String> {
 }
 
 /// The configuration Mosquitto is started with. Debian's, reduced to what matters here: it may not drop (no bound on
-/// queued and unacknowledged messages), it persists as Debian has it, and it does not log each connection.
-fn configuration(port: u16, data: &Path) -> String {
-    format!(
+/// queued and unacknowledged messages), it persists as Debian has it, and it does not log each connection. With TLS it has what
+/// Debian's OpenSSL has, and takes what clients offer.
+fn configuration(entrance: Entrance, port: &str, data: &Path) -> String {
+    let mut text = format!(
         "listener {port} 127.0.0.1\nallow_anonymous true\nuser root\npersistence true\npersistence_location {}/\n\
          max_queued_messages 0\nmax_inflight_messages 0\nlog_type error\nlog_type warning\n",
         data.display()
-    )
+    );
+    if entrance == Entrance::Tls {
+        let (chain, key) = (certificate::chain(data), certificate::key(data));
+        text.push_str(&format!("certfile {}\nkeyfile {}\n", chain.display(), key.display()));
+    }
+    text
 }
 
 /// Debian installs it where a user's PATH may not look.

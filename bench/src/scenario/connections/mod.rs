@@ -6,7 +6,8 @@
 //! connections is not in it, and a table that doubles is averaged over the sizes. User memory is the server process's
 //! private pages. Kernel memory is the growth of the whole machine's slab, which holds both ends of each connection
 //! when the load runs on the same host. Then, with all that are open, come keepalives (`idle`) and a few messages
-//! (`probe`). One process may hold 20,000 descriptors here, so larger numbers need another limit or several load
+//! (`probe`). Over TLS, what a connection costs has the handshake and the keys in it; which was agreed on is in the detail. One
+//! process may hold 20,000 descriptors here, so larger numbers need another limit or several load
 //! processes; what ended a row too early is named, and the figures up to there are kept.
 
 mod idle;
@@ -113,6 +114,10 @@ pub fn run(server: &Server, settings: &ConnectionSettings) -> Result<Outcome> {
     let start = Mark::read(server.pid)?;
     let opening = open(&mut fleet, server, settings)?;
     let open: Vec<usize> = (0..fleet.len()).filter(|&index| fleet.is_open(index)).collect();
+    let tls = fleet.negotiated();
+    if let Some(tls) = &tls {
+        report::progress(&format!("  {tls}"));
+    }
     let reached = opening.readings.last().map_or(0, |reading| reading.connections);
     memory::add_slopes(&mut outcome, &opening.readings);
     if let Some(max) = settings.user_bytes_max {
@@ -135,6 +140,7 @@ pub fn run(server: &Server, settings: &ConnectionSettings) -> Result<Outcome> {
         "settings": format!("{settings:?}"),
         "seconds": Mark::read(server.pid)?.since(&start).wall.as_secs_f64(),
         "stopped": opening.stopped.map(|(reason, _)| json!({ "connections": open.len(), "reason": reason })),
+        "tls": tls,
         "connect_cpu": opening.cpu_by_size,
         "readings": opening.readings.iter().map(Reading::to_json).collect::<Vec<_>>(),
         "slab_bytes_per_connection_by_cache": memory::slab_by_cache(&opening.readings),

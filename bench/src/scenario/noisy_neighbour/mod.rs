@@ -19,7 +19,7 @@ mod verdict;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::ValueEnum;
 use serde_json::{Value, json};
 
@@ -32,6 +32,7 @@ use self::verdict::{Alternation, Finding, Verdict};
 use super::pairs::{Pairs, PairsLoad, Span};
 use crate::client::codec::Version;
 use crate::client::fleet::{Dialect, Fleet};
+use crate::client::tls;
 use crate::load::pace::check_generator;
 use crate::measure::clock;
 use crate::measure::meter::{Interval, Mark};
@@ -153,6 +154,12 @@ struct Run<'a> {
 
 /// Runs the scenario on `server`.
 pub fn run(server: &Server, settings: &NoisyNeighbourSettings) -> Result<Outcome> {
+    let is_built_in = |foe: &Foe| matches!(foe, Foe::BuiltIn(_));
+    let speak_no_tls = settings.foes().iter().any(is_built_in);
+    ensure!(
+        !speak_no_tls || tls::spoken_at(server.address).is_none(),
+        "hostile clients that are built in speak no TLS"
+    );
     let dialect = Dialect { target: server.address, version: settings.version(), keep_alive_s: 1_200 };
     let mut fleet = Fleet::new(dialect)?;
     let pairs = Pairs::open(settings.load(), &mut fleet)?;
