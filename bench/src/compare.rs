@@ -26,12 +26,13 @@ use crate::scenario::noisy_neighbour::{self, NoisyNeighbourSettings};
 use crate::scenario::restart::{self, RestartSettings};
 use crate::scenario::slow_consumer::{self, SlowConsumerSettings};
 use crate::scenario::store_drain::{self, StoreDrainSettings};
+use crate::scenario::token_logins::{self, TokenSettings};
 use crate::server::{Broker, Entrance, Server};
 
 /// What to compare, and how often.
 #[derive(Args)]
 pub struct CompareSettings {
-    /// A broker: mosquitto, mosquitto-tls, ejabberd, floor, ironpost, ironpost-tls, NAME= before one of these, or
+    /// A broker: mosquitto, mosquitto-tls, ejabberd, floor, ironpost, ironpost-tls, ironpost-tokens, NAME= before one of these, or
     /// NAME=COMMAND with {port} and {data} in it (repeat)
     #[arg(long = "broker", value_name = "BROKER", default_values = ["mosquitto", "floor"])]
     brokers: Vec<Broker>,
@@ -60,6 +61,8 @@ pub struct CompareSettings {
     noisy_neighbour: NoisyNeighbourSettings,
     #[command(flatten)]
     login_storm: StormSettings,
+    #[command(flatten)]
+    token_logins: TokenSettings,
     #[command(flatten)]
     restart: RestartSettings,
     #[command(flatten)]
@@ -106,6 +109,8 @@ enum Scenario {
     SlowConsumer,
     NoisyNeighbour,
     LoginStorm,
+    /// For brokers that are set up for tokens
+    TokenLogins,
     Restart,
     Day,
 }
@@ -115,11 +120,12 @@ impl Scenario {
         self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
     }
 
-    /// The floor has no sessions to keep messages in, and hostile clients speak no TLS.
+    /// The floor has no sessions to keep messages in, most brokers are not set up for tokens, and hostile clients speak no TLS.
     fn suits(self, broker: &Broker) -> bool {
-        use Scenario::{Day, LoginStorm, NoisyNeighbour, Restart, SlowConsumer, StoreDrain};
+        use Scenario::{Day, LoginStorm, NoisyNeighbour, Restart, SlowConsumer, StoreDrain, TokenLogins};
         match self {
             StoreDrain | SlowConsumer | LoginStorm | Restart | Day => broker.keeps_sessions(),
+            TokenLogins => broker.entrance() == Entrance::Tokens,
             NoisyNeighbour => broker.entrance() != Entrance::Tls,
             _ => true,
         }
@@ -150,6 +156,7 @@ impl Scenario {
             Scenario::SlowConsumer => slow_consumer::run(server, &settings.slow_consumer),
             Scenario::NoisyNeighbour => noisy_neighbour::run(server, &settings.noisy_neighbour),
             Scenario::LoginStorm => login_storm::run(server, &settings.login_storm),
+            Scenario::TokenLogins => token_logins::run(server, &settings.token_logins),
             Scenario::Restart => restart::run(server, &settings.restart),
             Scenario::Day => day::run(server, &settings.day),
             Scenario::PingPong => flow::run(server, &FlowSettings { pairs: 1, window: 1, ..flow(1, false) }),

@@ -42,9 +42,10 @@ use crate::scenario::noisy_neighbour::NoisyNeighbourSettings;
 use crate::scenario::restart::RestartSettings;
 use crate::scenario::slow_consumer::SlowConsumerSettings;
 use crate::scenario::store_drain::StoreDrainSettings;
+use crate::scenario::token_logins::TokenSettings;
 use crate::scenario::{
     connections, day, durable_ack, fan_in, fan_out, flow, hold, login_storm, million, noisy_neighbour,
-    restart, slow_consumer, store_drain, sustained,
+    restart, slow_consumer, store_drain, sustained, token_logins,
 };
 use crate::server::{Broker, Placement, Server};
 
@@ -77,6 +78,8 @@ enum Action {
     NoisyNeighbour(Single<NoisyNeighbourSettings>),
     /// Everybody's connection ends at once and everybody returns: logins per second, and what bystanders notice
     LoginStorm(Single<StormSettings>),
+    /// Devices log in with a token, new to the server and again, beside others without: logins per second on one core
+    TokenLogins(Single<TokenSettings>),
     /// A broker with sessions and queued messages ends and starts again: how long until everything is back
     Restart(Single<RestartSettings>),
     /// Messages for recipients who take their time to acknowledge: what the sender waits, and what is written
@@ -129,7 +132,7 @@ struct Single<Settings: Args> {
 #[derive(Args)]
 #[group(required = true, multiple = false, id = "which")]
 struct Which {
-    /// Start this broker: mosquitto, mosquitto-tls, ejabberd, floor, ironpost, ironpost-tls, or NAME=COMMAND
+    /// Start this broker: mosquitto, mosquitto-tls, ejabberd, floor, ironpost, ironpost-tls, ironpost-tokens, or NAME=COMMAND
     /// with {port} and {data} in it
     #[arg(long, value_name = "BROKER")]
     broker: Option<Broker>,
@@ -285,6 +288,9 @@ fn main() -> ExitCode {
         }
         Action::LoginStorm(single) => {
             measure(&single, "login-storm", |server, settings| login_storm::run(server, settings))
+        }
+        Action::TokenLogins(single) => {
+            measure(&single, "token-logins", |server, settings| token_logins::run(server, settings))
         }
         Action::Restart(single) => measure(&single, "restart", restart::run),
         Action::Hold(single) => measure(&single, "hold", |server, settings| hold::run(server, settings)),

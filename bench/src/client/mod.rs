@@ -11,3 +11,4 @@ pub mod link;
 pub mod publisher;
 pub mod refusal;
 pub mod tls;
+pub mod token;

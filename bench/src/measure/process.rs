@@ -91,6 +91,30 @@ pub fn kept_waiting_us(pid: u32) -> Result<f64> {
     sum_over_threads(pid, "schedstat", parse_schedstat)
 }
 
+/// The CPU time of a process by the names of its threads, in microseconds. Threads that are numbered (`token-0`, `token-1`) are
+/// one name (`token`). A thread that ends meanwhile is left out.
+pub fn cpu_by_thread(pid: u32) -> Result<BTreeMap<String, f64>> {
+    let threads = format!("/proc/{pid}/task");
+    let mut by_name = BTreeMap::new();
+    for thread in fs::read_dir(&threads).with_context(|| format!("reading {threads}"))? {
+        let path = thread?.path();
+        let file = |name: &str| fs::read_to_string(path.join(name)).ok();
+        let Some((name, schedstat)) = file("comm").zip(file("schedstat")) else { continue };
+        // The run time, in nanoseconds, where `stat` has clock ticks.
+        let run_ns = schedstat.split_whitespace().next().and_then(|number| number.parse::<f64>().ok());
+        let run_us = run_ns.with_context(|| format!("{}/schedstat is not understood", path.display()))? / 1e3;
+        *by_name.entry(without_number(name.trim()).to_owned()).or_insert(0.0) += run_us;
+    }
+    Ok(by_name)
+}
+
+fn without_number(name: &str) -> &str {
+    match name.rsplit_once('-') {
+        Some((kind, number)) if number.bytes().all(|byte| byte.is_ascii_digit()) => kind,
+        _ => name,
+    }
+}
+
 /// What a file of `/proc/PID/task/TID` says, added up. A thread that ends meanwhile is left out.
 fn sum_over_threads<T: Default + Add<Output = T>>(
     pid: u32,
@@ -324,6 +348,15 @@ mod tests {
     fn schedstat_gives_the_wait_behind_the_run_time() {
         assert_eq!(parse_schedstat("9000 2500 3\n"), Some(2.5));
         assert_eq!(parse_schedstat("9000"), None);
+    }
+
+    #[test]
+    fn threads_that_are_numbered_have_one_name() {
+        for (name, kind) in [("token-0", "token"), ("journal-growth", "journal-growth"), ("main", "main")] {
+            assert_eq!(without_number(name), kind);
+        }
+        let by_name = cpu_by_thread(std::process::id()).unwrap();
+        assert!(by_name.values().sum::<f64>() > 0.0, "{by_name:?}");
     }
 
     #[test]

@@ -19,3 +19,4 @@ pub mod restart;
 pub mod slow_consumer;
 pub mod store_drain;
 pub mod sustained;
+pub mod token_logins;

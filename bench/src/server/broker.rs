@@ -14,7 +14,8 @@ use super::ironpost::Ironpost;
 use super::{ejabberd, mosquitto, version};
 
 /// What is known by name. Ironpost may be followed by its program and arguments.
-const BUILT_IN: [&str; 6] = ["mosquitto", "mosquitto-tls", "ejabberd", "floor", "ironpost", "ironpost-tls"];
+const BUILT_IN: [&str; 7] =
+    ["mosquitto", "mosquitto-tls", "ejabberd", "floor", "ironpost", "ironpost-tls", "ironpost-tokens"];
 
 /// What a server that is set up here asks of who connects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +24,8 @@ pub enum Entrance {
     Plain,
     /// To speak TLS.
     Tls,
+    /// Nothing, or at a second address a device token.
+    Tokens,
 }
 
 /// How to start one broker.
@@ -63,6 +66,7 @@ impl FromStr for Broker {
             "floor" if is_alone => Kind::Floor,
             "ironpost" => ironpost(Entrance::Plain),
             "ironpost-tls" => ironpost(Entrance::Tls),
+            "ironpost-tokens" => ironpost(Entrance::Tokens),
             _ if !text.contains('=') => {
                 let known = BUILT_IN.join(", ");
                 return Err(format!("`{text}` is not built in: write {name}=COMMAND, or use one of {known}"));
@@ -174,6 +178,8 @@ mod tests {
         let other: Broker =
             "epoll=ironpost-tls target/x/ironpost --reactor epoll --shards 2".parse().unwrap();
         assert_eq!((other.name.as_str(), other.entrance(), other.lanes()), ("epoll", Entrance::Tls, 2));
+        let tokens: Broker = "ironpost-tokens".parse().unwrap();
+        assert_eq!((tokens.entrance(), tokens.lanes()), (Entrance::Tokens, 1));
         assert_eq!("mosquitto".parse::<Broker>().unwrap().entrance(), Entrance::Plain);
         let spaced: Broker = "two shards=serve --listen={port} --shards 2".parse().unwrap();
         assert_eq!((spaced.name.as_str(), spaced.lanes()), ("two shards", 2));

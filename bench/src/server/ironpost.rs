@@ -1,6 +1,7 @@
 //! Ironpost with a configuration that this program writes: for entrances that its command line alone cannot give it.
 //!
-//! Decides the listener: one with TLS, or one without. Everything else is as it is without a configuration, with one shard; what
+//! Decides the listeners: one with TLS, or one that takes everybody beside one that takes device tokens, which differ by their
+//! address (127.0.0.1 and 127.0.0.2) and have one port. Everything else is as it is without a configuration, with one shard; what
 //! is to be different is said by arguments. The program is the one beside this one, unless another is named. Called by `broker`.
 
 use std::path::{Path, PathBuf};
@@ -12,6 +13,10 @@ use serde_json::{Value, json};
 
 use super::broker::Entrance;
 use super::{certificate, version};
+use crate::client::token::Algorithm;
+
+/// Where the listener for tokens is, on the port of the other.
+pub const TOKENS_ADDRESS: [u8; 4] = [127, 0, 0, 2];
 
 /// Which program, and what else it is told.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -56,6 +61,11 @@ impl Ironpost {
     }
 }
 
+/// Where the keys that tokens are signed with and checked by are.
+pub fn token_keys(data: &Path) -> PathBuf {
+    data.join("token-keys")
+}
+
 /// One shard: what is measured beside it has one thread too.
 fn configuration(entrance: Entrance, port: &str, data: &Path) -> String {
     let path = |path: PathBuf| format!("{:?}", path.display().to_string());
@@ -67,6 +77,15 @@ fn configuration(entrance: Entrance, port: &str, data: &Path) -> String {
             path(certificate::chain(data)),
             path(certificate::key(data))
         ),
+        Entrance::Tokens => {
+            let folder = token_keys(data);
+            let keys = Algorithm::ALL.map(|algorithm| path(algorithm.public_key(&folder))).join(", ");
+            let address = std::net::Ipv4Addr::from(TOKENS_ADDRESS);
+            format!(
+                "shards = 1\n\n[authentication]\ntoken_keys = [{keys}]\n\n[listener.plain]\n{plain}\n\
+                 [listener.tokens]\naddress = \"tcp://{address}:{port}\"\nauthentication = [\"token\"]\n"
+            )
+        }
     }
 }
 
@@ -82,5 +101,16 @@ mod tests {
         let other = of("target/other/ironpost --reactor epoll");
         assert_eq!(other.program.as_deref(), Some("target/other/ironpost"));
         assert_eq!(other.arguments, ["--reactor", "epoll"]);
+    }
+
+    #[test]
+    fn listeners_for_everybody_and_for_tokens_have_one_port() {
+        let text = configuration(Entrance::Tokens, "4711", Path::new("/data"));
+        assert!(text.contains("address = \"tcp://127.0.0.1:4711\"\n"), "{text}");
+        assert!(
+            text.contains("address = \"tcp://127.0.0.2:4711\"\nauthentication = [\"token\"]\n"),
+            "{text}"
+        );
+        assert!(text.contains("token_keys = [\"/data/token-keys/EdDSA.pem\", "), "{text}");
     }
 }

@@ -20,7 +20,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 
 pub use self::broker::{Broker, Entrance};
-use crate::client::{credentials, dial, tls};
+use crate::client::{credentials, dial, tls, token};
 use crate::measure::clock;
 use crate::measure::process;
 
@@ -89,6 +89,7 @@ impl Server {
                 let certificate = certificate::write(&data)?;
                 tls::speak_at(address, certificate.as_bytes(), certificate::NAME)?;
             }
+            Entrance::Tokens => token::write_keys(&ironpost::token_keys(&data))?,
         }
         let child = spawn(broker, port, &data, placement)?;
         let pid = Some(child.id());
@@ -160,6 +161,13 @@ impl Server {
     /// Where it keeps its data, if it was started here.
     pub fn data(&self) -> Option<&Path> {
         self.own.as_ref().map(|own| own.data.as_path())
+    }
+
+    /// Where it takes device tokens, and the folder with the keys to sign them, if it was started so.
+    pub fn token_entrance(&self) -> Option<(SocketAddr, PathBuf)> {
+        let own = self.own.as_ref().filter(|own| own.broker.entrance() == Entrance::Tokens)?;
+        let address = SocketAddr::from((ironpost::TOKENS_ADDRESS, self.address.port()));
+        Some((address, ironpost::token_keys(&own.data)))
     }
 
     /// How much it has said since it was started first, in bytes.
