@@ -5,6 +5,7 @@
 //! cargo run --release -p ironpost-micro                 count all cases, compare; exit status 1 if one has grown
 //! cargo run --release -p ironpost-micro -- route        those whose name begins so
 //! cargo run --release -p ironpost-micro -- --renew      write the counts down as the new baseline
+//! cargo run --release -p ironpost-micro -- --time       nanoseconds of what depends on caches most: one permission
 //! ```
 //!
 //! A count says nothing of caches, system calls and the disk; `ironpost-bench` is for those. But it does not depend on who
@@ -33,6 +34,7 @@
 //! - Not covered: another compiler, C library or C compiler. `baseline.toml` says what it was made with.
 #![allow(missing_docs, reason = "a program: nobody calls it from outside")]
 
+mod access;
 mod baseline;
 mod callgrind;
 mod journal;
@@ -62,7 +64,9 @@ pub struct Case {
 
 /// Every case, in the order of the reports.
 fn cases() -> impl Iterator<Item = &'static Case> + Clone {
-    [wire::CASES, route::CASES, session::CASES, journal::CASES, timers::CASES].into_iter().flatten()
+    [wire::CASES, route::CASES, session::CASES, journal::CASES, timers::CASES, access::CASES]
+        .into_iter()
+        .flatten()
 }
 
 fn main() -> ExitCode {
@@ -71,9 +75,10 @@ fn main() -> ExitCode {
     let result = match arguments[..] {
         [callgrind::RUN, name, turns] => return run(name, turns),
         ["--renew"] => renew(),
+        ["--time"] => access::time().map(|()| ExitCode::SUCCESS),
         [] => check(""),
         [prefix] if !prefix.starts_with('-') => check(prefix),
-        _ => Err("use: micro [PREFIX | --renew]".to_owned()),
+        _ => Err("use: micro [PREFIX | --renew | --time]".to_owned()),
     };
     match result {
         Ok(code) => code,
