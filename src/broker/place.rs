@@ -202,7 +202,6 @@ impl Broker {
         // themselves; but who has it of a shared subscription may be anywhere, and is known.
         let repeat = self.origins.placed_before(stored.origin);
         let topic = stored.content.as_ref().map_or("", Content::topic);
-        let stored_publisher = stored.publisher;
         let mut groups: Vec<FilterId> = Vec::new();
         let Line { queue, remote, missed, .. } = self.placing.line_mut();
         let Some(task) = queue.front() else { return };
@@ -249,7 +248,7 @@ impl Broker {
             self.choose_member(group, here_only, &mut matches);
         }
         sort(&mut matches);
-        self.costly.matched(stored_publisher, matches.len());
+        self.costly.matched(self.messages.get(message).publisher, matches.len());
         self.placing.line_mut().matches = matches;
         if is_retain_for_owner && !self.retain_message(message, effects) && self.sender_can_be_told(message) {
             // Refused as a whole, or the publisher could not be told.
