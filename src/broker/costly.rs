@@ -27,6 +27,7 @@ pub(super) struct Costly {
 
 impl Costly {
     /// A message of that client matched so many subscriptions.
+    #[inline]
     pub(super) fn matched(&mut self, publisher: PublisherKey, matches: usize) {
         if matches > MATCHES_FREE || !self.all.is_empty() {
             self.note(publisher, matches);
@@ -51,10 +52,15 @@ impl Costly {
 
 impl Broker {
     /// A client has published: what that will cost, by its last message.
+    #[inline]
     pub(super) fn expect_cost(&mut self, id: ConnectionId) {
-        if self.costly.all.is_empty() {
-            return;
+        if !self.costly.all.is_empty() {
+            self.look_up_cost(id);
         }
+    }
+
+    #[cold]
+    fn look_up_cost(&mut self, id: ConnectionId) {
         let publisher = self.publisher(id);
         let known = self.costly.all.iter().find(|(other, _)| *other == publisher);
         self.costly.work += known.map_or(0, |(_, matches)| matches / MATCHES_PER_PACKET);

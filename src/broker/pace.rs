@@ -36,6 +36,11 @@ impl Broker {
         self.placing.len() < UNPLACED_MESSAGES_AHEAD
     }
 
+    /// Whether what is published at QoS 1 and 2 is refused.
+    pub(super) fn refuses_publishes(&self) -> bool {
+        self.disk_reserve_reached || self.gives_way(Step::PublishesRefused)
+    }
+
     /// Whether whoever publishes has to wait.
     fn is_behind(&mut self) -> bool {
         let unplaced = self.placing.len() + self.outbox.len();
@@ -45,8 +50,7 @@ impl Broker {
             false => unplaced >= UNPLACED_MESSAGES_MAX,
         };
         let is_behind = pace.placing_is_behind || pace.disk_is_behind;
-        let refuses = self.disk_reserve_reached || self.gives_way(Step::PublishesRefused);
-        (is_behind || self.gives_way(Step::PublishersWait)) && !refuses
+        (is_behind || self.gives_way(Step::PublishersWait)) && !self.refuses_publishes()
     }
 
     /// After a publish: its connection may have to wait before the next.

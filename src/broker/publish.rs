@@ -80,7 +80,7 @@ impl Broker {
         let refusal = if !permitted {
             self.statistics.unauthorized += 1;
             Some(ReasonCode::NotAuthorized)
-        } else if self.disk_reserve_reached || self.gives_way(Step::PublishesRefused) {
+        } else if self.refuses_publishes() {
             Some(ReasonCode::QuotaExceeded)
         } else {
             None
