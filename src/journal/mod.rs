@@ -490,6 +490,11 @@ impl<S: Storage> Journal<S> {
         self.pool.reserve_reached()
     }
 
+    /// Whether there are fewer, and more are being made: publishers wait.
+    pub fn waits_for_room(&self) -> bool {
+        self.pool.waits_for_room()
+    }
+
     /// A segment to be made by a background thread, if the pool should grow and is not growing yet.
     pub fn grow(&mut self, now: Now) -> Option<GrowRequest> {
         let soon = self.reclaim.has_prospects();

@@ -341,6 +341,11 @@ impl Pool {
         self.free.len() < self.reserve && (refused || self.is_full())
     }
 
+    /// Whether the reserve is touched and more is on its way: what needs room waits for that.
+    pub fn waits_for_room(&self) -> bool {
+        self.free.len() < self.reserve && matches!(self.growth, Growth::Asked { refused: false })
+    }
+
     /// Break the pin if it would be for its sake that the reserve is reached.
     fn relieve(&mut self) {
         if self.pin.is_some() && self.reserve_reached() {
@@ -436,18 +441,22 @@ mod tests {
     #[test]
     fn a_full_disk_reaches_the_reserve_and_room_ends_that() {
         let mut pool = pool(2, 1);
-        assert!(!pool.reserve_reached(), "it may still grow");
+        assert!(!pool.reserve_reached() && !pool.waits_for_room(), "it may still grow");
         let request = pool.grow(0, false, Nanos(0)).expect("below the reserve");
         assert!(pool.grow(0, false, Nanos(0)).is_none(), "one at a time");
+        assert!(
+            pool.waits_for_room() && !pool.reserve_reached(),
+            "what needs room waits until that is decided"
+        );
         assert_eq!(pool.grown(refusal(request), Nanos(0)), Err(Errno(libc::ENOSPC)));
         assert!(pool.reserve_reached());
         assert!(pool.grow(0, false, Nanos(1)).is_none(), "not at once again");
         let retry_at = pool.retry_at(0).expect("still wanted");
         let request = pool.grow(0, false, retry_at).expect("due");
-        assert!(pool.reserve_reached(), "while it is tried again");
+        assert!(pool.reserve_reached() && !pool.waits_for_room(), "while it is tried again");
         let grown = Grown { name: request.name, bytes: request.bytes, result: Ok(File(9)) };
         pool.grown(grown, retry_at).expect("it grew");
-        assert!(!pool.reserve_reached());
+        assert!(!pool.reserve_reached() && !pool.waits_for_room());
     }
 
     #[test]

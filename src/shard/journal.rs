@@ -57,7 +57,7 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
         }
         let bytes_max =
             if self.disk_behind { JOURNAL_BACKLOG_BYTES_MAX / 2 } else { JOURNAL_BACKLOG_BYTES_MAX };
-        let behind = self.out.journal.pending_bytes() >= bytes_max;
+        let behind = self.out.journal.pending_bytes() >= bytes_max || self.out.journal.waits_for_room();
         if behind != self.disk_behind {
             self.disk_behind = behind;
             self.input(Input::DiskBehind { behind });
