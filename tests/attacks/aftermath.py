@@ -10,6 +10,8 @@ BACK_SECONDS = 20
 DESCRIPTORS_MORE_MAX = 12
 #: What the allocator may keep, in MB, beside what an attack left because it may.
 KEPT_MB_MAX = 32
+#: The same as a part of the most that there was: pages of which a little is still in use.
+KEPT_PART_MAX = 0.25
 
 
 class Before:
@@ -28,7 +30,7 @@ def judge(target, before, attack):
     wrong = [] if target.process.pid == before.pid else ["it is another process"]
     greatest = target.greatest()
     wrong += fresh(target)
-    kept_mb_max = KEPT_MB_MAX + attack.keeps_mb
+    kept_mb_max = KEPT_MB_MAX + attack.keeps_mb + KEPT_PART_MAX * (greatest - before.resident) / 1e6
     begin = time.monotonic()
     while True:
         descriptors, kept_mb = target.open_descriptors() - before.descriptors, (target.resident() - before.resident) / 1e6
@@ -39,7 +41,7 @@ def judge(target, before, attack):
     if descriptors > DESCRIPTORS_MORE_MAX:
         wrong.append(f"{descriptors} more descriptors than before are open after {BACK_SECONDS} s")
     if kept_mb > kept_mb_max:
-        wrong.append(f"{kept_mb:.0f} MB more than before are resident after {BACK_SECONDS} s, {kept_mb_max} may be")
+        wrong.append(f"{kept_mb:.0f} MB more than before are resident after {BACK_SECONDS} s, {kept_mb_max:.0f} may be")
     wrong += [f"a name has become a file: {path}" for path in target.traces()]
     wrong += [f"the log complains: {line[:300]}" for line in target.complaints(before.log_bytes)[:3]]
     figures = {"peak_mb": (greatest - before.resident) / 1e6, "kept_mb": kept_mb, "descriptors_more": descriptors,
