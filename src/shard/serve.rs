@@ -137,14 +137,18 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
         let placement = config.placement(data.shards, data.hash_key);
         let permissions = listeners.permissions(placement.clone());
         let rates = Arc::new(Shared::new(config.rates(), random_key()));
-        for (control, sockets) in watch.controls.iter().zip(listeners.open(data.shards)?) {
-            control.post(Command::Permit(permissions.clone()));
-            control.post(Command::Limit(rates.clone()));
-            control.post(Command::Listen(sockets));
+        watch.tell_all(|| Command::Permit(permissions.clone()));
+        watch.tell_all(|| Command::Limit(rates.clone()));
+        // Before anybody listens: who has connected to one shard may move to another that has not heard of it.
+        if watch.until_taken()? == Waited::Reached {
+            for (control, sockets) in watch.controls.iter().zip(listeners.open(data.shards)?) {
+                control.post(Command::Listen(sockets));
+            }
+            memory::watch(watch.controls.clone(), config.memory_bytes_max)
+                .map_err(system("start a thread"))?;
+            open_socket(config, &mut watch);
+            watch.until_signal(|controls| reload(&mut listeners, config, &placement, controls))?;
         }
-        memory::watch(watch.controls.clone(), config.memory_bytes_max).map_err(system("start a thread"))?;
-        open_socket(config, &mut watch);
-        watch.until_signal(|controls| reload(&mut listeners, config, &placement, controls))?;
     }
     let stopped = watch.stop(config.drain_ms);
     listeners.remove_sockets();

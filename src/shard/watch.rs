@@ -24,6 +24,9 @@ use crate::transport::handshake::Shaken;
 /// Of the time for draining, the part that is left for the last sync.
 const STOP_SHARE: u32 = 10;
 
+/// How soon it is looked whether a shard has taken what it was told.
+const LOOK: Duration = Duration::from_millis(1);
+
 /// From this thread to a shard's.
 #[derive(Debug)]
 pub(super) enum Command {
@@ -109,6 +112,16 @@ impl Watch {
                 Some(Report::Signal) => return Ok(Waited::Signal),
                 Some(_) => {}
                 None => return Ok(Waited::TooLate),
+            }
+        }
+        Ok(Waited::Reached)
+    }
+
+    /// Waits until every shard has taken what it was told: it obeys before its next turn.
+    pub(super) fn until_taken(&mut self) -> Result<Waited, ServeError> {
+        while self.controls.iter().any(|control| control.waiting.load(Ordering::Acquire)) {
+            if let Some(Report::Signal) = self.next(Some(clock() + LOOK))? {
+                return Ok(Waited::Signal);
             }
         }
         Ok(Waited::Reached)
