@@ -411,6 +411,20 @@ pub enum Record<'a> {
         /// Its place in that list, of those without `more`.
         place: u32,
     },
+    /// A client, or all clients of an account together, have used up so much of a rate limit. Replay: that limit is whole again
+    /// for them at that time; 0: nothing is known of that any more.
+    ///
+    /// Live until the next one of the same and of the same limit, or until that time has passed, so never with 0.
+    Spent {
+        /// Empty where it is the client id.
+        account: &'a str,
+        /// Empty if it is the account's limit.
+        client_id: &'a str,
+        /// Which; `rates::number_of` has the numbers.
+        limit: u8,
+        /// When.
+        full_at: UnixMs,
+    },
 }
 
 impl Record<'_> {

@@ -13,6 +13,7 @@ use crate::access::permissions::Permissions;
 use crate::ids::{ConnectionId, Lsn, SessionKey, ShardId};
 use crate::live::Facts;
 use crate::record::{Body, Record};
+use crate::time::UnixMs;
 use crate::wire::{Connect, Packet, ReasonCode};
 
 /// An event. Handled by `Broker::handle`, which yields at most a constant number of effects for each.
@@ -74,6 +75,18 @@ pub enum Input<'a> {
     Exceeded {
         /// Connects, handshakes, publishes, bytes, subscriptions.
         exceeded: [u64; 5],
+    },
+    /// A client, or all clients of an account, have used up so much of a rate limit that outlives a restart; told ahead, now
+    /// and then.
+    Spent {
+        /// Empty where it is the client id.
+        account: &'a str,
+        /// Empty if it is the account's limit.
+        client_id: &'a str,
+        /// Which; `rates::number_of` has the numbers.
+        limit: u8,
+        /// When it is whole again.
+        full_at: UnixMs,
     },
     /// The bytes of a connection are not MQTT: answer with that reason (v5) and close.
     Malformed {

@@ -9,7 +9,7 @@
 //! - `handle` takes one input and yields at most a constant number of effects;
 //! - `advance` *pulls* everything plural (fan-out, deliveries, retained messages, released acknowledgements) at the
 //!   pace of its budget, fairly between connections;
-//! - the questions (`next_deadline`, `oldest_live`, `live`, `ready`, `drained`) change nothing.
+//! - the questions (`next_deadline`, `oldest_live`, `live`, `names`, `spent`, `ready`, `drained`) change nothing.
 //!
 //! State is split by lifetime: `connection` < `session` < shard. What happens to a PUBLISH reads in this order:
 //! `publish` (taken from a client) → `place` (who gets it) → `delivery` (sent to each) → `acknowledge` (each says so)
@@ -56,6 +56,7 @@ mod rights;
 mod session;
 mod session_end;
 mod settle;
+mod spent;
 mod statistics;
 mod stored;
 mod subscribe;
@@ -96,6 +97,7 @@ use self::rights::Rights;
 use self::session::{PendingWill, Sessions, SpareDeliveries};
 use self::session_end::{Ending, Ends};
 use self::settle::Held;
+use self::spent::Spent;
 use self::statistics::Statistics;
 use self::stored::Storing;
 use self::subscribe::PendingSubacks;
@@ -142,6 +144,7 @@ pub struct Broker {
     /// When the first retained message expires, or one that is gone would have.
     look_at_retained_at: Nanos,
     retained_pulls: RetainedPulls,
+    spent: Spent,
     rights: Rights,
     placing: Placing,
     missed: Missed,
@@ -205,6 +208,7 @@ impl Broker {
             retained: Retained::new(),
             look_at_retained_at: Nanos::NEVER,
             retained_pulls: RetainedPulls::default(),
+            spent: Spent::new(settings.spent_max),
             rights: Rights::new(Arc::clone(&settings.permissions)),
             placing: Placing::default(),
             missed: Missed::default(),
@@ -259,6 +263,9 @@ impl Broker {
             }
             Input::Throttled { connection, on } => self.throttle(connection, on, effects),
             Input::Exceeded { exceeded } => self.statistics.exceeded = exceeded,
+            Input::Spent { account, client_id, limit, full_at } => {
+                self.spend([account, client_id], limit, full_at, effects);
+            }
             Input::Malformed { connection, reason } => self.refuse_packet(connection, reason, effects),
             Input::Closed { connection } => self.connection_lost(connection, effects),
             Input::Drained { connection } => self.output_drained(connection),
@@ -375,6 +382,12 @@ impl Broker {
     /// Sessions, and entries in all their queues.
     pub fn held(&self) -> (u64, u64) {
         (self.sessions.len() as u64, self.statistics.queued)
+    }
+
+    /// Account, which is empty where it is the client id, and client id of a connection.
+    pub fn names(&self, id: ConnectionId) -> Option<[&str; 2]> {
+        let session = self.sessions.get(self.connections.get(id)?.session);
+        Some([session.account(), session.client_id()])
     }
 
     /// Whether clients may be let in: everything stored is restored, every shard knows who wants what, and what is

@@ -17,6 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::effect::Effects;
 use super::needs::Need;
 use super::session;
+use super::spent;
 use super::stored::{Queued, StoredBody};
 use super::subscriptions::{Grant, group_tag};
 use super::{Broker, Budget};
@@ -103,6 +104,9 @@ impl Broker {
                 self.gap_is_noted(key, lsn, skipped);
             }
             Record::OriginReleased { mark } => self.origins.forget(mark, &mut self.live),
+            Record::Spent { account, client_id, limit, full_at } => {
+                self.spent_is_noted(&spent::key([account, client_id], limit), lsn, full_at);
+            }
         }
     }
 
@@ -293,6 +297,7 @@ impl Broker {
         }
         self.forget_what_stays();
         self.retained_may_expire();
+        self.forget_whole_limits_at_replay();
         self.tell_first_mark(effects);
     }
 

@@ -416,7 +416,7 @@ pub(super) fn identity(account: &str, client_id: &str) -> Box<str> {
     if account.is_empty() { client_id.into() } else { format!("{account}\0{client_id}").into() }
 }
 
-fn split_identity(identity: &str) -> (&str, &str) {
+pub(super) fn split_identity(identity: &str) -> (&str, &str) {
     identity.split_once('\0').unwrap_or(("", identity))
 }
 

@@ -41,6 +41,8 @@ pub struct Settings {
     pub retained_messages_max: usize,
     /// `limits::RETAINED_BYTES_MAX`.
     pub retained_bytes_max: u64,
+    /// `limits::RATE_KEPT_MAX`.
+    pub spent_max: usize,
     /// Key of the tables that are indexed by what peers choose.
     pub hash_key: [u8; 16],
 }
@@ -64,6 +66,7 @@ impl Settings {
             sessions_max: limits::SESSIONS_PER_SHARD_MAX,
             retained_messages_max: limits::RETAINED_MESSAGES_MAX,
             retained_bytes_max: limits::RETAINED_BYTES_MAX,
+            spent_max: limits::RATE_KEPT_MAX,
             hash_key: [0; 16],
         }
     }

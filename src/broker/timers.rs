@@ -22,6 +22,8 @@ pub(super) enum Due {
     Passport { slot: u32 },
     /// A retained message expires, if it is still there.
     Retained,
+    /// What was used up of some rate limit has come again.
+    Spent,
 }
 
 /// Deadlines, earliest first.
@@ -94,6 +96,7 @@ impl Broker {
                 Some((_, Due::Session { slot })) => self.session_is_due(slot, effects),
                 Some((_, Due::Passport { slot })) => self.passport_is_due(slot, effects),
                 Some((_, Due::Retained)) => self.expire_retained(effects),
+                Some((_, Due::Spent)) => self.forget_whole_limits(),
                 None => return,
             }
         }

@@ -6,8 +6,9 @@
 use rkyv::rancor;
 
 use super::encode::{
-    ArchivedRetainedClearedBody, ArchivedSessionBody, ArchivedSubscribedBody, ArchivedUnsubscribedBody,
-    ArchivedWillBody, FLAG_ORIGIN, FLAG_RETAIN, RECORD_VERSION, inbound_at, kind, message_at,
+    ArchivedRetainedClearedBody, ArchivedSessionBody, ArchivedSpentBody, ArchivedSubscribedBody,
+    ArchivedUnsubscribedBody, ArchivedWillBody, FLAG_ORIGIN, FLAG_RETAIN, RECORD_VERSION, inbound_at, kind,
+    message_at,
 };
 use super::format::{FRAME_BYTES, frame_at, get};
 use crate::ids::{Lsn, OriginKey, SessionKey, ShardId};
@@ -85,8 +86,7 @@ pub(super) fn record<'a>(frame: &Frame<'a>) -> Result<Record<'a>, Defect> {
 }
 
 fn known(kind: u8) -> bool {
-    (kind::MESSAGE..=kind::HANDED_ON).contains(&kind)
-        || (kind::SESSION..=kind::RETAINED_CLEARED).contains(&kind)
+    (kind::MESSAGE..=kind::HANDED_ON).contains(&kind) || (kind::SESSION..=kind::SPENT).contains(&kind)
 }
 
 fn hot(kind: u8, bytes: &[u8]) -> Option<Record<'_>> {
@@ -250,6 +250,15 @@ fn cold(kind: u8, bytes: &[u8]) -> Option<Record<'_>> {
         kind::RETAINED_CLEARED => {
             let body = rkyv::access::<ArchivedRetainedClearedBody<'_>, rancor::Failure>(bytes).ok()?;
             Some(Record::RetainedCleared { topic: &body.topic })
+        }
+        kind::SPENT => {
+            let body = rkyv::access::<ArchivedSpentBody<'_>, rancor::Failure>(bytes).ok()?;
+            Some(Record::Spent {
+                account: &body.account,
+                client_id: &body.client_id,
+                limit: body.limit,
+                full_at: UnixMs(body.full_at.to_native()),
+            })
         }
         _ => None,
     }

@@ -26,6 +26,7 @@
 //! | 33 subscribed | rkyv [`SubscribedBody`] |
 //! | 34 unsubscribed | rkyv [`UnsubscribedBody`] |
 //! | 35 retained cleared | rkyv [`RetainedClearedBody`] |
+//! | 36 spent | rkyv [`SpentBody`] |
 //!
 //! Fixed layouts are for what is written per message or is only numbers; the rest, text that comes once per session
 //! or subscription, is archived by rkyv in its unaligned little-endian form.
@@ -60,6 +61,7 @@ pub(super) mod kind {
     pub const SUBSCRIBED: u8 = 33;
     pub const UNSUBSCRIBED: u8 = 34;
     pub const RETAINED_CLEARED: u8 = 35;
+    pub const SPENT: u8 = 36;
 }
 
 /// The version byte of every type so far.
@@ -169,6 +171,17 @@ pub(super) struct RetainedClearedBody<'a> {
     pub topic: &'a str,
 }
 
+/// Body of a spent record.
+#[derive(Archive, Serialize)]
+pub(super) struct SpentBody<'a> {
+    pub full_at: u64,
+    pub limit: u8,
+    #[rkyv(with = InlineAsBox)]
+    pub account: &'a str,
+    #[rkyv(with = InlineAsBox)]
+    pub client_id: &'a str,
+}
+
 // Feature unification with another crate could change rkyv's layout; then these no longer hold.
 const _: () = assert!(size_of::<ArchivedWillBody<'static>>() == 8 + 8 + 4 + 4 + 1 + 1 + 3 * 8);
 const _: () = assert!(size_of::<ArchivedSubscribedBody<'static>>() == 8 + 4 + 4 + 8);
@@ -254,7 +267,8 @@ fn body(record: &Record<'_>, out: &mut Vec<u8>) -> u8 {
         Record::Session { .. }
         | Record::Subscribed { .. }
         | Record::Unsubscribed { .. }
-        | Record::RetainedCleared { .. } => cold(record, out),
+        | Record::RetainedCleared { .. }
+        | Record::Spent { .. } => cold(record, out),
     }
 }
 
@@ -333,6 +347,10 @@ fn cold(record: &Record<'_>, out: &mut Vec<u8>) -> u8 {
         Record::RetainedCleared { topic } => {
             archive(&RetainedClearedBody { topic }, out);
             kind::RETAINED_CLEARED
+        }
+        Record::Spent { account, client_id, limit, full_at } => {
+            archive(&SpentBody { full_at: full_at.0, limit, account, client_id }, out);
+            kind::SPENT
         }
         _ => unreachable!("`body` encodes every other type"),
     }

@@ -65,6 +65,20 @@ pub const RATE_ADDRESS_TABLES: usize = 64;
 /// Clients and accounts that one shard remembers to have used up something of a limit. Beyond: as above.
 pub const RATE_WHO_MAX: usize = 1 << 20;
 
+/// How long a whole burst of a client or an account takes to come, at least, for what is used up of it to outlive a restart. With less
+/// a restart costs whoever waits for it more than the burst gives.
+pub const RATE_KEPT_MS: u64 = 60_000;
+
+/// Into so many parts a burst is divided: what is used up is written down that far ahead, so that many times per burst at most. More
+/// parts are more writing, fewer cost whoever is limited more after a crash.
+pub const RATE_KEPT_PARTS: u64 = 16;
+
+/// Limits of clients and accounts of one shard of which it is written down how far they are used up: 50 MB, and half of that on disk.
+/// Beyond: the one that is whole again first is as after no restart at all.
+pub const RATE_KEPT_MAX: usize = 1 << 18;
+
+const _: () = assert!(RATE_KEPT_PARTS > 0 && RATE_KEPT_PARTS < RATE_KEPT_MS && RATE_KEPT_MAX <= RATE_WHO_MAX);
+
 /// How long the log is silent about a limit that it has written about.
 pub const RATE_QUIET_MS: u64 = 10_000;
 

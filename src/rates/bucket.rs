@@ -48,6 +48,11 @@ pub struct Bucket {
 const _: () = assert!(size_of::<Bucket>() == 8 && size_of::<SharedBucket>() == 8);
 
 impl Bucket {
+    /// One that will be full then if nothing more is taken.
+    pub fn full_from(at: Nanos) -> Bucket {
+        Bucket { tat: at.0 }
+    }
+
     /// Takes `cost` tokens if they are there; else takes nothing and says when they will be: [`Nanos::NEVER`] if they are more
     /// than the burst. 0 tokens are always there.
     pub fn take(&mut self, rate: &Rate, cost: u64, now: Nanos) -> Result<(), Nanos> {

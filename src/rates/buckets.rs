@@ -1,7 +1,7 @@
 //! Buckets by key, in bounded room: which are remembered, and which gives way when there are too many.
 //!
 //! This file decides that and no more: what may be taken is `bucket`'s to say, what the keys stand for is the caller's. Keys are
-//! keyed hashes, because peers choose what they are hashes of. One thread has it; nothing of it survives a restart.
+//! keyed hashes, because peers choose what they are hashes of. One thread has it. What of it outlives a restart is `marks`' to say.
 //!
 //! A key that is not there has a full bucket, so a full one need not be there. When a new key finds no room, the bucket that is full
 //! first gives way: one that is full already if there is any, else the one that would be soonest. So a flood of fresh keys displaces
@@ -79,6 +79,11 @@ impl Buckets {
         let has_room = self.entries.len() < self.entries_max;
         let found = self.entries.get(&key).or_else(|| if has_room { None } else { self.first_to_be_full() });
         found.cloned().unwrap_or_default()
+    }
+
+    /// From now on that is the key's bucket.
+    pub fn put(&mut self, key: u64, bucket: Bucket) {
+        self.store(key, bucket);
     }
 
     /// Drops full ones, `budget` at most, and says how many. For a quiet moment: without it they are dropped as others are

@@ -10,19 +10,29 @@
 //! | `bucket`, `buckets` | how much of one is used up: 8 bytes, and tables of them |
 //! | `shared` | those that all shards draw from: of addresses, of listeners, of all together |
 //! | `meter` | one shard's end: the buckets of its clients and accounts, and what was in excess |
+//! | `marks` | how far the buckets that outlive a restart are written down |
 //!
 //! Only buckets that are not full are remembered, so that what is at rest costs nothing.
+//!
+//! # What outlives a restart
+//!
+//! What clients and accounts have used up of a burst that takes [`RATE_KEPT_MS`](crate::limits::RATE_KEPT_MS) or longer to come: whoever
+//! had its ten messages of the day has had them. Their shard's journal has it, by their names. A shorter burst has come again, or
+//! nearly, when a restart is over. What all of an address, of a listener, and all together have used up is not kept: shards draw
+//! from it together, and no journal is theirs. Each restart gives them one burst, at most.
 #![forbid(unsafe_code)]
 
 mod bucket;
 mod buckets;
+mod marks;
 mod meter;
 mod rate;
 mod shared;
 
 pub use bucket::{Bucket, SharedBucket};
 pub use buckets::Buckets;
-pub use meter::{Exceeded, Meter, Who};
+pub use marks::Marks;
+pub use meter::{Exceeded, Meter, Passed, Who};
 pub use rate::{Rate, RateError};
 pub use shared::Shared;
 
@@ -90,6 +100,17 @@ impl Scope {
     }
 }
 
+/// The number of a limit in the journal; frozen: what there is of either has the place that it has.
+pub fn number_of(scope: Scope, what: What) -> u8 {
+    (scope as u8) << 4 | what as u8
+}
+
+/// The limit of that number; none if this program has none of it.
+pub fn limit_of(number: u8) -> Option<(Scope, What)> {
+    let scope = SCOPES.get(usize::from(number >> 4))?;
+    Some((*scope, *WHATS.get(usize::from(number & 0xF))?))
+}
+
 /// One limit for each [`What`], or none.
 pub type Limits = [Option<Rate>; WHATS.len()];
 
@@ -142,5 +163,22 @@ impl Rates {
     /// Whether anybody is limited in that.
     pub fn limit(&self, what: What) -> bool {
         self.by_scope.iter().chain(&self.by_listener).any(|limits| limits[what as usize].is_some())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_number_of_a_limit_is_what_it_always_was() {
+        let numbers = |scope| WHATS.map(|what| number_of(scope, what));
+        assert_eq!(numbers(Scope::Client), [0x00, 0x01, 0x02, 0x03, 0x04]);
+        assert_eq!(numbers(Scope::Account), [0x10, 0x11, 0x12, 0x13, 0x14]);
+        for number in 0..=u8::MAX {
+            let known = limit_of(number);
+            assert!(known.is_none_or(|(scope, what)| number_of(scope, what) == number));
+            assert_eq!(known.is_some(), number >> 4 < 5 && number & 0xF < 5, "{number:#x}");
+        }
     }
 }

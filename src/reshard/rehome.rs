@@ -8,6 +8,7 @@
 //! - a message becomes one record per shard where somebody still has to get it, with those recipients. All entries of a
 //!   session come from one old shard, in the order of its records, so its queue keeps its order;
 //! - a retained message goes to the owner of its topic;
+//! - what is used up of a rate limit goes to the home of whose it is;
 //! - a QoS 2 message that is routed, and whose packet id is not free, leaves that packet id, noted as routed.
 //!
 //! Not carried: what is dead, what belongs to sessions that are over, and keys of QoS 2 messages. A key says that *this
@@ -297,6 +298,11 @@ impl Rehoming {
                 let home = old.owners[&lsn];
                 self.totals[home.index()].retained += 1;
                 sink.append(home, &Record::Retained { message: old.body(message, home) })?;
+                Ok(())
+            }
+            Record::Spent { account, client_id, .. } => {
+                let home = self.to.home(if account.is_empty() { client_id } else { account });
+                sink.append(home, record)?;
                 Ok(())
             }
             _ => self.of_session(old, record, sink),

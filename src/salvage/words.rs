@@ -66,7 +66,8 @@ fn of_shard(report: &ShardReport, sessions_max: usize, line: &mut dyn FnMut(Stri
     }
     if !report.lost.is_empty() {
         line(
-            "deliveries at QoS 2 whose state was lost begin anew; wills that were withdrawn may be published"
+            "deliveries at QoS 2 whose state was lost begin anew; wills that were withdrawn may be published; what was used up \
+             of rate limits may be there again"
                 .to_owned(),
         );
     }

@@ -12,6 +12,9 @@
 //!
 //! Whoever sends a packet that is much work waits in the same way, limits or not (`inbound`).
 //!
+//! What is used up of limits that outlive a restart, the broker is told, which writes it down, and is asked for it when limits begin
+//! to hold: their buckets go on from there. (Every other bucket begins full.)
+//!
 //! Who waits is paused as by the broker: acknowledgements and pings are handled, the rest is parked, and when too much is, not
 //! read. It is our clock that ends the wait, so nobody is closed for waiting.
 
@@ -24,7 +27,7 @@ use crate::hash::ByNumber;
 use crate::ids::ConnectionId;
 use crate::journal::Storage;
 use crate::limits::{PARKED_BYTES_MAX, RATE_HANDSHAKE_WAIT_MS};
-use crate::rates::{Exceeded, Excess, Meter, Shared, What, Who};
+use crate::rates::{self, Exceeded, Excess, Meter, Shared, What, Who};
 use crate::reactor::Reactor;
 use crate::time::Nanos;
 use crate::wire::{Connect, Packet, ReasonCode};
@@ -67,6 +70,11 @@ impl Throttle {
     /// Whether that connection waits.
     pub(super) fn waits(&self, id: ConnectionId) -> bool {
         !self.until.is_empty() && self.until.contains_key(&id)
+    }
+
+    /// Whether something has been used up that is to be written down.
+    fn has_passed(&self) -> bool {
+        self.meter.as_ref().is_some_and(Meter::has_passed)
     }
 
     /// When the first of those that wait may go on.
@@ -127,8 +135,16 @@ impl Throttle {
 impl<R: Reactor, S: Storage> Shard<R, S> {
     /// The limits that hold from now on.
     pub fn limit(&mut self, shared: Arc<Shared>) {
-        let is_limited = crate::rates::WHATS.into_iter().any(|what| shared.rates().limit(what));
-        let meter = is_limited.then(|| Meter::new(shared));
+        let is_limited = rates::WHATS.into_iter().any(|what| shared.rates().limit(what));
+        let mut meter = is_limited.then(|| Meter::new(shared));
+        if let Some(meter) = &mut meter {
+            // Not from the meter that was here: in another `Shared` names have other hashes.
+            for (names, number, full_at) in self.broker.spent() {
+                if let Some(limit) = rates::limit_of(number) {
+                    meter.resume(limit, names, full_at, self.now);
+                }
+            }
+        }
         self.throttle.watches = meter.as_ref().is_some_and(Meter::watches);
         self.throttle.meter = meter;
     }
@@ -164,6 +180,9 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
         let paid = meter.connects(&who, now);
         if self.throttle.watches {
             self.throttle.who.insert(id.slot.into(), who);
+        }
+        if self.throttle.has_passed() {
+            self.tell_of_passed([account, client_id]);
         }
         self.or_refuse(id, connect, paid)
     }
@@ -211,7 +230,23 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
 
     /// What a packet of a live connection comes to.
     pub(super) fn charge(&mut self, id: ConnectionId, packet: &Packet<'_>, bytes: usize) -> Charge {
-        self.throttle.charge(id, packet, bytes, self.now.mono)
+        let charge = self.throttle.charge(id, packet, bytes, self.now.mono);
+        if self.throttle.has_passed() {
+            let names = self.broker.names(id).map(|names| names.map(str::to_owned));
+            let [account, client_id] = names.expect("the broker knows who is live");
+            self.tell_of_passed([&account, &client_id]);
+        }
+        charge
+    }
+
+    /// Tells the broker what the one who has just paid has used up.
+    fn tell_of_passed(&mut self, [account, client_id]: [&str; 2]) {
+        let passed = self.throttle.meter.as_mut().map(Meter::take_passed).unwrap_or_default();
+        for one in passed {
+            let [account, client_id] = one.names(account, client_id);
+            let (limit, full_at) = (rates::number_of(one.scope, one.what), one.full_at(self.now));
+            self.input(Input::Spent { account, client_id, limit, full_at });
+        }
     }
 
     /// Nothing more of it is handled until then, but for what may overtake.

@@ -18,6 +18,7 @@ mod peer;
 mod publishers;
 mod queues;
 mod readers;
+mod restart;
 mod steps;
 mod subscriptions;
 

@@ -213,6 +213,7 @@ pub const MODULES: &[(&str, &[&str])] = &[
         "command",
         &[
             "access", "backup", "client", "config", "ids", "journal", "json", "limits", "live", "log",
+            "rates", // the words of a limit in a record
             "reactor", "record", "reshard", "salvage", "shard", "time", "wire",
         ],
     ),

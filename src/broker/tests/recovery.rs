@@ -271,3 +271,103 @@ fn a_copy_for_a_new_subscription_does_not_count_as_the_message_having_been_place
     };
     assert!(!bench.world.journal.iter().any(|(_, bytes)| lists_somebody(bytes)));
 }
+
+/// Names, limit, and in how many milliseconds it is whole, as the shard gets them.
+fn spent(bench: &Bench) -> Vec<(String, u8, u64)> {
+    let spent = bench.broker.spent();
+    spent.map(|(names, limit, full_at)| (names.join("/"), limit, bench.now.wall.ms_until(full_at))).collect()
+}
+
+fn spend(bench: &mut Bench, [account, client_id]: [&str; 2], limit: u8, ms: u64) {
+    let full_at = UnixMs(bench.now.wall.0 + ms);
+    bench.handle(Input::Spent { account, client_id, limit, full_at });
+}
+
+/// Crash after every record.
+#[test]
+fn what_is_used_up_of_a_limit_is_known_after_a_crash_as_far_as_it_was_durable() {
+    let told = [
+        (["", "one"], 2, 50_000),
+        (["tenant", "one"], 2, 60_000),
+        (["tenant", ""], 18, 70_000),
+        (["", "one"], 2, 80_000),
+        (["", "one"], 0, 90_000),
+        (["tenant", ""], 18, 100_000),
+    ];
+    for durable in 0..=told.len() {
+        let mut bench = Bench::new();
+        told.iter().for_each(|(names, limit, ms)| spend(&mut bench, *names, *limit, *ms));
+        assert_eq!(bench.world.journal.len(), told.len());
+        bench.durable = durable;
+        let bench = bench.crash();
+        let latest: BTreeMap<_, _> =
+            told[..durable].iter().map(|(names, limit, ms)| ((names.join("/"), *limit), *ms)).collect();
+        let mut expected: Vec<_> =
+            latest.into_iter().map(|((names, limit), ms)| (names, limit, ms)).collect();
+        let mut found = spent(&bench);
+        expected.sort();
+        found.sort();
+        assert_eq!(found, expected, "{durable} records");
+        assert_eq!(bench.broker.live.len(), found.len() as u64, "and no other record is needed");
+    }
+}
+
+#[test]
+fn a_limit_that_is_whole_again_needs_no_record() {
+    let mut bench = Bench::new();
+    spend(&mut bench, ["", "soon"], 2, 30_000);
+    spend(&mut bench, ["", "late"], 2, 300_000);
+    bench.settle();
+    bench.wait_ms(29_000);
+    assert_eq!(bench.cut().broker.live.len(), 2);
+    bench.wait_ms(1_000);
+    assert_eq!(spent(&bench.cut()), [("/late".to_owned(), 2, 270_000)], "after a start, at once");
+    bench.wait_ms(10_000);
+    assert_eq!(spent(&bench), [("/late".to_owned(), 2, 260_000)]);
+    assert_eq!(bench.broker.live.len(), 1);
+    bench.wait_ms(300_000);
+    assert!(bench.broker.live.is_empty());
+    assert_eq!(bench.broker.timers.len(), 0);
+}
+
+#[test]
+fn while_the_reserve_is_reached_nobody_new_is_written_down() {
+    let mut bench = Bench::new();
+    spend(&mut bench, ["", "known"], 2, 50_000);
+    bench.handle(Input::DiskReserve { reached: true });
+    spend(&mut bench, ["", "known"], 2, 60_000);
+    spend(&mut bench, ["", "new"], 2, 60_000);
+    assert_eq!(spent(&bench), [("/known".to_owned(), 2, 60_000)]);
+    bench.handle(Input::DiskReserve { reached: false });
+    spend(&mut bench, ["", "new"], 2, 60_000);
+    assert_eq!(spent(&bench).len(), 2);
+}
+
+#[test]
+fn where_there_are_too_many_the_limit_that_is_whole_first_is_forgotten_also_by_replay() {
+    let mut bench = Bench::with(Settings { spent_max: 2, ..settings() });
+    spend(&mut bench, ["", "long"], 2, 90_000);
+    spend(&mut bench, ["tenant", "short"], 2, 70_000);
+    spend(&mut bench, ["", "shorter"], 2, 60_000);
+    assert_eq!(bench.world.journal.len(), 2, "it would be the first itself");
+    spend(&mut bench, ["", "new"], 2, 80_000);
+    let expected = [("/long".to_owned(), 2, 90_000), ("/new".to_owned(), 2, 80_000)];
+    assert_eq!(spent(&bench), expected);
+    bench.settle();
+    let mut bench = bench.crash();
+    assert_eq!(spent(&bench), expected);
+    assert_eq!(bench.broker.live.len(), 2);
+    // Of those that have passed nothing needs to be written.
+    bench.now.wall = UnixMs(bench.now.wall.0 + 85_000);
+    let records = bench.world.journal.len();
+    spend(&mut bench, ["", "newer"], 2, 80_000);
+    assert_eq!(bench.world.journal.len(), records + 1);
+    // Another number of shards may have brought more than there may be.
+    let more = Bench { durable: records + 1, ..bench };
+    let mut bench = more.crash_with(Settings { spent_max: 1, ..settings() });
+    assert_eq!(spent(&bench), [("/long".to_owned(), 2, 5_000), ("/newer".to_owned(), 2, 80_000)]);
+    for (name, ms) in [("a", 90_000), ("b", 91_000), ("c", 92_000)] {
+        spend(&mut bench, ["", name], 2, ms);
+    }
+    assert_eq!(spent(&bench), [("/c".to_owned(), 2, 92_000)]);
+}

@@ -207,13 +207,19 @@ struct OfSession {
     lists: BTreeSet<(Lsn, u32)>,
     /// Its own messages at QoS 2.
     inbound: BTreeSet<Lsn>,
+    client_id: String,
 }
 
 impl OfSession {
     /// Reads everything twice: its sessions' records may come behind those that name it only by key.
     fn find(evidence: &Evidence<Directory>, client_id: &str) -> Result<OfSession, JournalError> {
         const ALL: RangeInclusive<Lsn> = Lsn::NONE..=Lsn(u64::MAX);
-        let mut found = OfSession { keys: BTreeSet::new(), lists: BTreeSet::new(), inbound: BTreeSet::new() };
+        let mut found = OfSession {
+            keys: BTreeSet::new(),
+            lists: BTreeSet::new(),
+            inbound: BTreeSet::new(),
+            client_id: client_id.to_owned(),
+        };
         evidence.everything(&ALL, &mut |one| {
             if let Record::Session { key, client_id: named, .. } = one.record
                 && named == client_id
@@ -248,6 +254,7 @@ impl OfSession {
             | Record::DeliveryBegun { list, place, .. }
             | Record::HandedOn { list, place } => self.lists.contains(&(list, place)),
             Record::Routed { inbound } => self.inbound.contains(&inbound),
+            Record::Spent { client_id, .. } => self.client_id == client_id,
             Record::Session { key, .. }
             | Record::Disconnected { key, .. }
             | Record::WillGone { key }

@@ -93,6 +93,15 @@ fn samples() -> Vec<(&'static str, Record<'static>)> {
         ("delivery-done", Record::DeliveryDone { list: message, place: 0x0102_0304 }),
         ("delivery-begun", Record::DeliveryBegun { list: message, place: 0x0102_0304, packet_id }),
         ("handed-on", Record::HandedOn { list: message, place: 0x0102_0304 }),
+        (
+            "spent",
+            Record::Spent {
+                account: "zoë",
+                client_id: "device-1",
+                limit: 0x12,
+                full_at: UnixMs(1_700_000_000_123),
+            },
+        ),
     ]
 }
 
@@ -143,7 +152,7 @@ fn every_flipped_bit_of_a_frame_is_noticed() {
 
 #[test]
 fn a_frame_of_another_type_or_version_is_not_guessed_at() {
-    for (kind, version, flags) in [(0, 1, 0), (18, 1, 0), (31, 1, 0), (36, 1, 0), (9, 2, 0), (9, 1, 1)] {
+    for (kind, version, flags) in [(0, 1, 0), (18, 1, 0), (31, 1, 0), (37, 1, 0), (9, 2, 0), (9, 1, 1)] {
         let frame = Frame { lsn: Lsn(1), kind, version, flags, body: &[0; 8] };
         assert_eq!(record(&frame), Err(Defect::Type { kind, version }));
     }
@@ -176,7 +185,7 @@ fn parts() -> impl Strategy<Value = Parts> {
             more: bits & 8 != 0,
         });
     let bytes = || prop::collection::vec(any::<u8>(), 0..300);
-    let scalars = (0..21usize, any::<[u64; 3]>(), any::<u32>(), 1..=u16::MAX, any::<u8>());
+    let scalars = (0..22usize, any::<[u64; 3]>(), any::<u32>(), 1..=u16::MAX, any::<u8>());
     let texts = [".{0,60}", ".{0,60}", ".{0,60}"];
     (scalars, texts, [bytes(), bytes()], prop::collection::vec(recipient, 0..20)).prop_map(
         |((kind, numbers, small, id, bits), texts, bytes, recipients)| Parts {
@@ -249,7 +258,13 @@ impl Parts {
             17 => Record::OriginReleased { mark: origin },
             18 => Record::DeliveryDone { list: message, place: self.small },
             19 => Record::DeliveryBegun { list: message, place: self.small, packet_id },
-            _ => Record::HandedOn { list: message, place: self.small },
+            20 => Record::HandedOn { list: message, place: self.small },
+            _ => Record::Spent {
+                account: &self.texts[1],
+                client_id: &self.texts[2],
+                limit: self.bits,
+                full_at: UnixMs(c),
+            },
         }
     }
 }

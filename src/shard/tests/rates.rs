@@ -6,7 +6,7 @@ use super::bytes::{CONNACK_V3, PINGREQ, PINGRESP, Start, connect_v3, puback, pub
 use super::rig::{PeerId, Rig, name_at_home_in};
 use crate::limits::{PARKED_BYTES_MAX, PARKED_STALL_MS};
 use crate::rates::{Excess, Limits, Rates, Scope, Shared, What};
-use crate::reactor::sim;
+use crate::reactor::sim::{self, CrashKind};
 
 /// CONNACK of 3.1.1: server unavailable.
 const UNAVAILABLE_V3: [u8; 4] = [0x20, 2, 0, 3];
@@ -20,9 +20,21 @@ fn limits(scope: Scope, what: What, rate: &str) -> Rates {
 /// Shards with these limits.
 fn rig(shards: u16, rates: Rates) -> Rig {
     let mut rig = Rig::with(shards, sim::Settings::default(), |_| {});
+    limit(&mut rig, shards, rates);
+    rig
+}
+
+fn limit(rig: &mut Rig, shards: u16, rates: Rates) {
     let shared = Arc::new(Shared::new(rates, [5; 16]));
     (0..shards.into()).for_each(|index| rig.shard(index).limit(shared.clone()));
-    rig
+}
+
+/// The process dies, and another has the same limits, where names have other hashes.
+fn restart(rig: &mut Rig, shards: u16, kind: CrashKind, rates: &Rates) {
+    rig.restart(kind, |rig| {
+        let shared = Arc::new(Shared::new(rates.clone(), [6; 16]));
+        (0..shards.into()).for_each(|index| rig.shard(index).limit(shared.clone()));
+    });
 }
 
 fn answer_to_connect(rig: &mut Rig, client_id: &str) -> Vec<u8> {
@@ -182,4 +194,75 @@ fn where_excess_disconnects_it_does() {
     }
     let (packets, _) = rig.end(client);
     assert_eq!(packets, [puback(1), puback(2)], "and 3.1.1 has no word for it");
+}
+
+/// The journal has it; and a burst that comes again in less than [`RATE_KEPT_MS`](crate::limits::RATE_KEPT_MS) it has not.
+#[test]
+fn who_has_used_up_the_day_has_nothing_after_a_restart_and_all_of_it_in_a_day() {
+    for (scope, shards, kind) in [
+        (Scope::Client, 1, CrashKind::PowerCut),
+        (Scope::Account, 1, CrashKind::Kill),
+        (Scope::Client, 2, CrashKind::PowerCut),
+    ] {
+        let rates = Rates { excess: Excess::Disconnect, ..limits(scope, What::Publishes, "10/day burst 10") };
+        let name = name_at_home_in(shards - 1, shards);
+        let mut rig = rig(shards, rates.clone());
+        let publisher = rig.client_v3(&name);
+        assert_eq!(acknowledged_in_a_second(&mut rig, publisher, 10), 10);
+        for _ in 0..2 {
+            restart(&mut rig, shards, kind, &rates);
+            let publisher = rig.client_v3(&name);
+            assert_eq!(acknowledged_in_a_second(&mut rig, publisher, 1), 0, "{scope:?}");
+            let other = rig.client_v3("other");
+            assert_eq!(acknowledged_in_a_second(&mut rig, other, 1), 1, "{scope:?}");
+        }
+        // A token, and the sixteenth of a burst that a mark may be ahead: that was less than one.
+        rig.run_ms(2 * 8_640_000);
+        let publisher = rig.client_v3(&name);
+        assert_eq!(acknowledged_in_a_second(&mut rig, publisher, 1), 1, "{scope:?}");
+    }
+}
+
+#[test]
+fn who_has_connected_too_often_has_so_after_a_restart() {
+    for (scope, rate, kept) in [
+        (Scope::Client, "1/h burst 2", true),
+        (Scope::Account, "1/h burst 2", true),
+        (Scope::Client, "1/min burst 1", true),
+        (Scope::Client, "2/min burst 1", false),
+        (Scope::Address, "1/h burst 2", false),
+        (Scope::Global, "1/h burst 2", false),
+    ] {
+        // Each peer has an address of its own there, in one network.
+        let rates = Rates { prefix_v4: 8, ..limits(scope, What::Connects, rate) };
+        let mut rig = rig(1, rates.clone());
+        while answer_to_connect(&mut rig, "loop") == CONNACK_V3 {}
+        rig.run_ms(1_000);
+        restart(&mut rig, 1, CrashKind::PowerCut, &rates);
+        let expected = if kept { UNAVAILABLE_V3 } else { CONNACK_V3 };
+        assert_eq!(answer_to_connect(&mut rig, "loop"), expected, "{scope:?} {rate}");
+        assert_eq!(answer_to_connect(&mut rig, "other") == CONNACK_V3, scope <= Scope::Account || !kept);
+    }
+}
+
+#[test]
+fn other_limits_go_on_from_what_was_used_up_of_those_before() {
+    let mut rig = rig(1, limits(Scope::Client, What::Connects, "1/h burst 2"));
+    assert_eq!(answer_to_connect(&mut rig, "client"), CONNACK_V3);
+    assert_eq!(answer_to_connect(&mut rig, "client"), CONNACK_V3);
+    limit(&mut rig, 1, limits(Scope::Client, What::Connects, "1/min burst 2"));
+    assert_eq!(answer_to_connect(&mut rig, "client"), UNAVAILABLE_V3);
+    rig.run_ms(60_000);
+    assert_eq!(answer_to_connect(&mut rig, "client"), CONNACK_V3, "no longer than the new burst takes");
+}
+
+#[test]
+fn where_nothing_outlives_a_restart_nothing_is_written() {
+    for (rate, writes) in [("100/s burst 200", false), ("100/min", true)] {
+        let mut rig = rig(1, limits(Scope::Client, What::Publishes, rate));
+        let publisher = rig.client_v3("publisher");
+        assert_eq!(acknowledged_in_a_second(&mut rig, publisher, 50), 50);
+        let written = rig.shard(0).journal().last_lsn().is_some();
+        assert_eq!(written, writes, "{rate}");
+    }
 }

@@ -11,7 +11,7 @@ use crate::ids::ShardId;
 use crate::journal::{self, Options, Statistics};
 use crate::limits::PACKET_BYTES_MAX;
 use crate::placement::Placement;
-use crate::reactor::sim::{self, ClientEnd, SimReactor, SimStorage, World};
+use crate::reactor::sim::{self, ClientEnd, CrashKind, SimReactor, SimStorage, World};
 use crate::reactor::{self, Socket};
 use crate::shard::mesh::Mesh;
 use crate::shard::wrapped::Listening;
@@ -70,6 +70,8 @@ pub(super) struct Rig {
     pub(super) written: Statistics,
     pub(super) listener: Socket,
     peers: Vec<Peer>,
+    /// Reactors of processes before this one: the world goes on counting.
+    reactors_before: usize,
 }
 
 impl Rig {
@@ -89,10 +91,25 @@ impl Rig {
             written: Statistics::default(),
             listener,
             peers: Vec::new(),
+            reactors_before: 0,
         };
         rig.start(shards, adjust);
         rig.shard(0).listen(vec![Listening::plain(listener)]);
         rig
+    }
+
+    /// The process dies, and another comes back with what is on the disk.
+    pub(super) fn restart(&mut self, kind: CrashKind, adjust: impl Fn(&mut Self)) {
+        let shards = u16::try_from(self.shards.len()).expect("few");
+        self.world.crash(kind);
+        self.reactors_before += self.shards.len();
+        self.shards.clear();
+        self.storages.clear();
+        self.listener = self.world.listen("127.0.0.1:1883".parse().unwrap()).unwrap();
+        self.start(shards, |_| {});
+        adjust(self);
+        let listener = self.listener;
+        self.shard(0).listen(vec![Listening::plain(listener)]);
     }
 
     fn start(&mut self, shards: u16, adjust: impl Fn(&mut Settings)) {
@@ -255,6 +272,7 @@ impl Rig {
     pub(super) fn step(&mut self) {
         self.pump();
         let mut runnable = self.world.runnable();
+        runnable.iter_mut().for_each(|index| *index -= self.reactors_before);
         if runnable.is_empty() {
             // A shard with something to do that the world does not know of would not wait.
             runnable = (0..self.shards.len()).filter(|&index| !self.rests(index)).collect();

@@ -32,6 +32,7 @@ pub(super) fn digest(bench: &mut Bench) -> Vec<String> {
     let handed_on = broker.handed_on.iter();
     lines.extend(handed_on.map(|(entry, handed_on)| format!("{entry:?} goes on as {:?}", handed_on.lsn())));
     lines.push(format!("{:?}", broker.notes));
+    lines.extend(broker.spent().map(|spent| format!("spent {spent:?}")));
     lines.push(format!("next session {:?}, {:?}", broker.sessions.next_key(), broker.live.session_key_max()));
     let live = &broker.live;
     for (number, bits) in live.chunks_from(0) {

@@ -26,7 +26,8 @@ use run::Run;
 fn runs(shards: u16, seeds: std::ops::Range<u64>, steps: u32) {
     let mut compared = 0;
     for seed in seeds {
-        let mut run = Run::new(shards, seed);
+        let spent_max = [2, 3, 100][usize::try_from(seed % 3).expect("small")];
+        let mut run = Run::with(shards, seed, |settings| settings.spent_max = spent_max);
         run.go(steps);
         compared += run.compared;
     }

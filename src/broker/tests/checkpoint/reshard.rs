@@ -50,6 +50,7 @@ pub(super) struct Seen {
     wills: usize,
     skipped: usize,
     left: usize,
+    spent: usize,
 }
 
 /// The brokers as a process that starts now has them, before it has done anything.
@@ -97,6 +98,10 @@ pub(super) fn digest(shards: &[Bench], seen: &mut Seen) -> Vec<String> {
             true
         });
         assert!(all.is_none());
+        for spent in broker.spent() {
+            seen.spent += 1;
+            lines.push(format!("spent {spent:?}"));
+        }
     }
     lines.sort();
     lines
@@ -193,16 +198,21 @@ fn assert_in_place((seed, before): (u64, &[String]), shards: &[Bench], totals: &
             let name = if session.account().is_empty() { session.client_id() } else { session.account() };
             assert_eq!(broker.settings.placement.home(name), broker.shard);
         }
+        for ([account, client_id], ..) in broker.spent() {
+            let name = if account.is_empty() { client_id } else { account };
+            assert_eq!(broker.settings.placement.home(name), broker.shard);
+        }
         assert_eq!(broker.retained.len() as u64, totals.retained);
         let held = (totals.sessions, totals.queued);
         assert_eq!(broker.held(), held, "seed {seed}: {}", before.join("\n"));
     }
 }
 
-fn chains(seeds: std::ops::Range<u64>, steps: u32) -> Seen {
+fn chains(seeds: std::ops::Range<u64>, steps: u32, spend: bool) -> Seen {
     let mut seen = Seen::default();
     for seed in seeds {
         let mut run = Run::new(8, seed);
+        run.spending.take_if(|_| !spend);
         run.go(steps);
         let mut shards = run.settled();
         for count in [1, 2, 8, 3] {
@@ -211,6 +221,7 @@ fn chains(seeds: std::ops::Range<u64>, steps: u32) -> Seen {
             assert_same(seed, count, &before, &digest(&after, &mut seen));
             assert_in_place((seed, &before), &after, &totals);
             let mut run = Run::go_on(after, seed ^ u64::from(count));
+            run.spending.take_if(|_| !spend);
             run.go(steps / 2);
             shards = run.settled();
         }
@@ -220,9 +231,9 @@ fn chains(seeds: std::ops::Range<u64>, steps: u32) -> Seen {
 
 #[test]
 fn every_session_is_the_same_after_any_number_of_other_numbers_of_shards() {
-    let seen = chains(0..60, 250);
-    let Seen { queued, in_flight, released, inbound, retained, wills, skipped, left } = seen;
-    for count in [queued, in_flight, released, inbound, retained, wills, skipped, left] {
+    let seen = chains(0..60, 250, true);
+    let Seen { queued, in_flight, released, inbound, retained, wills, skipped, left, spent } = seen;
+    for count in [queued, in_flight, released, inbound, retained, wills, skipped, left, spent] {
         assert!(count > 0, "{seen:?}");
     }
 }
@@ -231,7 +242,7 @@ fn every_session_is_the_same_after_any_number_of_other_numbers_of_shards() {
 #[test]
 fn seeds_that_failed_once() {
     for seed in [4_052, 10_416] {
-        let seen = chains(seed..seed + 1, 400);
+        let seen = chains(seed..seed + 1, 400, false);
         assert!(seen.wills > 0, "{seen:?}");
     }
 }
@@ -245,6 +256,6 @@ fn every_session_is_the_same_after_many_other_numbers_of_shards() {
         std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok()).unwrap_or(otherwise)
     };
     let first = number("SEED", 1_000);
-    let seen = chains(first..first + number("SEEDS", 500), 400);
+    let seen = chains(first..first + number("SEEDS", 500), 400, true);
     assert!(seen.queued > 0, "{seen:?}");
 }

@@ -24,18 +24,25 @@ pub(super) struct Run {
     /// By hearer and origin: below which keys are forgotten.
     marks: BTreeMap<(usize, ShardId), Lsn>,
     published: u32,
+    /// What is told of rate limits: drawn apart, so that seeds without it mean what they did.
+    pub(super) spending: Option<Random>,
     /// How often two brokers were compared.
     pub(super) compared: u32,
 }
 
 impl Run {
     pub(super) fn new(count: u16, seed: u64) -> Run {
+        Run::with(count, seed, |_| {})
+    }
+
+    pub(super) fn with(count: u16, seed: u64, adjust: impl Fn(&mut Settings)) -> Run {
         let mut random = Random(seed);
         let mut settings = settings_for(count);
         settings.queue_messages_max = random.one_of(&[3, 6, 1_000]);
         settings.send_window = random.one_of(&[1, 2, 5]);
         settings.resident_bytes_max = random.one_of(&[40, 1 << 20]);
         settings.hold_ms = random.one_of(&[0, 100, 2_000]);
+        adjust(&mut settings);
         let bench = |shard| Bench::of_shard(settings.clone(), ShardId(shard));
         let shards: Vec<Bench> = (0..count).map(bench).collect();
         let clients = (0..6).map(|number| Client::new(number, number % shards.len())).collect();
@@ -53,7 +60,9 @@ impl Run {
     fn of(shards: Vec<Bench>, clients: Vec<Client>, random: Random, seed: u64) -> Run {
         let looks = shards.iter().map(|_| None).collect();
         let marks = BTreeMap::new();
-        let mut run = Run { seed, random, shards, clients, looks, marks, published: 0, compared: 0 };
+        let spending = Some(Random(seed ^ 0x5BE7));
+        let mut run =
+            Run { seed, random, shards, clients, looks, marks, published: 0, spending, compared: 0 };
         run.become_ready();
         run
     }
@@ -112,10 +121,24 @@ impl Run {
                 88..99 => self.suppose(),
                 _ => self.crash(),
             }
+            self.limits_are_used_up();
             self.brokers_go_on();
             self.clients_hear();
         }
         self.crash();
+    }
+
+    fn limits_are_used_up(&mut self) {
+        let Some(random) = self.spending.as_mut() else { return };
+        if !random.one_in(8) {
+            return;
+        }
+        let client = &self.clients[random.below(self.clients.len())];
+        let bench = &mut self.shards[client.home];
+        let [account, client_id] = random.one_of(&[["", &*client.name], [&*client.name, ""]]);
+        let full_at = UnixMs(bench.now.wall.0 + random.one_of(&[1, 5_000, 60_000, 600_000]));
+        let limit = random.one_of(&[0, 3]);
+        bench.handle(Input::Spent { account, client_id, limit, full_at });
     }
 
     fn client_acts(&mut self) {

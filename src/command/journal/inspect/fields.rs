@@ -8,6 +8,7 @@ use crate::ids::{SessionKey, ShardId};
 use crate::journal::Evident;
 use crate::json::{array, quoted};
 use crate::live::Facts;
+use crate::rates;
 use crate::record::{Body, Recipients, Record, WillRecord};
 use crate::time::UnixMs;
 use crate::wire::Version;
@@ -101,6 +102,7 @@ fn name(record: &Record<'_>) -> &'static str {
         Record::DeliveryDone { .. } => "DeliveryDone",
         Record::DeliveryBegun { .. } => "DeliveryBegun",
         Record::HandedOn { .. } => "HandedOn",
+        Record::Spent { .. } => "Spent",
     }
 }
 
@@ -151,6 +153,18 @@ fn of_kind(fields: &mut Fields, record: &Record<'_>, facts: &Facts<'_>) {
         }
         Record::OriginReleased { mark } => {
             fields.number("origin_shard", mark.shard.0).number("origin_lsn", mark.lsn.0);
+        }
+        Record::Spent { account, client_id, limit, full_at } => {
+            for (name, value) in [("account", account), ("client_id", client_id)] {
+                if !value.is_empty() {
+                    fields.text(name, value);
+                }
+            }
+            match rates::limit_of(limit) {
+                Some((scope, what)) => fields.text("scope", scope.word()).text("what", what.word()),
+                None => fields.number("limit", limit),
+            };
+            fields.time("full_at_ms", full_at);
         }
         _ => of_session(fields, record),
     }
@@ -232,4 +246,22 @@ fn of_recipients(fields: &mut Fields, recipients: Recipients<'_>, facts: &Facts<
         one.line(true)
     });
     fields.array("to", some);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_used_up_of_a_limit_is_shown_in_the_words_of_the_settings() {
+        let line = |account, client_id, limit| {
+            let mut fields = Fields::new();
+            let record = Record::Spent { account, client_id, limit, full_at: UnixMs(7) };
+            of_kind(&mut fields, &record, &Facts::NONE);
+            fields.line(false)
+        };
+        assert_eq!(line("", "c", 2), r#"client_id="c" scope="client" what="publishes" full_at_ms=7"#);
+        assert_eq!(line("a", "", 0x10), r#"account="a" scope="account" what="connects" full_at_ms=7"#);
+        assert_eq!(line("a", "", 0x99), r#"account="a" limit=153 full_at_ms=7"#);
+    }
 }
