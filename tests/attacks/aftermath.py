@@ -8,6 +8,8 @@ from victims import visit, visit_guarded
 BACK_SECONDS = 20
 #: Descriptors that the broker may have opened meanwhile for itself: segments of the journal, a timer.
 DESCRIPTORS_MORE_MAX = 12
+#: The smallest segment of the journal, which is a file that stays open.
+SEGMENT_BYTES_MIN = 8 << 20
 #: What the allocator may keep, in MB, beside what an attack left because it may.
 KEPT_MB_MAX = 32
 #: The same as a part of the most that there was: pages of which a little is still in use.
@@ -31,14 +33,15 @@ def judge(target, before, attack):
     greatest = target.greatest()
     wrong += fresh(target)
     kept_mb_max = KEPT_MB_MAX + attack.keeps_mb + KEPT_PART_MAX * (greatest - before.resident) / 1e6
+    descriptors_max = DESCRIPTORS_MORE_MAX + max(0, target.data_bytes() - before.data_bytes) // SEGMENT_BYTES_MIN
     begin = time.monotonic()
     while True:
         descriptors, kept_mb = target.open_descriptors() - before.descriptors, (target.resident() - before.resident) / 1e6
-        is_back = descriptors <= DESCRIPTORS_MORE_MAX and kept_mb <= kept_mb_max
+        is_back = descriptors <= descriptors_max and kept_mb <= kept_mb_max
         if is_back or time.monotonic() - begin > BACK_SECONDS:
             break
         time.sleep(0.1)
-    if descriptors > DESCRIPTORS_MORE_MAX:
+    if descriptors > descriptors_max:
         wrong.append(f"{descriptors} more descriptors than before are open after {BACK_SECONDS} s")
     if kept_mb > kept_mb_max:
         wrong.append(f"{kept_mb:.0f} MB more than before are resident after {BACK_SECONDS} s, {kept_mb_max:.0f} may be")
