@@ -1,6 +1,8 @@
 """One broker process of a test run: start, crash, restart, stop, on a free port with its own data directory."""
 
+import errno
 import pathlib
+import random
 import shutil
 import signal
 import socket
@@ -12,10 +14,26 @@ READY_SECONDS = 20
 STOP_SECONDS = 20
 
 
+#: Below those that the kernel gives to whoever connects: one of these would take what is free until the broker listens there.
+PORTS = range(12_000, 32_000)
+
+
+def bind_free(probe, host="127.0.0.1"):
+    """Binds to a port that nobody has, by chance: others look for one at the same time."""
+    for _ in range(1_000):
+        port = random.choice(PORTS)
+        try:
+            probe.bind((host, port))
+            return port
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+    raise AssertionError(f"a thousand ports of {host} are taken")
+
+
 def free_port():
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+        return bind_free(probe)
 
 
 def certificate(folder, name, *flags):

@@ -4,7 +4,7 @@ import contextlib
 import functools
 import socket
 
-from broker import Broker
+from broker import Broker, bind_free
 from hook import Service
 from proofs import AUDIENCE, ISSUER, Proofs, secrets_in
 
@@ -28,9 +28,7 @@ def free_ports(count, host="127.0.0.1"):
     with contextlib.ExitStack() as open_ones:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         probes = [open_ones.enter_context(socket.socket(family)) for _ in range(count)]
-        for probe in probes:
-            probe.bind((host, 0))
-        return [probe.getsockname()[1] for probe in probes]
+        return [bind_free(probe, host) for probe in probes]
 
 
 class Door:
