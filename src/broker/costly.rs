@@ -29,7 +29,7 @@ impl Costly {
     /// A message of that client matched so many subscriptions.
     #[inline]
     pub(super) fn matched(&mut self, publisher: PublisherKey, matches: usize) {
-        if matches > MATCHES_FREE || !self.all.is_empty() {
+        if (matches > MATCHES_FREE || !self.all.is_empty()) && publisher != PublisherKey::NOBODY {
             self.note(publisher, matches);
         }
     }

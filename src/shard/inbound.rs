@@ -230,14 +230,14 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
     /// Handles the whole packets in `input`, as many as a turn takes, and keeps the rest. Returns how much work that was.
     pub(super) fn parse(&mut self, id: ConnectionId, mut input: &[u8]) -> usize {
         let mut work = 0;
-        if self.complete_large(id, &mut input) == Parsing::Stop {
+        if self.complete_large(id, &mut input, &mut work) == Parsing::Stop {
             return work;
         }
         if let Some((entry, pool)) = self.out.connections.with_pool(id)
             && entry.buffers().is_some_and(|buffers| !buffers.partial.is_empty())
         {
             let mut partial = std::mem::take(&mut entry.buffers_mut(pool).partial);
-            let parsing = self.complete_partial(id, &mut partial, &mut input);
+            let parsing = self.complete_partial(id, &mut partial, &mut input, &mut work);
             if parsing == Parsing::Stop {
                 self.out.connections.pool.put(partial);
                 return work;
@@ -294,7 +294,13 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
 
     /// Completes the packet that began in an earlier receive with no more bytes than it lacks, and handles it. Leaves
     /// `partial` empty if that came about.
-    fn complete_partial(&mut self, id: ConnectionId, partial: &mut Vec<u8>, input: &mut &[u8]) -> Parsing {
+    fn complete_partial(
+        &mut self,
+        id: ConnectionId,
+        partial: &mut Vec<u8>,
+        input: &mut &[u8],
+        work: &mut usize,
+    ) -> Parsing {
         loop {
             match peek(partial, self.packet_bytes_max(id)) {
                 Ok(Peek::Incomplete { need }) => {
@@ -303,7 +309,7 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
                     if partial.len() >= need / 16 && partial.capacity() < need {
                         if self.begin_large(id, partial, need) {
                             partial.clear();
-                            return self.complete_large(id, input);
+                            return self.complete_large(id, input, work);
                         }
                         let _grows = partial.try_reserve_exact(need - partial.len());
                     }
@@ -318,6 +324,7 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
                     debug_assert_eq!(len, partial.len(), "never more than it lacks");
                     let is_strangers = self.out.connections.in_phase(id, Phase::Handshake).is_some();
                     let parsing = self.frame(id, partial, input);
+                    *work += self.count_work(id, partial);
                     if is_strangers {
                         partial.zeroize();
                     }
@@ -343,7 +350,7 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
     }
 
     /// Goes on with a large PUBLISH, if one is under way, and handles it when all of it is there.
-    fn complete_large(&mut self, id: ConnectionId, input: &mut &[u8]) -> Parsing {
+    fn complete_large(&mut self, id: ConnectionId, input: &mut &[u8], work: &mut usize) -> Parsing {
         let Some((entry, pool)) = self.out.connections.with_pool(id) else { return Parsing::Stop };
         if entry.buffers().is_none_or(|buffers| buffers.large.is_none()) {
             return Parsing::Continue;
@@ -365,7 +372,10 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
         }
         match whole.packet() {
             Ok(packet) => {
-                self.packet(id, &packet, Some(&whole.body), whole.frame().iter().map(|part| part.len()).sum())
+                let bytes = whole.frame().iter().map(|part| part.len()).sum();
+                let parsing = self.packet(id, &packet, Some(&whole.body), bytes);
+                *work += self.count_work(id, whole.frame()[0]);
+                parsing
             }
             Err(error) => {
                 self.malformed(id, error.reason, whole.frame()[0]);
