@@ -230,9 +230,10 @@ fn launch(
     received: Receiver<Report>,
 ) -> Result<Watch, ServeError> {
     let controls: Vec<Arc<Control>> = (0..data.shards).map(|_| Arc::default()).collect();
+    let processors = pin::allowed().unwrap_or_default();
+    stay_apart(&processors, data.shards);
     let growth = start_growth(controls.clone()).map_err(system("start a thread"))?;
     let (answers, answered) = mpsc::channel();
-    let processors = pin::allowed().unwrap_or_default();
     for (index, (mesh, control)) in Mesh::ends(data.shards).into_iter().zip(&controls).enumerate() {
         let seat = Seat {
             shards: data.shards,
@@ -253,6 +254,16 @@ fn launch(
     }
     let states = vec![State::Starting; data.shards.into()];
     Ok(Watch { received, _reports: reports, answers: Some(answered), controls, states })
+}
+
+/// Whatever is started from here on, but for shards, runs where no shard does, if the shards leave something over.
+fn stay_apart(processors: &[usize], shards: u16) {
+    let others = pin::left_over(processors, shards.into());
+    if !others.is_empty()
+        && let Err(error) = pin::pin(others)
+    {
+        tracing::warn!(event = "not_apart", %error, "what takes long may run on the processors of shards");
+    }
 }
 
 /// Opens something that is locked. The kernel releases the locks of a process that was killed one after the other,
@@ -324,7 +335,7 @@ fn run(seat: Seat) -> Result<(), ServeError> {
         reactor::open(backend, reactor::Settings::default()).map_err(system("set up the reactor"))?;
     let first = control.doorbell.set(reactor.doorbell());
     assert!(first.is_ok(), "a shard has one reactor");
-    if let Some(Err(error)) = processor.map(pin::pin) {
+    if let Some(Err(error)) = processor.map(|processor| pin::pin(&[processor])) {
         tracing::warn!(event = "not_pinned", shard = id.0, %error, "the shard's thread may move between processors");
     }
     let options = journal::Options { was_begun, ..journal::Options::new(id, shards, hash_key) };

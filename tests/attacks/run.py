@@ -28,7 +28,7 @@ import aftermath  # noqa: E402
 import catalogue  # noqa: E402
 import table  # noqa: E402
 from openings import openings  # noqa: E402
-from target import Evidence, Target, cpus  # noqa: E402
+from target import Evidence, Target, cpus, go_first  # noqa: E402
 from victims import Victims  # noqa: E402
 
 #: Beyond what the windows take, the instrument is stuck.
@@ -108,7 +108,8 @@ def instrument(given, target, attack):
                  "--noise-cpu", str(cpus()[2]), "--alternations", str(alternations), "--hostile", f"{attack.name}={command}"]
     arguments += [word for pair in settings.items() for word in pair]
     limit = INSTRUMENT_SPARE_SECONDS + (2 * alternations + 1) * (given.window_seconds + 6)
-    done = subprocess.run(arguments, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=limit)
+    # Its attackers and what keeps CPUs awake put themselves back into the idle class.
+    done = subprocess.run(arguments, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=limit, preexec_fn=go_first)
     if not done.stdout.strip():
         raise AssertionError(f"the instrument ended with {done.returncode}: {done.stderr[-1_000:]}")
     # An attack that broke says where.
