@@ -2,6 +2,9 @@
 //!
 //! TLS 1.3 and 1.2 with forward secrecy and AEAD ciphers only, which is all that rustls has [RFC 8446, RFC 5246,
 //! RFC 9325]. Sessions are resumed by tickets that the client keeps; the server keeps nothing for them.
+//!
+//! Not handed to the kernel (kTLS) once they are established: there a session is larger in all, and ends when the client renews its
+//! key. bench/README.md, "In the kernel's hands", has the figures.
 
 use std::sync::Arc;
 
