@@ -29,6 +29,9 @@ pub const HANDSHAKE_TIME_MS: u64 = 10_000;
 /// Threads of a process that shake hands. They share what the shards leave.
 pub const HANDSHAKE_THREADS_MAX: usize = 8;
 
+/// Tokens that one thread verifies together, if so many wait: more take no less each, and those who wait would wait for all of them.
+pub const TOKENS_TOGETHER_MAX: usize = 16;
+
 /// How far these step back behind everybody else, as `nice` counts.
 pub const WORKER_NICENESS: i32 = 10;
 

@@ -6,6 +6,9 @@
 //! who connect wait. There is one pool for each kind of work, so that what is slow of one kind holds up nothing of another.
 //! What the work is, whoever has it done says; called by `shard`.
 //!
+//! Work that is cheaper done together can be: a thread then takes several of one line, and hands back all that came of them with
+//! one ring, which is one turn of the shard instead of many. It never waits for more to come.
+//!
 //! A line is bounded: beyond, the work is given back, and whoever asked for it is refused.
 
 use std::collections::VecDeque;
@@ -23,6 +26,14 @@ pub trait Work: Send + 'static {
 
     /// Does it, here and now.
     fn execute(self) -> Self::Done;
+
+    /// Does several, and what comes of each is what [`execute`](Work::execute) would have made of it; in their order.
+    fn execute_together(work: Vec<Self>) -> Vec<Self::Done>
+    where
+        Self: Sized,
+    {
+        work.into_iter().map(Self::execute).collect()
+    }
 }
 
 /// Where a shard's work goes. What comes of it comes back through the shard's own door.
@@ -32,14 +43,25 @@ pub trait Workers<W>: Send + Sync {
 }
 
 /// How what came of it gets to a shard.
-pub type Return<W> = Box<dyn Fn(<W as Work>::Done) + Send + Sync>;
+pub type Return<W> = Box<dyn Fn(Vec<<W as Work>::Done>) + Send + Sync>;
+
+/// How much there may be.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Threads.
+    pub threads: usize,
+    /// That wait, of each shard.
+    pub line_max: usize,
+    /// That a thread takes at once.
+    pub together_max: usize,
+}
 
 /// The threads of a process for one kind of work.
 pub struct Pool<W: Work> {
     lines: Mutex<Lines<W>>,
     some: Condvar,
     returns: Vec<Return<W>>,
-    line_max: usize,
+    bounds: Bounds,
 }
 
 /// One for each shard.
@@ -50,30 +72,28 @@ struct Lines<W> {
 }
 
 impl<W> Lines<W> {
-    /// The next piece of work, and whose it is: after each shard's the next shard's.
-    fn take(&mut self) -> Option<(usize, W)> {
+    /// The next work, and whose it is: after each shard's the next shard's. One thread's share of that line, of so many threads
+    /// that take from it, and at most so much.
+    fn take(&mut self, threads: usize, together_max: usize) -> Option<(usize, Vec<W>)> {
         let shards = self.waiting.len();
         let found = (0..shards)
             .map(|step| (self.next + step) % shards)
             .find(|shard| !self.waiting[*shard].is_empty())?;
         self.next = found + 1;
-        let work = self.waiting[found].pop_front()?;
-        Some((found, work))
+        let line = &mut self.waiting[found];
+        let share = line.len().div_ceil(threads).min(together_max);
+        Some((found, line.drain(..share).collect()))
     }
 }
 
 impl<W: Work> Pool<W> {
-    /// So many threads of that name, for the shards to which `returns` lead; of each shard at most `line_max` wait.
-    pub fn start(
-        name: &str,
-        threads: usize,
-        line_max: usize,
-        returns: Vec<Return<W>>,
-    ) -> io::Result<Arc<Pool<W>>> {
+    /// Threads of that name, for the shards to which `returns` lead.
+    pub fn start(name: &str, bounds: Bounds, returns: Vec<Return<W>>) -> io::Result<Arc<Pool<W>>> {
+        let bounds = Bounds { threads: bounds.threads.max(1), ..bounds };
         let waiting = returns.iter().map(|_| VecDeque::new()).collect();
         let lines = Mutex::new(Lines { waiting, next: 0 });
-        let pool = Arc::new(Pool { lines, some: Condvar::new(), returns, line_max });
-        for number in 0..threads.max(1) {
+        let pool = Arc::new(Pool { lines, some: Condvar::new(), returns, bounds });
+        for number in 0..bounds.threads {
             let pool = pool.clone();
             thread::Builder::new().name(format!("{name}-{number}")).spawn(move || pool.work())?;
         }
@@ -94,13 +114,13 @@ impl<W: Work> Pool<W> {
         loop {
             let mut lines = self.lines();
             let (shard, work) = loop {
-                match lines.take() {
+                match lines.take(self.bounds.threads, self.bounds.together_max) {
                     Some(work) => break work,
                     None => lines = self.some.wait(lines).unwrap_or_else(PoisonError::into_inner),
                 }
             };
             drop(lines);
-            self.returns[shard](work.execute());
+            self.returns[shard](W::execute_together(work));
         }
     }
 }
@@ -115,7 +135,7 @@ impl<W: Work> Workers<W> for End<W> {
     fn begin(&self, work: W) -> Result<(), W> {
         let mut lines = self.pool.lines();
         let line = &mut lines.waiting[self.shard.index()];
-        if line.len() >= self.pool.line_max {
+        if line.len() >= self.pool.bounds.line_max {
             return Err(work);
         }
         line.push_back(work);
@@ -155,8 +175,15 @@ mod tests {
         let mut lines = Lines { waiting: vec![VecDeque::new(), VecDeque::new(), VecDeque::new()], next: 0 };
         (0..4).for_each(|number| lines.waiting[0].push_back(number));
         lines.waiting[2].push_back(9);
-        let order: Vec<_> = std::iter::from_fn(|| lines.take()).collect();
-        assert_eq!(order, [(0, 0), (2, 9), (0, 1), (0, 2), (0, 3)]);
+        let order: Vec<_> = std::iter::from_fn(|| lines.take(1, 1)).collect();
+        assert_eq!(order, [(0, vec![0]), (2, vec![9]), (0, vec![1]), (0, vec![2]), (0, vec![3])]);
+    }
+
+    #[test]
+    fn a_thread_takes_its_share_of_a_line_and_not_more_than_it_may() {
+        let mut lines = Lines { waiting: vec![(0..9).collect::<VecDeque<_>>()], next: 0 };
+        let order: Vec<_> = std::iter::from_fn(|| lines.take(2, 3)).map(|(_, work)| work).collect();
+        assert_eq!(order, [vec![0, 1, 2], vec![3, 4, 5], vec![6, 7], vec![8]]);
     }
 
     #[test]
@@ -167,9 +194,10 @@ mod tests {
             let back: Return<Number> = Box::new(move |done| sender.send((shard, done)).unwrap());
             back
         });
-        let pool = Pool::start("number", 2, 1, returns.collect()).unwrap();
+        let bounds = Bounds { threads: 2, line_max: 1, together_max: 1 };
+        let pool = Pool::start("number", bounds, returns.collect()).unwrap();
         assert!(pool.of(ShardId(1)).begin(Number(3)).is_ok());
-        assert_eq!(received.recv().unwrap(), (1, 4));
+        assert_eq!(received.recv().unwrap(), (1, vec![4]));
     }
 
     #[test]
@@ -177,7 +205,8 @@ mod tests {
         let lines = Mutex::new(Lines { waiting: vec![VecDeque::new(), VecDeque::new()], next: 0 });
         // Without a thread nothing is taken from it.
         let returns: Vec<Return<Number>> = vec![Box::new(drop), Box::new(drop)];
-        let pool = Arc::new(Pool { lines, some: Condvar::new(), returns, line_max: 2 });
+        let bounds = Bounds { threads: 1, line_max: 2, together_max: 1 };
+        let pool = Arc::new(Pool { lines, some: Condvar::new(), returns, bounds });
         let (first, second) = (pool.of(ShardId(0)), pool.of(ShardId(1)));
         assert!(first.begin(Number(1)).is_ok() && first.begin(Number(2)).is_ok());
         assert!(first.begin(Number(3)).is_err_and(|back| back.0 == 3));

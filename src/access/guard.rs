@@ -374,6 +374,8 @@ enum Credentials {
     Hook(Option<Box<str>>, Zeroizing<Vec<u8>>),
 }
 
+type Verdict = Result<Claims, TokenError>;
+
 /// Finding out whether somebody is who it says.
 pub struct Check {
     guard: Arc<Guard>,
@@ -429,10 +431,39 @@ impl Check {
         self.guard.keeper.undecided(self.source, name, self.at);
     }
 
-    fn find_out(&self, good: &mut Option<Arc<Claims>>) -> Result<Box<Admission>, Refusal> {
+    /// Its token, unless nobody wants to know any more.
+    fn token(&self) -> Option<(&[u8], UnixMs)> {
+        match &self.credentials {
+            Credentials::Token(token) if !self.is_over.load(Ordering::Relaxed) => Some((token, self.at)),
+            _ => None,
+        }
+    }
+
+    /// `verdict` is about its token, if that was looked at before.
+    fn decide(self: Box<Check>, verdict: Option<Verdict>) -> Checked {
+        let mut good = None;
+        let result = if verdict.is_none() && self.is_over.load(Ordering::Relaxed) {
+            self.give_up();
+            Err(Refusal::new(ReasonCode::ServerBusy, "gone before its turn came"))
+        } else {
+            self.find_out(verdict, &mut good)
+        };
+        let seen = match (self.credentials, good) {
+            (Credentials::Token(token), Some(claims)) => Some((token, claims)),
+            _ => None,
+        };
+        Checked { connection: self.connection, result, seen, keeper: self.guard.keeper.clone() }
+    }
+
+    fn find_out(
+        &self,
+        verdict: Option<Verdict>,
+        good: &mut Option<Arc<Claims>>,
+    ) -> Result<Box<Admission>, Refusal> {
         let keeper = &self.guard.keeper;
         match &self.credentials {
-            Credentials::Token(token) => match keeper.verify_token(token, self.at) {
+            Credentials::Token(token) => match verdict.unwrap_or_else(|| keeper.verify_token(token, self.at))
+            {
                 Ok(claims) => {
                     let claims = good.insert(Arc::new(claims));
                     self.guard.admit_by_token(claims, &self.client_id, self.at)
@@ -494,18 +525,22 @@ impl Work for Box<Check> {
     type Done = Checked;
 
     fn execute(self) -> Checked {
-        let mut good = None;
-        let result = if self.is_over.load(Ordering::Relaxed) {
-            self.give_up();
-            Err(Refusal::new(ReasonCode::ServerBusy, "gone before its turn came"))
-        } else {
-            self.find_out(&mut good)
-        };
-        let seen = match (self.credentials, good) {
-            (Credentials::Token(token), Some(claims)) => Some((token, claims)),
-            _ => None,
-        };
-        Checked { connection: self.connection, result, seen, keeper: self.guard.keeper.clone() }
+        self.decide(None)
+    }
+
+    /// Tokens are verified together, as far as they are to be verified by the same keys.
+    fn execute_together(mut checks: Vec<Self>) -> Vec<Checked> {
+        let mut done = Vec::with_capacity(checks.len());
+        while let Some(first) = checks.first() {
+            let keeper = first.guard.keeper.clone();
+            let same = checks.iter().position(|check| !Arc::ptr_eq(&check.guard.keeper, &keeper));
+            let later = checks.split_off(same.unwrap_or(checks.len()));
+            let tokens: Vec<_> = checks.iter().map(|check| check.token()).collect();
+            let mut verdicts = keeper.verify_tokens(&tokens).into_iter();
+            done.extend(checks.into_iter().map(|check| check.decide(verdicts.next().flatten())));
+            checks = later;
+        }
+        done
     }
 }
 

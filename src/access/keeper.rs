@@ -183,6 +183,17 @@ impl Keeper {
         tokens.verify(token, at.0 / 1_000)
     }
 
+    /// The same of several; `None` is nothing to say anything about.
+    pub(super) fn verify_tokens(
+        &self,
+        tokens: &[Option<(&[u8], UnixMs)>],
+    ) -> Vec<Option<Result<Claims, TokenError>>> {
+        let Some(keys) = &self.tokens else { return tokens.iter().map(|_| None).collect() };
+        let some = tokens.iter().flatten().map(|(token, at)| (*token, at.0 / 1_000)).collect::<Vec<_>>();
+        let mut verdicts = keys.verify_together(&some).into_iter();
+        tokens.iter().map(|token| token.and_then(|_| verdicts.next())).collect()
+    }
+
     /// Whether a proof of that account may be looked at now, or there were too many wrong ones.
     pub(super) fn may_try(&self, source: Option<IpAddr>, account: &str, at: UnixMs) -> Result<(), Refusal> {
         held(&self.lasting.back_off).may_try(source, account, at.0).map_err(|wait_ms| {

@@ -24,7 +24,7 @@ use zeroize::Zeroizing;
 pub use claims::{Claims, Permission};
 use document::{Flaw, Object, from_base64url};
 pub use keys::TokenKeyError;
-use keys::{Algorithm, Keys};
+use keys::{Algorithm, Claim, Key, Keys};
 pub use seen::Seen;
 
 use crate::limits;
@@ -65,34 +65,79 @@ impl Tokens {
 
     /// Judges a token. Costs at most [`limits::TOKEN_KEYS_TRIED_MAX`] verifications, one where the token names its key.
     pub fn verify(&self, token: &[u8], now_unix_s: u64) -> Result<Claims, TokenError> {
+        let opened = self.open(token)?;
+        opened.authenticate()?;
+        self.read(&opened, now_unix_s)
+    }
+
+    /// Judges several, each with its time, each as [`verify`](Tokens::verify) would: at half the cost by token where they are signed
+    /// with EdDSA and hold, at one and a half times where one of them does not.
+    pub fn verify_together(&self, tokens: &[(&[u8], u64)]) -> Vec<Result<Claims, TokenError>> {
+        let opened: Vec<_> = tokens.iter().map(|(token, _)| self.open(token)).collect();
+        let claims: Vec<_> = opened.iter().flatten().filter_map(Opened::claim).collect();
+        let all_hold = claims.len() > 1 && keys::verify_together(&claims);
+        let judged = opened.iter().zip(tokens).map(|(opened, (_, now_unix_s))| {
+            let opened = opened.as_ref().map_err(|error| *error)?;
+            if !all_hold || opened.claim().is_none() {
+                opened.authenticate()?;
+            }
+            self.read(opened, *now_unix_s)
+        });
+        judged.collect()
+    }
+
+    /// Takes it apart, as far as that is to be looked at before it is known who has signed it.
+    fn open<'a>(&'a self, token: &'a [u8]) -> Result<Opened<'a>, TokenError> {
         if token.len() > limits::TOKEN_BYTES_MAX {
             return Err(TokenError::TooLong);
         }
         let [header, payload, signature] = parts(token).ok_or(TokenError::Form)?;
         let signed = &token[..header.len() + 1 + payload.len()];
-        self.authenticate(header, signed, signature)?;
-        let payload = decode(payload, TokenError::PayloadEncoding)?;
-        let payload = Object::read(&payload).map_err(|flaw| TokenError::Payload(flaw.into()))?;
-        Claims::read(&payload, &self.settings, now_unix_s)
-    }
-
-    /// Whether the signature is of one of our keys.
-    fn authenticate(&self, header: &[u8], signed: &[u8], signature: &[u8]) -> Result<(), TokenError> {
         let header = decode(header, TokenError::HeaderEncoding)?;
         let header = Object::read(&header).map_err(|flaw| TokenError::Header(flaw.into()))?;
         let (algorithm, key_id) = judge_header(&header)?;
         let signature = decode(signature, TokenError::SignatureEncoding)?;
-        let mut tried = false;
-        for key in self.keys.candidates(algorithm, key_id).take(limits::TOKEN_KEYS_TRIED_MAX) {
-            if key.verifies(signed, &signature) {
-                return Ok(());
-            }
-            tried = true;
+        let candidates = self.keys.candidates(algorithm, key_id).take(limits::TOKEN_KEYS_TRIED_MAX);
+        let (names_key, keys) = (key_id.is_some(), candidates.collect());
+        Ok(Opened { signed, payload, signature, names_key, keys })
+    }
+
+    /// What is in one that is authentic.
+    fn read(&self, opened: &Opened<'_>, now_unix_s: u64) -> Result<Claims, TokenError> {
+        let payload = decode(opened.payload, TokenError::PayloadEncoding)?;
+        let payload = Object::read(&payload).map_err(|flaw| TokenError::Payload(flaw.into()))?;
+        Claims::read(&payload, &self.settings, now_unix_s)
+    }
+}
+
+/// A token that may be anybody's.
+struct Opened<'a> {
+    signed: &'a [u8],
+    payload: &'a [u8],
+    signature: Zeroizing<Vec<u8>>,
+    names_key: bool,
+    /// That may have signed it.
+    keys: Vec<&'a Key>,
+}
+
+impl Opened<'_> {
+    /// Whether the signature is of one of our keys.
+    fn authenticate(&self) -> Result<(), TokenError> {
+        if self.keys.iter().any(|key| key.verifies(self.signed, &self.signature)) {
+            return Ok(());
         }
-        match (tried, key_id) {
-            (true, Some(_)) => Err(TokenError::Signature),
-            (true, None) => Err(TokenError::UnknownSigner),
-            (false, _) => Err(TokenError::UnknownKey),
+        Err(match (self.keys.is_empty(), self.names_key) {
+            (true, _) => TokenError::UnknownKey,
+            (false, true) => TokenError::Signature,
+            (false, false) => TokenError::UnknownSigner,
+        })
+    }
+
+    /// If it can be verified together with others: there is one key that it can be of, and that is for EdDSA.
+    fn claim(&self) -> Option<Claim<'_>> {
+        match self.keys[..] {
+            [key] => key.claim(self.signed, &self.signature),
+            _ => None,
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::config::{Address, ClientCertificates, Config, Listener, Place};
 use crate::ids::ShardId;
 use crate::limits::{
     HANDSHAKE_THREADS_MAX, HANDSHAKES_PENDING_MAX, HOOK_PENDING_MAX, HOOK_THREADS, PASSWORD_THREADS_MAX,
-    PASSWORDS_PENDING_MAX,
+    PASSWORDS_PENDING_MAX, TOKENS_TOGETHER_MAX,
 };
 use crate::placement::Placement;
 use crate::reactor;
@@ -25,7 +25,7 @@ use crate::transport::certificates::{CertificateError, Certificates, Clients};
 use crate::transport::handshake::{Handshake, Shaken};
 use crate::transport::proxy::Trusted;
 use crate::transport::{self, Layers, Server, Web};
-use crate::workers::Pool;
+use crate::workers::{Bounds, Pool};
 
 /// All listeners of the process.
 pub(super) struct Listeners {
@@ -55,9 +55,9 @@ struct Pools {
 /// How what other threads have done gets to a shard.
 pub(super) struct Returns {
     /// A step of a handshake.
-    pub shaken: Box<dyn Fn(Shaken) + Send + Sync>,
+    pub shaken: Box<dyn Fn(Vec<Shaken>) + Send + Sync>,
     /// Whether somebody may come in.
-    pub checked: Arc<dyn Fn(Checked) + Send + Sync>,
+    pub checked: Arc<dyn Fn(Vec<Checked>) + Send + Sync>,
 }
 
 impl Listeners {
@@ -107,19 +107,23 @@ impl Listeners {
         let checked = || {
             let one = |each: &Returns| {
                 let checked = each.checked.clone();
-                Box::new(move |done| checked(done)) as Box<dyn Fn(Checked) + Send + Sync>
+                Box::new(move |done| checked(done)) as Box<dyn Fn(Vec<Checked>) + Send + Sync>
             };
             returns.iter().map(one).collect::<Vec<_>>()
         };
         let failed = system("start a thread");
         let (shakers, hashers) =
             (cores.min(HANDSHAKE_THREADS_MAX), cores.div_ceil(2).min(PASSWORD_THREADS_MAX));
-        let (waiting, hashing) = (HANDSHAKES_PENDING_MAX, PASSWORDS_PENDING_MAX);
-        let tokens = Pool::start("token", shakers, waiting, checked()).map_err(&failed)?;
-        let passwords = Pool::start("password", hashers, hashing, checked()).map_err(&failed)?;
-        let hook = Pool::start("hook", HOOK_THREADS, HOOK_PENDING_MAX, checked()).map_err(&failed)?;
+        let alone = |threads, line_max| Bounds { threads, line_max, together_max: 1 };
+        let together = Bounds { together_max: TOKENS_TOGETHER_MAX, ..alone(shakers, HANDSHAKES_PENDING_MAX) };
+        let tokens = Pool::start("token", together, checked()).map_err(&failed)?;
+        let hashing = alone(hashers, PASSWORDS_PENDING_MAX);
+        let passwords = Pool::start("password", hashing, checked()).map_err(&failed)?;
+        let asking = alone(HOOK_THREADS, HOOK_PENDING_MAX);
+        let hook = Pool::start("hook", asking, checked()).map_err(&failed)?;
         let shaken = returns.into_iter().map(|each| each.shaken).collect();
-        let handshakes = Pool::start("handshake", shakers, waiting, shaken).map_err(&failed)?;
+        let shaking = alone(shakers, HANDSHAKES_PENDING_MAX);
+        let handshakes = Pool::start("handshake", shaking, shaken).map_err(&failed)?;
         self.pools = Some(Pools { handshakes, tokens, passwords, hook });
         Ok(())
     }

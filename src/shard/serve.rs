@@ -381,8 +381,8 @@ fn obey<R: Reactor, S: Storage>(shard: &mut Shard<R, S>, command: Command) -> Op
     match command {
         Command::Listen(sockets) => shard.listen(sockets),
         Command::Present(acceptors) => shard.present(acceptors),
-        Command::Handshaken(done) => shard.handshaken(done),
-        Command::Checked(done) => shard.checked(done),
+        Command::Handshaken(done) => done.into_iter().for_each(|done| shard.handshaken(done)),
+        Command::Checked(done) => done.into_iter().for_each(|done| shard.checked(done)),
         Command::Permit(permissions) => shard.permit(permissions),
         Command::Limit(rates) => shard.limit(rates),
         Command::MemoryInUse(percent) => shard.memory_in_use(percent),

@@ -34,9 +34,9 @@ pub(super) enum Command {
     /// What those who connect get from now on, by listener.
     Present(Vec<Acceptor>),
     /// A worker has shaken hands.
-    Handshaken(Shaken),
+    Handshaken(Vec<Shaken>),
     /// A worker has found out whether somebody may come in.
-    Checked(Checked),
+    Checked(Vec<Checked>),
     /// Who may do what from now on.
     Permit(Arc<Permissions>),
     /// How often, and how much, from now on.

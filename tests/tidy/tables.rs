@@ -32,6 +32,7 @@ pub const UNSAFE_FILES: &[&str] = &[
     "src/shard/listen.rs", // socket options that the standard library does not set
     "src/journal/storage.rs", // pwrite, fdatasync and locks on descriptors that the reactor also uses
     "src/journal/reader.rs", // a mapping of a sealed segment
+    "bench/ktls/",  // an allocator that counts, and the kernel's formats of keys and records
     "bench/src/",   // the load generator drives tens of thousands of sockets by plain system calls
 ];
 
@@ -45,6 +46,7 @@ pub const LIMITS_UNTESTED: &[(&str, &str)] = &[
         "seen only by a peer that neither reads nor leaves; src/shard's tests have the clock for it",
     ),
     ("HANDSHAKE_THREADS_MAX", "invisible: how many share what the shards leave"),
+    ("TOKENS_TOGETHER_MAX", "invisible: each gets what it would get alone, only sooner or later"),
     ("WORKER_NICENESS", "a priority, not a bound"),
     ("LISTEN_BACKLOG", "the kernel keeps to it, below its own ceiling"),
     ("ACCEPTS_PER_TURN_MAX", "the reactor's contract counts them, whatever their number"),

@@ -9,7 +9,7 @@
 //! named the file trusts it, and a token's issuer is not a chain of authorities.
 //!
 //! EdDSA is verified by `ed25519-dalek`, which keeps the point of a key decompressed and has vector instructions: 48 µs where
-//! `ring` takes 61. ES256 and RS256 are verified by `ring`: 72 µs and 27 µs, where `p256` takes 404.
+//! `ring` takes 61; several signatures at once ([`verify_together`]) take half of that each. ES256 and RS256 are verified by `ring`: 72 µs and 27 µs, where `p256` takes 404.
 
 use std::fmt;
 
@@ -113,11 +113,11 @@ impl Keys {
     }
 
     /// The keys of that algorithm and, if there is one, that id.
-    pub(super) fn candidates<'k>(
+    pub(super) fn candidates<'k, 'i>(
         &'k self,
         algorithm: Algorithm,
-        id: Option<&'k str>,
-    ) -> impl Iterator<Item = &'k Key> {
+        id: Option<&'i str>,
+    ) -> impl Iterator<Item = &'k Key> + use<'k, 'i> {
         self.keys.iter().filter(move |key| {
             key.algorithm() == algorithm && id.is_none_or(|id| key.id.as_deref() == Some(id))
         })
@@ -189,6 +189,29 @@ impl Key {
                 .is_ok(),
         }
     }
+
+    /// The same, to be verified together with others. `None`: that is not for this key, or not for such a signature.
+    pub(super) fn claim<'a>(&'a self, signed: &'a [u8], signature: &[u8]) -> Option<Claim<'a>> {
+        let Public::Ed25519(key) = &self.public else { return None };
+        let signature = ed25519_dalek::Signature::from_slice(signature).ok()?;
+        Some(Claim { key, signed, signature })
+    }
+}
+
+/// That an Ed25519 signature is the key's.
+pub(super) struct Claim<'a> {
+    key: &'a ed25519_dalek::VerifyingKey,
+    signed: &'a [u8],
+    signature: ed25519_dalek::Signature,
+}
+
+/// Whether all of them are true. That takes one equation in which each has a random factor, so wrong ones cannot make up for each
+/// other. Of signatures with a part of small order, which only who has the key can make, it may say yes where the key alone says no.
+pub(super) fn verify_together(claims: &[Claim<'_>]) -> bool {
+    let signed: Vec<_> = claims.iter().map(|claim| claim.signed).collect();
+    let signatures: Vec<_> = claims.iter().map(|claim| claim.signature).collect();
+    let keys: Vec<_> = claims.iter().map(|claim| *claim.key).collect();
+    ed25519_dalek::verify_batch(&signed, &signatures, &keys).is_ok()
 }
 
 /// A public key that was judged.

@@ -17,6 +17,7 @@ macro_rules! fixture {
 }
 mod claims;
 mod key_files;
+mod together;
 
 const NOW: u64 = 1_800_000_000;
 const TOKENS: [(&str, &str); 3] = [

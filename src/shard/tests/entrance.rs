@@ -1,9 +1,11 @@
 //! From a CONNECT with credentials to the broker: who waits for whom, and what a proxy in front may say.
 
 use std::io::Write;
+use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
-use super::bytes::{CONNACK_V3, PINGREQ, PINGRESP, Start, connect_v3};
+use super::bytes::{CONNACK_V3, PINGREQ, PINGRESP, Start, connect_v3, packet};
 use super::rig::{PeerId, Rig, name_at_home_in};
 use crate::access::certificate::NameFrom;
 use crate::access::guard::{AccountSource, Check, Guard, Method};
@@ -44,14 +46,15 @@ struct Front {
     workers: Arc<Lazy>,
 }
 
-fn keeper(account: AccountSource) -> Arc<Keeper> {
-    let hash = argon2_of("secret");
+/// With these users, and these keys for tokens.
+fn keeper(account: AccountSource, users: &str, keys: &[&str]) -> Arc<Keeper> {
     let mut file = tempfile::NamedTempFile::new().unwrap();
-    file.write_all(USERS.replace("HASH", &hash).as_bytes()).unwrap();
+    file.write_all(users.as_bytes()).unwrap();
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/access/tokens/fixtures");
     let sources = Sources {
         account,
         password_file: Some(file.path().to_owned()),
-        token_keys: Vec::new(),
+        token_keys: keys.iter().map(|name| fixtures.join(name)).collect(),
         tokens: tokens::Settings { issuer: None, audience: None, account_claim: "sub".to_owned() },
         certificate_name: NameFrom::CommonName,
         hook: None,
@@ -76,8 +79,13 @@ fn argon2_of(password: &str) -> String {
 
 /// What asks for passwords, with users that were read just now.
 fn acceptor(account: AccountSource, workers: &Arc<Lazy>) -> Acceptor {
+    let users = USERS.replace("HASH", &argon2_of("secret"));
+    guarded(Method::Password, keeper(account, &users, &[]), workers)
+}
+
+fn guarded(method: Method, keeper: Arc<Keeper>, workers: &Arc<Lazy>) -> Acceptor {
     let guarded = Guarded {
-        guard: Arc::new(Guard::new("front", &[Method::Password], keeper(account))),
+        guard: Arc::new(Guard::new("front", &[method], keeper)),
         tokens: workers.clone(),
         passwords: workers.clone(),
         hook: workers.clone(),
@@ -104,8 +112,8 @@ impl Front {
     fn work(&mut self) -> usize {
         let checks = std::mem::take(&mut *self.workers.checks.lock().unwrap());
         let count = checks.len();
-        for check in checks {
-            self.rig.shard(0).checked(check.execute());
+        for checked in Work::execute_together(checks) {
+            self.rig.shard(0).checked(checked);
         }
         self.rig.run_ms(5);
         count
@@ -114,14 +122,13 @@ impl Front {
 
 /// CONNECT of version 3.1.1 with a user name and a password.
 fn connect_with(client_id: &str, user: &str, password: &str) -> Vec<u8> {
-    let mut packet = connect_v3(client_id, Start::Clean, 0);
-    packet[9] |= 0xC0;
+    let mut body = connect_v3(client_id, Start::Clean, 0).split_off(2);
+    body[7] |= 0xC0;
     for text in [user, password] {
-        packet.extend_from_slice(&(text.len() as u16).to_be_bytes());
-        packet.extend_from_slice(text.as_bytes());
+        body.extend_from_slice(&(text.len() as u16).to_be_bytes());
+        body.extend_from_slice(text.as_bytes());
     }
-    packet[1] = (packet.len() - 2) as u8;
-    packet
+    packet(0x10, &body)
 }
 
 #[test]
@@ -163,12 +170,38 @@ fn who_is_gone_is_not_looked_at() {
     front.rig.run_ms(HANDSHAKE_TIME_MS + 100);
     assert!(front.rig.ended_at(peer).is_some(), "no worker has answered in time");
     let check = front.workers.checks.lock().unwrap().pop().unwrap();
-    assert!(check.is_over().load(std::sync::atomic::Ordering::Relaxed), "so that no thread is spent on it");
+    assert!(check.is_over().load(Ordering::Relaxed), "so that no thread is spent on it");
     let checked = check.execute();
     assert!(checked.result.is_err(), "the password would have been right");
     front.rig.shard(0).checked(checked);
     front.rig.run_ms(5);
     assert_eq!(front.rig.connections(), 0);
+}
+
+#[test]
+fn tokens_that_are_looked_at_together_are_judged_each_by_its_own_keys() {
+    let mut front = Front::new(1, AccountSource::Username, 9);
+    let token = include_str!("../../access/tokens/fixtures/eddsa.token");
+    for keys in ["keys.jwks", "es256.pem"] {
+        let keeper = keeper(AccountSource::Username, "", &[keys]);
+        let acceptor = guarded(Method::Token, keeper, &front.workers);
+        front.rig.shard(0).present(vec![Acceptor::default(), acceptor]);
+        for _ in 0..3 {
+            let peer = front.peer();
+            front.rig.say(peer, &connect_with("sensor-17", "", token));
+            front.rig.run_ms(5);
+        }
+    }
+    let checks = std::mem::take(&mut *front.workers.checks.lock().unwrap());
+    checks[1].is_over().store(true, Ordering::Relaxed);
+    let whose: Vec<_> = checks.iter().map(|check| format!("{check:?}")).collect();
+    let checked = Work::execute_together(checks);
+    let results: Vec<_> = checked.iter().map(|checked| checked.result.is_ok()).collect();
+    // One is gone, and for the last three there is no key.
+    assert_eq!(results, [true, false, true, false, false, false]);
+    for (whose, checked) in whose.iter().zip(&checked) {
+        assert!(whose.contains(&format!("{:?}", checked.connection)), "in their order: {whose}");
+    }
 }
 
 #[test]
