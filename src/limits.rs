@@ -128,7 +128,11 @@ pub const RECEIVE_BYTES: usize = 16 << 10;
 /// nothing more is read meanwhile. As many as a window of messages, so that a client that keeps to one never notices.
 pub const WORK_PER_TURN_MAX: usize = 128;
 
-/// How long a connection waits for each unit of work of a packet that was more than `WORK_PER_TURN_MAX`: eight times what it takes,
+/// A packet that is so much work is heavy: a SUBSCRIBE with more than 128 bytes, a message like one of its sender that matched 768
+/// subscriptions. In one turn `WORK_PER_TURN_MAX` of such work is done, whoever it is for, and the rest of it waits for the next.
+pub const WORK_HEAVY_MIN: usize = 48;
+
+/// How long a connection waits behind a heavy packet, for each unit of its work: eight times what it takes,
 /// some 2 µs. Acknowledgements and pings do not wait. Who subscribes to 50 filters at once is not heard for 3 ms.
 pub const WORK_WAIT_NS: u64 = 16_000;
 
@@ -209,6 +213,10 @@ pub const HOLD_MS_MAX: u32 = 10_000;
 /// Work units for the broker in one turn: bounds how long inputs wait while backlogs are delivered, some 2 ms. Less would
 /// cut what a client gets at once into several writes, which cost more than the messages in them.
 pub const ADVANCE_BUDGET: u32 = 4_096;
+
+/// Bytes sent to a client that count as a unit of `ADVANCE_BUDGET`: so 512 KiB leave in one turn, some 100 µs of copies, whoever makes
+/// a large message go to many.
+pub const ADVANCE_BYTES_PER_UNIT: usize = 128;
 
 /// Bodies read back from disk in one turn. The rest wait for the next: what others have sent comes in between.
 pub const FETCHES_PER_TURN_MAX: usize = 256;

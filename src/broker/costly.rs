@@ -1,7 +1,7 @@
 //! Who publishes what matches so many subscriptions that each message costs as much as many others do.
 //!
-//! Remembers the last few of them, so that the shard reads fewer packets of theirs in a turn ([`Broker::take_work`]): all others wait
-//! for what one client makes the shard do. What a message matches is known only when it is placed, so it is the next one that pays.
+//! Remembers the last few of them, so that the shard handles fewer packets of theirs in a turn ([`Broker::publish_work`]), and lets them
+//! wait in between ([`Broker::take_work`]): all others wait for what one client makes the shard do. What a message matches is known only when it is placed, so it is the next one that pays.
 //! With several shards only the shard that owns the topic knows; there the budget of `advance` and the credits of the mesh hold.
 
 use super::Broker;
@@ -61,9 +61,17 @@ impl Broker {
 
     #[cold]
     fn look_up_cost(&mut self, id: ConnectionId) {
+        self.costly.work += self.publish_work(id);
+    }
+
+    /// As how many packets more a message of that client counts, by its last one.
+    pub fn publish_work(&mut self, id: ConnectionId) -> usize {
+        if self.costly.all.is_empty() {
+            return 0;
+        }
         let publisher = self.publisher(id);
         let known = self.costly.all.iter().find(|(other, _)| *other == publisher);
-        self.costly.work += known.map_or(0, |(_, matches)| matches / MATCHES_PER_PACKET);
+        known.map_or(0, |(_, matches)| matches / MATCHES_PER_PACKET)
     }
 
     /// What was handled since the last call costs as much as so many packets more.

@@ -141,12 +141,17 @@ impl Broker {
     }
 
     fn deliver(&mut self, slot: u32, budget: &mut Budget, effects: &mut impl Effects) -> Attempt {
+        let mut room_before = 0_usize;
         for _ in 0..TURN_ENTRIES {
             let Some((id, connection)) = self.online(slot) else { return Attempt::Wait };
             if connection.blocked {
                 return Attempt::Wait;
             }
-            if effects.room(id) == 0 {
+            let room = effects.room(id);
+            // What was just sent costs a copy into the kernel, too.
+            budget.take_bytes(room_before.saturating_sub(room));
+            room_before = room;
+            if room == 0 {
                 if let Some(connection) = self.connections.get_mut(id) {
                     connection.blocked = true;
                 }

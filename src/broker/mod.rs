@@ -489,6 +489,11 @@ impl Budget {
         true
     }
 
+    /// As many units as that many bytes of messages count.
+    fn take_bytes(&mut self, bytes: usize) {
+        self.0 = self.0.saturating_sub((bytes / crate::limits::ADVANCE_BYTES_PER_UNIT) as u32);
+    }
+
     fn is_spent(&self) -> bool {
         self.0 == 0
     }

@@ -22,7 +22,7 @@ use crate::ids::ConnectionId;
 use crate::journal::Storage;
 use crate::limits::{
     CONNECT_BYTES_MAX, DIRECT_CALLS_MAX, LINGER_BYTES_MAX, PARKED_BYTES_MAX, REACTOR_OPERATIONS_RESERVED,
-    RECEIVE_BYTES, RECEIVES_PER_TURN_MAX, WORK_PER_TURN_MAX, WORK_WAIT_NS,
+    RECEIVE_BYTES, RECEIVES_PER_TURN_MAX, WORK_HEAVY_MIN, WORK_PER_TURN_MAX, WORK_WAIT_NS,
 };
 use crate::reactor::{Errno, Op, Reactor, Socket};
 use crate::time::Nanos;
@@ -251,7 +251,9 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
         }
         loop {
             match peek(input, self.packet_bytes_max(id)) {
-                Ok(Peek::Complete { .. }) if work >= WORK_PER_TURN_MAX => {
+                Ok(Peek::Complete { len })
+                    if work >= WORK_PER_TURN_MAX || self.comes_later(id, &input[..len]) =>
+                {
                     self.out.connections.put_off(id, input);
                     return work;
                 }
@@ -281,15 +283,26 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
         work
     }
 
-    /// How much work that packet was. If it was more than a turn has for its connection, the next one waits for several times as
-    /// long as this one took: nobody has much more than a tenth of a shard in that way.
+    /// How much work that packet was. If it was heavy, the next one waits for several times as long as this one took: nobody has much
+    /// more than a tenth of a shard in that way.
     fn count_work(&mut self, id: ConnectionId, frame: &[u8]) -> usize {
         let work = work_of(frame) + self.broker.take_work();
-        if work > WORK_PER_TURN_MAX {
+        if work >= WORK_HEAVY_MIN {
+            self.heavy_work += work;
             let until = self.now.mono.0.saturating_add(work as u64 * WORK_WAIT_NS);
             self.wait_until(id, Nanos(until));
         }
         work
+    }
+
+    /// Whether that packet is heavy, and this turn has had its share of such ones, whoever they were from: those who send others
+    /// do not wait for several of them.
+    fn comes_later(&mut self, id: ConnectionId, frame: &[u8]) -> bool {
+        if self.heavy_work < WORK_PER_TURN_MAX {
+            return false;
+        }
+        let matched = if frame[0] >> 4 == 3 { self.broker.publish_work(id) } else { 0 };
+        work_of(frame) + matched >= WORK_HEAVY_MIN
     }
 
     /// Completes the packet that began in an earlier receive with no more bytes than it lacks, and handles it. Leaves

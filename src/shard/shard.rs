@@ -118,6 +118,8 @@ pub struct Shard<R, S> {
     pub(super) seen: Seen,
     pub(super) throttle: Throttle,
     pub(super) gauge: Gauge,
+    /// How much work heavy packets were in this turn.
+    pub(super) heavy_work: usize,
     pub(super) provers: Provers,
     /// Connections between `Detach` and `Detached`.
     pub(super) moving: BTreeMap<ConnectionId, (ShardId, Adopted)>,
@@ -168,6 +170,7 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
             identities,
             throttle: Throttle::default(),
             gauge: Gauge::default(),
+            heavy_work: 0,
             provers: Provers::default(),
             moving: BTreeMap::new(),
             receive_buffers: Vec::new(),
@@ -229,6 +232,7 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
     pub fn turn(&mut self) -> Result<State, Fatal> {
         assert!(self.state != State::Stopped, "a stopped shard has no turns");
         self.wait();
+        self.heavy_work = 0;
         self.parse_unparsed();
         self.complete()?;
         self.receive_from_few();

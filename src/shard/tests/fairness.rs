@@ -2,7 +2,10 @@
 
 use super::bytes::{PINGREQ, PINGRESP, publish_v3, subscribe_v3};
 use super::rig::{PeerId, Rig};
-use crate::limits::{RECEIVE_BYTES, RECEIVES_PER_TURN_MAX, WORK_PER_TURN_MAX, WORK_WAIT_NS};
+use crate::limits::{
+    ADVANCE_BUDGET, ADVANCE_BYTES_PER_UNIT, RECEIVE_BYTES, RECEIVES_PER_TURN_MAX, WORK_PER_TURN_MAX,
+    WORK_WAIT_NS,
+};
 use crate::reactor::sim;
 
 /// Nothing is late and nothing is short: what is counted in turns does not depend on the seed.
@@ -174,6 +177,47 @@ fn who_sends_packets_that_are_much_work_waits_between_them_and_pings_do_not() {
     let least_ms = 9 * work * WORK_WAIT_NS / 1_000_000;
     let took_ms = rig.now().ms_since(begun);
     assert!((least_ms..3 * least_ms).contains(&took_ms), "{took_ms} ms, {least_ms} at least");
+}
+
+#[test]
+fn much_work_of_many_clients_is_done_a_packet_a_turn_and_nobody_else_waits() {
+    let mut rig = Rig::with(1, at_once(), |_| {});
+    let quiet = rig.client_v3("quiet");
+    let clients: Vec<_> = (0..20).map(|number| rig.client_v3(&format!("subscribes-{number}"))).collect();
+    clients.iter().for_each(|client| rig.say(*client, &subscribe_many(1)));
+    let (mut answered, mut turns) = (0, 0);
+    while answered < clients.len() {
+        rig.say(quiet, &PINGREQ);
+        let begun = turns;
+        while rig.packets(quiet) != [PINGRESP] {
+            turn(&mut rig);
+            turns += 1;
+            assert!(turns - begun <= 4, "no answer in four turns, beside {answered} that were answered");
+        }
+        answered += clients.iter().map(|client| rig.packets(*client).len()).sum::<usize>();
+        assert!(answered <= turns, "{answered} in {turns} turns");
+        assert!(turns < 100, "{answered} were answered");
+    }
+}
+
+#[test]
+fn a_large_message_to_many_leaves_in_several_turns() {
+    let most = ADVANCE_BUDGET as usize * ADVANCE_BYTES_PER_UNIT;
+    let mut rig = Rig::with(1, at_once(), |_| {});
+    let subscribers: Vec<_> =
+        (0..50).map(|number| rig.subscriber_v3(&format!("subscriber-{number}"), "to/all", 0)).collect();
+    let publisher = rig.client_v3("publisher");
+    let message = publish_v3(0, "to/all", &[7; 32 << 10]);
+    rig.say(publisher, &message);
+    // What is heard after a turn may be of that one and the last.
+    let (mut heard, mut turns) = (0, 1);
+    while heard < subscribers.len() * message.len() {
+        turn(&mut rig);
+        turns += usize::from(heard > 0);
+        heard += subscribers.iter().map(|subscriber| rig.take_heard(*subscriber).len()).sum::<usize>();
+        assert!(heard <= turns * (most + message.len()), "{heard} bytes in {turns} turns");
+        assert!(turns < 100, "{heard} bytes");
+    }
 }
 
 #[test]
