@@ -10,4 +10,5 @@ import attacks_proofs  # noqa: F401
 import attacks_accounts  # noqa: F401
 import attacks_web  # noqa: F401
 import attacks_connections  # noqa: F401
+import controls  # noqa: F401
 from siege import attacks  # noqa: F401
