@@ -22,7 +22,7 @@ use crate::ids::ConnectionId;
 use crate::journal::Storage;
 use crate::limits::{
     CONNECT_BYTES_MAX, DIRECT_CALLS_MAX, LINGER_BYTES_MAX, PARKED_BYTES_MAX, REACTOR_OPERATIONS_RESERVED,
-    RECEIVE_BYTES, RECEIVES_PER_TURN_MAX, WORK_HEAVY_MIN, WORK_PER_TURN_MAX, WORK_WAIT_NS,
+    RECEIVE_BYTES, RECEIVES_PER_TURN_MAX, WORK_HEAVY_MIN, WORK_HUGE, WORK_PER_TURN_MAX, WORK_WAIT_NS,
 };
 use crate::reactor::{Errno, Op, Reactor, Socket};
 use crate::time::Nanos;
@@ -289,7 +289,8 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
         let work = work_of(frame) + self.broker.take_work();
         if work >= WORK_HEAVY_MIN {
             self.heavy_work += work;
-            let until = self.now.mono.0.saturating_add(work as u64 * WORK_WAIT_NS);
+            let times = 1 + (work / WORK_HUGE) as u64;
+            let until = self.now.mono.0.saturating_add(times * work as u64 * WORK_WAIT_NS);
             self.wait_until(id, Nanos(until));
         }
         work
@@ -494,6 +495,8 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
 
     /// Handles what was parked, in order, until it is paused again, or has had its turn.
     pub(super) fn handle_parked(&mut self) {
+        // A share of their own: whoever sends heavy packets now and not before would have all of it.
+        self.heavy_work = 0;
         // Those that are resumed meanwhile have their turn in the next one.
         for _ in 0..self.out.resumed.len() {
             let Some(id) = self.out.resumed.pop_front() else { return };
@@ -508,21 +511,24 @@ impl<R: Reactor, S: Storage> Shard<R, S> {
             return;
         }
         let mut parked = std::mem::take(&mut entry.buffers_mut(pool).parked);
-        let (mut handled, mut work) = (0, 0);
-        while handled < parked.len() && work < WORK_PER_TURN_MAX {
+        let (mut handled, mut work, mut has_had_its_turn) = (0, 0, false);
+        while handled < parked.len() && !has_had_its_turn {
             let Ok(Peek::Complete { len }) = peek(&parked[handled..], self.packet_bytes_max) else {
                 unreachable!("only whole packets are parked");
             };
             let frame = &parked[handled..handled + len];
             let Some(entry) = self.out.connections.get(id) else { break };
-            let waits = entry.is(Flag::Held) || entry.is(Flag::Paused) && !may_overtake(frame[0]);
-            if waits || self.decode(id, frame) == Parsing::Stop {
+            if entry.is(Flag::Held) || entry.is(Flag::Paused) && !may_overtake(frame[0]) {
+                break;
+            }
+            has_had_its_turn = self.comes_later(id, frame);
+            if has_had_its_turn || self.decode(id, frame) == Parsing::Stop {
                 break;
             }
             work += self.count_work(id, frame);
             handled += len;
+            has_had_its_turn = work >= WORK_PER_TURN_MAX;
         }
-        let has_had_its_turn = work >= WORK_PER_TURN_MAX;
         let Some((entry, pool)) = self.out.connections.with_pool(id) else { return };
         if handled < parked.len() && entry.phase == Phase::Live {
             parked.drain(..handled);

@@ -37,6 +37,8 @@ class Line:
         self.socket = None
         self.heard, self.frames, self.tail = bytearray(), bytearray(), b""
         self.is_web = False
+        #: Whether what comes is packets: from the beginning where nothing is between, else when it is open.
+        self.hears_packets = not (door.get("tls") or door.get("web"))
         self.calls = 0
         #: How many packets of each type came.
         self.seen = collections.Counter()
@@ -93,6 +95,7 @@ class Line:
         await self.dial()
         await self.shake_hands()
         await self.upgrade()
+        self.hears_packets = True
         return self
 
     async def enter(self, client_id=None, **given):
@@ -157,7 +160,8 @@ class Line:
         """What the broker said before it closed is still there to be read."""
         with contextlib.suppress(Closed, OSError, ssl.SSLError):
             while (data := self.read()) is not None:
-                self.take(data)
+                if self.hears_packets:
+                    self.take(data)
         if self.socket is not None:
             self.lost(alert(error))
         raise Closed("")

@@ -184,7 +184,8 @@ fn much_work_of_many_clients_is_done_a_packet_a_turn_and_nobody_else_waits() {
     let mut rig = Rig::with(1, at_once(), |_| {});
     let quiet = rig.client_v3("quiet");
     let clients: Vec<_> = (0..20).map(|number| rig.client_v3(&format!("subscribes-{number}"))).collect();
-    clients.iter().for_each(|client| rig.say(*client, &subscribe_many(1)));
+    clients.iter().for_each(|client| rig.say(*client, &[subscribe_many(1), subscribe_many(2)].concat()));
+    let heard_by_all = |rig: &mut Rig| clients.iter().map(|client| rig.packets(*client).len()).sum::<usize>();
     let (mut answered, mut turns) = (0, 0);
     while answered < clients.len() {
         rig.say(quiet, &PINGREQ);
@@ -194,10 +195,19 @@ fn much_work_of_many_clients_is_done_a_packet_a_turn_and_nobody_else_waits() {
             turns += 1;
             assert!(turns - begun <= 4, "no answer in four turns, beside {answered} that were answered");
         }
-        answered += clients.iter().map(|client| rig.packets(*client).len()).sum::<usize>();
+        answered += heard_by_all(&mut rig);
         assert!(answered <= turns, "{answered} in {turns} turns");
         assert!(turns < 100, "{answered} were answered");
     }
+    // The second of each is parked until its client has waited, which ends for all at the same time.
+    let (mut answered, mut turns) = (0, 1);
+    for _ in 0..1_000 {
+        rig.step();
+        turns += usize::from(answered > 0);
+        answered += heard_by_all(&mut rig);
+        assert!(answered <= turns, "{answered} in {turns} turns");
+    }
+    assert_eq!(answered, clients.len());
 }
 
 #[test]
