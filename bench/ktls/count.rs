@@ -20,12 +20,14 @@ fn add(bytes: i64) {
 
 // SAFETY: everything is the system allocator's.
 unsafe impl GlobalAlloc for Counting {
+    // SAFETY: what is promised to it is promised to the system's.
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         add(layout.size() as i64);
         // SAFETY: the caller's promise.
         unsafe { System.alloc(layout) }
     }
 
+    // SAFETY: what is promised to it is promised to the system's.
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         add(-(layout.size() as i64));
         // SAFETY: the caller's promise.

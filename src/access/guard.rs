@@ -440,7 +440,7 @@ impl Check {
     }
 
     /// `verdict` is about its token, if that was looked at before.
-    fn decide(self: Box<Check>, verdict: Option<Verdict>) -> Checked {
+    fn decide(self, verdict: Option<Verdict>) -> Checked {
         let mut good = None;
         let result = if verdict.is_none() && self.is_over.load(Ordering::Relaxed) {
             self.give_up();

@@ -110,10 +110,7 @@ struct Seat {
 
 /// Runs the broker until it is told to stop. Blocks.
 pub fn serve(config: &Config) -> Result<(), ServeError> {
-    // Before the first secret is read.
-    if !config.core_dumps {
-        reactor::forbid_core_dumps().map_err(system("forbid core dumps"))?;
-    }
+    keep_memory_private(config)?;
     let mut listeners = Listeners::prepare(config)?;
     let descriptors = reactor::prepare_process().map_err(system("raise the limit of open files"))?;
     let open = || journal::directory::open_or_create(&config.data, config.shards, random());
@@ -158,7 +155,16 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
 
 /// Whether a broker with that configuration could listen as it says: its certificates and keys are what they must be.
 pub fn check(config: &Config) -> Result<(), ServeError> {
+    keep_memory_private(config)?;
     Listeners::prepare(config).map(drop)
+}
+
+/// Before anything secret is read.
+fn keep_memory_private(config: &Config) -> Result<(), ServeError> {
+    if config.core_dumps {
+        return Ok(());
+    }
+    reactor::forbid_core_dumps().map_err(system("forbid core dumps"))
 }
 
 /// How what other threads have done gets to that shard.

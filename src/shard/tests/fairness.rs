@@ -1,10 +1,12 @@
 //! Hot sockets and quiet ones: nobody takes more than a read per turn, and everybody gets one.
 
-use super::bytes::{PINGREQ, PINGRESP, publish_v3, subscribe_v3};
+use super::bytes::{PINGREQ, PINGRESP, packet, puback, publish_v3, subscribe_v3};
+use super::pressure::memory_for;
 use super::rig::{PeerId, Rig};
+use crate::broker::overload::Step;
 use crate::limits::{
-    ADVANCE_BUDGET, ADVANCE_BYTES_PER_UNIT, RECEIVE_BYTES, RECEIVES_PER_TURN_MAX, WORK_PER_TURN_MAX,
-    WORK_WAIT_NS,
+    ADVANCE_BUDGET, ADVANCE_BYTES_PER_UNIT, RECEIVE_BYTES, RECEIVES_PER_TURN_MAX, WORK_HEAVY_MIN, WORK_HUGE,
+    WORK_PER_TURN_MAX, WORK_WAIT_NS,
 };
 use crate::reactor::sim;
 
@@ -145,15 +147,49 @@ fn publishers_who_send_more_than_is_placed_are_all_read_alike() {
 
 /// A SUBSCRIBE to 50 filters.
 fn subscribe_many(packet_id: u16) -> Vec<u8> {
+    subscribe_to(50, packet_id)
+}
+
+fn subscribe_to(count: usize, packet_id: u16) -> Vec<u8> {
     let mut body = packet_id.to_be_bytes().to_vec();
-    for number in 0..50 {
+    for number in 0..count {
         let filter = format!("one/of/many/{packet_id:02}/{number:02}/filters");
         body.extend_from_slice(&(filter.len() as u16).to_be_bytes());
         body.extend_from_slice(filter.as_bytes());
         body.push(0);
     }
-    let length = [body.len() as u8 & 0x7F | 0x80, (body.len() >> 7) as u8];
-    [&[0x82][..], &length, &body].concat()
+    packet(0x82, &body)
+}
+
+/// As how much work a SUBSCRIBE to so many filters counts, and how long what is said behind it waits, in nanoseconds.
+fn wait_behind(filters: usize) -> (usize, u64) {
+    let mut rig = Rig::with(1, at_once(), |_| {});
+    let client = rig.client_v3("subscribes");
+    let heavy = subscribe_to(filters, 1);
+    let begun = rig.now();
+    rig.say(client, &[&heavy[..], &subscribe_v3(2, "a", 0)].concat());
+    let mut subacks = 0;
+    while subacks < 2 {
+        rig.step();
+        subacks += rig.packets(client).len();
+    }
+    (32 + heavy.len() / 8, rig.now().0 - begun.0)
+}
+
+#[test]
+fn who_sends_a_heavy_packet_waits_and_who_sends_a_huge_one_longer() {
+    let (work, waited) = wait_behind(4);
+    assert!(work < WORK_HEAVY_MIN && waited < WORK_WAIT_NS, "{work}: {waited} ns");
+    for filters in [5, 400] {
+        let (work, waited) = wait_behind(filters);
+        let least = work as u64 * WORK_WAIT_NS;
+        assert!((WORK_HEAVY_MIN..WORK_HUGE).contains(&work), "{work}");
+        assert!((least..least + least / 4).contains(&waited), "{work}: {waited} ns, {least} at least");
+    }
+    let (work, waited) = wait_behind(1_000);
+    let least = 2 * work as u64 * WORK_WAIT_NS;
+    assert!((WORK_HUGE..2 * WORK_HUGE).contains(&work), "{work}");
+    assert!((least..least + least / 4).contains(&waited), "{work}: {waited} ns, {least} at least");
 }
 
 #[test]
@@ -184,8 +220,7 @@ fn much_work_of_many_clients_is_done_a_packet_a_turn_and_nobody_else_waits() {
     let mut rig = Rig::with(1, at_once(), |_| {});
     let quiet = rig.client_v3("quiet");
     let clients: Vec<_> = (0..20).map(|number| rig.client_v3(&format!("subscribes-{number}"))).collect();
-    clients.iter().for_each(|client| rig.say(*client, &[subscribe_many(1), subscribe_many(2)].concat()));
-    let heard_by_all = |rig: &mut Rig| clients.iter().map(|client| rig.packets(*client).len()).sum::<usize>();
+    clients.iter().for_each(|client| rig.say(*client, &subscribe_many(1)));
     let (mut answered, mut turns) = (0, 0);
     while answered < clients.len() {
         rig.say(quiet, &PINGREQ);
@@ -195,16 +230,31 @@ fn much_work_of_many_clients_is_done_a_packet_a_turn_and_nobody_else_waits() {
             turns += 1;
             assert!(turns - begun <= 4, "no answer in four turns, beside {answered} that were answered");
         }
-        answered += heard_by_all(&mut rig);
+        answered += clients.iter().map(|client| rig.packets(*client).len()).sum::<usize>();
         assert!(answered <= turns, "{answered} in {turns} turns");
         assert!(turns < 100, "{answered} were answered");
     }
-    // The second of each is parked until its client has waited, which ends for all at the same time.
+}
+
+#[test]
+fn much_work_that_was_parked_by_many_is_done_a_packet_a_turn_too() {
+    let mut rig = Rig::with(1, at_once(), |_| {});
+    let clients: Vec<_> = (0..20).map(|number| rig.client_v3(&format!("subscribes-{number}"))).collect();
+    rig.shard(0).memory_in_use(memory_for(Step::PublishersWait));
+    rig.turn(0);
+    // Who publishes waits from then on, and all of them go on at the same time.
+    let both = [publish_v3(1, "to/nobody", b"m"), subscribe_many(1)].concat();
+    clients.iter().for_each(|client| rig.say(*client, &both));
+    rig.run_ms(100);
+    for client in &clients {
+        assert_eq!(rig.packets(*client), [puback(1)]);
+    }
+    rig.shard(0).memory_in_use(0);
     let (mut answered, mut turns) = (0, 1);
     for _ in 0..1_000 {
         rig.step();
         turns += usize::from(answered > 0);
-        answered += heard_by_all(&mut rig);
+        answered += clients.iter().map(|client| rig.packets(*client).len()).sum::<usize>();
         assert!(answered <= turns, "{answered} in {turns} turns");
     }
     assert_eq!(answered, clients.len());

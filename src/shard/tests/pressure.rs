@@ -6,7 +6,7 @@ use crate::broker::overload::Step;
 use crate::limits::{NEWCOMERS_PER_S, PRESSURE_LOOK_MS};
 
 /// Memory in use, in percent of what there is, at which a step is entered.
-fn memory_for(step: Step) -> u8 {
+pub(super) fn memory_for(step: Step) -> u8 {
     80 + (50 + 10 * step as u8) / 5
 }
 
