@@ -136,7 +136,7 @@ pub const WORK_HEAVY_MIN: usize = 48;
 /// some 2 µs. Acknowledgements and pings do not wait. Who subscribes to 50 filters at once is not heard for 3 ms.
 pub const WORK_WAIT_NS: u64 = 16_000;
 
-/// For each so much work in one packet, some 4 ms for which everybody waits, its connection waits as long again for each unit: what
+/// For each so much work in one packet, which counts as 4 ms for which everybody waits, its connection waits as long again for each unit: what
 /// takes a shard that long is to be seldom. Who subscribes to 1,000 filters in one packet is not heard for a tenth of a second.
 pub const WORK_HUGE: usize = 2_048;
 
@@ -218,8 +218,8 @@ pub const HOLD_MS_MAX: u32 = 10_000;
 /// cut what a client gets at once into several writes, which cost more than the messages in them.
 pub const ADVANCE_BUDGET: u32 = 4_096;
 
-/// Bytes sent to a client that count as a unit of `ADVANCE_BUDGET`: so 512 KiB leave in one turn, some 100 µs of copies, whoever makes
-/// a large message go to many.
+/// Bytes sent to a client that count as a unit of `ADVANCE_BUDGET`: so 512 KiB leave in one turn, whoever makes a large message
+/// go to many.
 pub const ADVANCE_BYTES_PER_UNIT: usize = 128;
 
 /// Bodies read back from disk in one turn. The rest wait for the next: what others have sent comes in between.

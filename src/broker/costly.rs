@@ -1,7 +1,8 @@
 //! Who publishes what matches so many subscriptions that each message costs as much as many others do.
 //!
-//! Remembers the last few of them, so that the shard handles fewer packets of theirs in a turn ([`Broker::publish_work`]), and lets them
-//! wait in between ([`Broker::take_work`]): all others wait for what one client makes the shard do. What a message matches is known only when it is placed, so it is the next one that pays.
+//! Remembers the last few of them, so that the shard handles fewer packets of theirs in a turn ([`Broker::publish_work`]), and lets
+//! them wait in between ([`Broker::take_work`]): all others wait for what one client makes the shard do. What a message matches is
+//! known only when it is placed, so it is the next one that pays.
 //! With several shards only the shard that owns the topic knows; there the budget of `advance` and the credits of the mesh hold.
 
 use super::Broker;

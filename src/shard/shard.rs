@@ -118,7 +118,7 @@ pub struct Shard<R, S> {
     pub(super) seen: Seen,
     pub(super) throttle: Throttle,
     pub(super) gauge: Gauge,
-    /// How much work heavy packets were in this turn.
+    /// How much work heavy packets were since their share of the turn began.
     pub(super) heavy_work: usize,
     pub(super) provers: Provers,
     /// Connections between `Detach` and `Detached`.
